@@ -1,0 +1,1 @@
+"""What is said: pure, frozen message shapes that every room shares."""

@@ -1,0 +1,42 @@
+"""A fact about a job or queue, with an offset that has no gaps."""
+
+from msgspec import Struct, field
+
+from hostler.contracts.job import JobState
+from hostler.kernel.units import Instant, Json
+
+
+class Event(Struct, frozen=True, kw_only=True):
+    """One fact; `type` is a verb of the life table, or a queue's own (`pause`, `unworkable`, ...)."""
+
+    offset: int
+    """Its place in the stream: integers from 1 without gaps, within one epoch."""
+    at: Instant
+    type: str
+    job: str | None
+    """None for a fact about the queue."""
+    state: JobState | None = None
+    """Set on moves only."""
+    attempt: int | None = None
+    worker: str | None = None
+    data: dict[str, Json] = field(default_factory=dict[str, Json])
+
+
+class Timeline(Struct, frozen=True, kw_only=True):
+    """What happened to one job, in order."""
+
+    events: tuple[Event, ...]
+    complete: bool
+    """False when the engine no longer keeps the oldest of them."""
+
+
+class Page(Struct, frozen=True, kw_only=True):
+    """A stretch of one stream."""
+
+    stream: str
+    epoch: int
+    events: tuple[Event, ...]
+    next: int
+    """Read on from this offset."""
+    gap: bool = False
+    """The offset asked for is no longer kept: what lies between is lost to this reader."""

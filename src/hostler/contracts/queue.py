@@ -1,0 +1,121 @@
+"""Queues and kinds: one table says who may put what where, and how it is treated."""
+
+from typing import Annotated
+
+from msgspec import Meta, Struct, field
+
+from hostler.contracts.timeouts import Timeouts
+from hostler.kernel.units import Bytes, Instant, Json, Name, QueueName, Seconds
+
+Attempts = Annotated[int, Meta(ge=1, le=1000)]
+
+
+class RetryPolicy(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """How often, and how far apart, a job is tried."""
+
+    attempts: Attempts = 5
+    """Counted attempts in all; the next never starts."""
+    crashes: Attempts = 3
+    """Lost leases after which the job is poison."""
+    overloads: Attempts = 100
+    """Times that a service may say *no room* before the job fails."""
+    base: Seconds = 1.0
+    """First backoff; it doubles, with full jitter."""
+    cap: Seconds = 300.0
+
+
+class Limits(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """Backpressure of one queue; None is no limit."""
+
+    depth: Annotated[int, Meta(ge=1)] | None = 1_000_000
+    """Jobs that have not ended."""
+    bytes: Bytes | None = 4_294_967_296
+    """Payload bytes of jobs that have not ended."""
+    tenant_depth: Annotated[int, Meta(ge=1)] | None = None
+    lanes: Annotated[int, Meta(ge=1, le=100_000)] = 10_000
+    key_running: Annotated[int, Meta(ge=1)] = 1
+    """Jobs of one concurrency key that may run at the same time."""
+
+
+class Retention(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """How long the engine keeps what has ended."""
+
+    terminal: Seconds = 86_400.0
+    terminal_count: Annotated[int, Meta(ge=0)] = 100_000
+    dead: Seconds = 2_592_000.0
+    events: Annotated[int, Meta(ge=100)] = 100_000
+    idempotency: Seconds = 3_600.0
+    operations: Seconds = 600.0
+
+
+class QueueSpec(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """One row of the queue registry."""
+
+    name: QueueName
+    about: str = ""
+    producers: tuple[str, ...] = ()
+    consumers: tuple[str, ...] = ()
+    """Roles, not processes."""
+    lease: Annotated[float, Meta(ge=0.05, le=3600, extra_json_schema={"unit": "s"})] = 10.0
+    head_start: Annotated[float, Meta(ge=0, le=86_400, extra_json_schema={"unit": "s"})] = 60.0
+    """How far ahead one level of priority puts a job."""
+    reserve_after: Seconds = 30.0
+    """After this wait, capacity is kept free for a job that is too big to fit between small ones."""
+    cancel_grace: Seconds = 30.0
+    """Time for a worker to acknowledge a cancel; then the lease is taken away."""
+    limits: Limits = field(default_factory=Limits)
+    retention: Retention = field(default_factory=Retention)
+    weights: dict[Name, Annotated[int, Meta(ge=1, le=1000)]] = field(default_factory=dict[Name, int])
+    """Tenants' weights; 1 unless set."""
+
+
+class KindSpec(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """One kind of work, declared by a worker, a connector or the configuration."""
+
+    name: Name
+    queue: QueueName = "default"
+    about: str = ""
+    service: Name | None = None
+    """The service that runs it; None for handlers."""
+    payload: dict[str, Json] | None = None
+    """JSON Schema; None takes any JSON and shows as *untyped*."""
+    result: dict[str, Json] | None = None
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    declared_by: str = "configuration"
+    planned: bool = False
+    """Announced but not served yet: a submit is refused with that word."""
+
+
+class QueueStats(Struct, frozen=True, kw_only=True):
+    """Exact counters of one queue, and what follows from them."""
+
+    name: str
+    paused: bool
+    draining: bool
+    reason: str | None
+    ready: int
+    scheduled: int
+    running: int
+    waiting: int
+    unworkable: int
+    """Ready jobs in lanes that nobody can serve."""
+    depth: int
+    bytes: int
+    totals: dict[str, int]
+    """Since the queue began: submitted, deduplicated, succeeded, dead, cancelled, expired, replayed, purged, retries, reaped, rejected, claimed."""
+    kept: dict[str, int]
+    """Terminal jobs still in the engine, by state."""
+    lanes: int
+    tenants: int
+    workers: int
+    oldest_ready_at: Instant | None
+    offset: int
+    epoch: int
+
+
+class RegistryRow(Struct, frozen=True, kw_only=True):
+    """A queue with its kinds, as `hostler queues registry` shows it."""
+
+    queue: QueueSpec
+    kinds: tuple[KindSpec, ...]

@@ -1,0 +1,1 @@
+"""What is true everywhere: errors, units, settings."""

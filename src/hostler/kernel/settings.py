@@ -1,0 +1,126 @@
+"""The settings tree: one frozen value per process, its branches handed to the parts that need them.
+
+How it is filled (defaults < imported mapping < `hostler.toml` < `HOSTLER_*` < flags) is `kernel.sources`;
+nothing reads the environment afterwards. A variable's name follows from the path: `gateway.bind` is
+`HOSTLER_GATEWAY_BIND`; the few short names are in `kernel.sources`.
+"""
+
+from typing import Annotated
+
+from msgspec import Meta, Struct, field
+
+from hostler.kernel.units import Bytes, Json, Name, Port, Seconds
+
+Positive = Annotated[int, Meta(ge=1)]
+
+
+class EngineSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where the engine is and how it is spoken to."""
+
+    url: str | None = None
+    """`unix://`, `redis://` or `rediss://` of a server that runs already; excludes `data`."""
+    data: str | None = None
+    """Folder of the embedded engine; `.hostler` in the working directory unless `url` is given."""
+    allow_degraded: bool = False
+    """Run on an engine whose configuration may lose acknowledged jobs, and say so everywhere."""
+    command_timeout: Seconds = 5.0
+    connect_timeout: Seconds = 3.0
+    connections: Positive = 32
+    """Most pooled connections of this process."""
+    wait: Seconds = 0.0
+    """How long to wait at start for an engine that cannot be reached yet."""
+
+
+class GatewaySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The HTTP side."""
+
+    bind: str = "127.0.0.1:7700"
+    body_limit: Bytes = 10_485_760
+    """Largest request body, blobs excepted."""
+    long_poll_max: Seconds = 60.0
+    metrics_port: Port | None = None
+
+
+class WorkerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One worker process."""
+
+    id: Name | None = None
+    """Opaque; made up at start unless given."""
+    slots: Annotated[int, Meta(ge=1, le=1024)] = 8
+    connectors: str = ""
+    """SPEC like `simulation-http:2,openai-http`; a name is a worker type or a connector."""
+    handlers: tuple[str, ...] = ()
+    """Modules of handlers (`pkg.module`)."""
+    labels: dict[str, str] = field(default_factory=dict[str, str])
+    heartbeat: Seconds = 3.0
+    ttl: Seconds = 10.0
+    grace: Seconds = 30.0
+    """How long running jobs may go on after SIGTERM before they are given back."""
+    progress_interval: Seconds = 0.2
+    """Progress of one job is reported at most this often; the latest wins."""
+    probe_interval: Seconds = 2.0
+    idle_poll: Seconds = 3.0
+    """Longest sleep between claims when no wake-up comes."""
+    metrics_port: Port | None = None
+
+
+class ConnectorSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One configured connector (worker type), by name in `connectors`."""
+
+    connector: str
+    """Name of the connector, `<service>-<transport>`."""
+    url: str | None = None
+    """Base URL of the endpoint; with `:N` in a SPEC, instance n uses port + n."""
+    slots: Positive | None = None
+    """Work in flight per endpoint; what the endpoint says unless set."""
+    labels: dict[str, str] = field(default_factory=dict[str, str])
+    api_key_env: str | None = None
+    """Name of the environment variable that holds the credential; never the credential itself."""
+    options: dict[str, Json] = field(default_factory=dict[str, Json])
+    """The connector's own options, judged by its own type."""
+
+
+class BlobSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where large inputs and results lie."""
+
+    url: str | None = None
+    """A folder (`file:///path`) or `s3://bucket/prefix?endpoint=...`; `blobs` in the data folder unless set."""
+    limit: Bytes = 5_368_709_120
+
+
+class HttpSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Outgoing HTTP of one process."""
+
+    connections: Positive = 50
+    connections_per_host: Positive = 20
+
+
+class LogSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Logs go to stderr."""
+
+    level: Annotated[str, Meta(pattern="^(debug|info|warning|error)\\Z")] = "info"
+    format: Annotated[str, Meta(pattern="^(text|json)\\Z")] = "text"
+
+
+class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All of them."""
+
+    engine: EngineSettings = field(default_factory=EngineSettings)
+    gateway: GatewaySettings = field(default_factory=GatewaySettings)
+    worker: WorkerSettings = field(default_factory=WorkerSettings)
+    blobs: BlobSettings = field(default_factory=BlobSettings)
+    http: HttpSettings = field(default_factory=HttpSettings)
+    log: LogSettings = field(default_factory=LogSettings)
+    connectors: dict[str, ConnectorSettings] = field(default_factory=dict[str, ConnectorSettings])
+    queues: dict[str, Json] = field(default_factory=dict[str, Json])
+    """Rows of the queue registry by name (`contracts.queue.QueueSpec` without `name`)."""
+    kinds: dict[str, Json] = field(default_factory=dict[str, Json])
+    """Kinds by name (`contracts.queue.KindSpec` without `name`)."""
+    mapping: str | None = None
+    """A `service-mapping.json` of the prior broker to import."""
+    workers: str | None = None
+    """The prior broker's `WORKERS=type:count,...` string."""
+    url: str = "http://127.0.0.1:7700"
+    """The gateway that user commands speak to (`HOSTLER_URL`)."""
+    key: str | None = None
+    """Credential for the gateway (`HOSTLER_KEY`); never printed."""

@@ -1,0 +1,1 @@
+"""What is decided: pure functions of what they are given; clock and dice are arguments."""

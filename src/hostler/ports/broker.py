@@ -1,0 +1,176 @@
+"""Where jobs wait: the promises of the job broker.
+
+Three protocols share one adapter: `Broker` is spoken by workers, `Desk` by whoever submits and looks,
+`Foreman` by operators and by the maintenance loop. Every mutating verb is one atomic step: it happened
+whole, or nothing changed. Every verb may raise `EngineUnavailableError` or `EngineTimeoutError`; for a
+mutating verb that means *may or may not have happened*, and the same `operation` (any text, unique per
+intent) may then be sent again: within 10 minutes it gives the first answer and changes nothing twice.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from hostler.contracts.event import Page, Timeline
+from hostler.contracts.explain import Explanation
+from hostler.contracts.job import Job, JobRequest, JobState, Submitted
+from hostler.contracts.lease import ClaimRequest, Lease, LeaseRef, Renewal, Settled, Settlement, Update
+from hostler.contracts.queue import KindSpec, QueueSpec, QueueStats, RegistryRow
+
+
+class Broker(Protocol):
+    """What a worker needs."""
+
+    async def claim(self, request: ClaimRequest, *, operation: str) -> tuple[Lease, ...]:
+        """Lease the best jobs that this worker fits, at most `request.limit`, best first; empty when there is none.
+
+        One step: due jobs become ready, pause, limits, concurrency keys and amounts are checked, the jobs are
+        leased and their amounts taken. Order: tenants by least share used, inside a tenant the earliest
+        effective arrival. The worker must be announced (`Registry.announce`); its offers decide which lanes
+        it fits. No two live leases ever exist for one job. A replay of `operation` returns only those of its
+        leases that are still held. Nothing is claimed from a paused or draining queue.
+        """
+        ...
+
+    async def wait_for_work(self, queues: Sequence[str], worker: str, *, timeout: float) -> bool:
+        """Return True soon after work for this worker may have appeared, False after `timeout` seconds.
+
+        A hint only: a lost wake-up costs at most `timeout`, a spurious one an empty claim.
+        """
+        ...
+
+    async def renew(self, worker: str, leases: Sequence[LeaseRef]) -> Renewal:
+        """Extend all these leases by their queue's lease time and say which are lost or were asked to stop.
+
+        Leases of any number of queues in one call. Idempotent.
+        """
+        ...
+
+    async def progress(self, worker: str, updates: Sequence[Update]) -> tuple[LeaseRef, ...]:
+        """Store progress, remote ids and checkpoints; return the leases that are stale (nothing stored for those).
+
+        The latest wins; each update with `progress` set is one event.
+        """
+        ...
+
+    async def settle(self, worker: str, settlements: Sequence[Settlement]) -> tuple[Settled, ...]:
+        """End attempts, in the order given: finish, retry, wait, fail or acknowledge a cancel.
+
+        Each is judged by itself: a stale fence is refused and is one event (`reject`, once per job and fence).
+        Idempotent by fence: the same ending sent again is accepted again and changes nothing. A success whose
+        job was asked to cancel ends `cancelled`, its result is not recorded. An `Again` beyond the budget
+        (attempts, overloads) ends `dead`. Amounts and concurrency keys are given back in the same step.
+        """
+        ...
+
+
+class Desk(Protocol):
+    """What whoever submits and follows jobs needs."""
+
+    async def submit(self, requests: Sequence[JobRequest], *, operation: str) -> tuple[Submitted | Exception, ...]:
+        """Store jobs durably; one answer each, in order, an exception (never raised) for each refused one.
+
+        All of one call share one fate per queue: a queue's jobs are stored in one step (at most 100 a step).
+        Refused without a trace: `UnknownKindError`, `PlannedKindError`, `PayloadError`, `QueueFullError`,
+        `IdempotencyConflictError` (same key, other body), `InvalidError`.
+        """
+        ...
+
+    async def get(self, job_id: str, *, payload: bool = False) -> Job:
+        """Return one job; `NotFoundError` when it never was or is no longer kept."""
+        ...
+
+    async def find(
+        self,
+        *,
+        queue: str | None = None,
+        kind: str | None = None,
+        states: Sequence[JobState] = (),
+        tenant: str | None = None,
+        labels: dict[str, str] | None = None,
+        worker: str | None = None,
+        cursor: str | None = None,
+        limit: int = 50,
+    ) -> tuple[tuple[Job, ...], str | None]:
+        """Return one page of jobs, newest first, and the cursor of the next (None at the end).
+
+        A page may hold fewer than `limit` and still have a next: one call looks at a bounded number of jobs.
+        """
+        ...
+
+    async def timeline(self, job_id: str) -> Timeline:
+        """Return the events of one job, oldest first."""
+        ...
+
+    async def explain(self, job_id: str) -> Explanation:
+        """Say why the job is where it is, per need and worker, with its place in the line."""
+        ...
+
+    async def cancel(self, job_id: str, *, operation: str, reason: str = "") -> JobState:
+        """Cancel a job: at once unless it runs; a running one is asked to stop and stays `running` until it did.
+
+        Idempotent. `StateConflictError` when it has ended otherwise.
+        """
+        ...
+
+    async def replay(self, job_id: str, *, operation: str, reason: str = "") -> JobState:
+        """Make a dead job ready again as a new generation with fresh budgets; `StateConflictError` otherwise."""
+        ...
+
+    async def wake(self, job_id: str, *, operation: str, reason: str = "") -> JobState:
+        """Make a waiting or scheduled job ready now; `StateConflictError` otherwise."""
+        ...
+
+    async def purge(self, job_id: str, *, operation: str, reason: str = "") -> None:
+        """Remove a job that has ended, with all that is kept of it; `StateConflictError` while it has not."""
+        ...
+
+    async def events(self, queue: str, *, after: int, limit: int = 1000, wait: float = 0.0) -> Page:
+        """Return events with offsets above `after`, oldest first; wait up to `wait` seconds for one to come.
+
+        `gap` is True when `after` is older than what is kept.
+        """
+        ...
+
+
+class Foreman(Protocol):
+    """What operators and the maintenance loop need."""
+
+    async def declare_kind(self, spec: KindSpec) -> None:
+        """Add or renew a kind (and its queue, with defaults, if absent). The last declaration wins."""
+        ...
+
+    async def declare_queue(self, spec: QueueSpec) -> None:
+        """Add or change a queue's row."""
+        ...
+
+    async def registry(self) -> tuple[RegistryRow, ...]:
+        """Return every queue with its kinds, by name."""
+        ...
+
+    async def stats(self, queue: str) -> QueueStats:
+        """Return exact counters; `UnknownQueueError`."""
+        ...
+
+    async def pause(self, queue: str, *, operation: str, reason: str = "") -> None:
+        """Stop claims from this queue; running work goes on. Idempotent."""
+        ...
+
+    async def resume(self, queue: str, *, operation: str, reason: str = "") -> None:
+        """Allow claims again; ends a drain too. Idempotent."""
+        ...
+
+    async def drain(self, queue: str, *, operation: str, reason: str = "") -> None:
+        """Refuse new submits (`CapacityError`) and let what is there run out. Idempotent."""
+        ...
+
+    async def tick(self, queue: str) -> bool:
+        """Do one slice of upkeep: wake due jobs, reap lost leases, expire, escalate cancels, mark lanes, retire old jobs.
+
+        Any process may call it as often as it likes: the engine does the work at most every half second.
+        Returns True when more is left to do at once. After an engine restart or stall every live lease first gets one lease of grace.
+        """
+        ...
+
+    async def audit(self, queue: str, *, repair: bool = False) -> tuple[str, ...]:
+        """Recount every index of the queue and return each difference as a sentence; optionally mend them."""
+        ...
