@@ -103,7 +103,8 @@ class QueueStats(Struct, frozen=True, kw_only=True):
     depth: int
     bytes: int
     totals: dict[str, int]
-    """Since the queue began: submitted, deduplicated, succeeded, dead, cancelled, expired, replayed, purged, retries, reaped, rejected, claimed."""
+    """Since the queue began: submitted, deduplicated, claimed, succeeded, dead, cancelled, expired, replayed,
+    purged, retried, reaped, rejected."""
     kept: dict[str, int]
     """Terminal jobs still in the engine, by state."""
     lanes: int

@@ -164,10 +164,11 @@ class Foreman(Protocol):
         ...
 
     async def tick(self, queue: str) -> bool:
-        """Do one slice of upkeep: wake due jobs, reap lost leases, expire, escalate cancels, mark lanes, retire old jobs.
+        """Do one slice of upkeep: wake due jobs, reap lost leases, expire, escalate, mark lanes, retire old jobs.
 
         Any process may call it as often as it likes: the engine does the work at most every half second.
-        Returns True when more is left to do at once. After an engine restart or stall every live lease first gets one lease of grace.
+        Returns True when more is left to do at once. After an engine restart or stall every live lease first
+        gets one lease of grace.
         """
         ...
 

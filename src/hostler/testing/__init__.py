@@ -1,0 +1,1 @@
+"""How you test with Hostler: conformance suites, fake clock, builders. Shipped, for users too."""
