@@ -5,6 +5,7 @@ from msgspec import Raw, Struct, field
 from hostler.contracts.failure import Failure
 from hostler.contracts.job import Attempt, BlobRef, Progress, null_json
 from hostler.contracts.needs import Lane
+from hostler.contracts.offer import Offer, Pool
 from hostler.contracts.timeouts import Timeouts
 from hostler.kernel.units import Instant, Seconds
 
@@ -30,6 +31,8 @@ class Lease(Struct, frozen=True, kw_only=True):
     """Times in a row that the service had no room."""
     payload: Raw
     lane: Lane
+    offer: int | None = None
+    """Index of the request's offer that the broker matched; None when it cannot say."""
     lease_s: Seconds
     expires_at: Instant
     """On the engine's clock."""
@@ -151,17 +154,10 @@ class ClaimRequest(Struct, frozen=True, kw_only=True):
     worker: str
     limit: int
     """Most leases wanted: free slots, 1 to 64."""
-    pools: dict[str, "Pool"] = field(default_factory=dict[str, "Pool"])
-    """Per amount name, who has it and how much: checked and taken in the same step."""
+    offers: tuple[Offer, ...] = ()
+    """What the worker can do now; a lane fits when one healthy offer does (`policy.matching`)."""
+    pools: dict[str, Pool] = field(default_factory=dict[str, Pool])
+    """The worker's own amounts by name, `slots` at least; a fitting offer's pools are taken from as well.
+    Checked and taken in the same step as the lease."""
     lease_s: Seconds | None = None
     """The queue's own unless set."""
-
-
-class Pool(Struct, frozen=True, kw_only=True):
-    """Where an amount comes from: a worker, an endpoint, a GPU, a provider account."""
-
-    id: str
-    """Same id, same pool: two workers in front of one GPU share it."""
-    total: float
-    free: float | None = None
-    """What this worker can spare now (it may serve several queues); None means all."""

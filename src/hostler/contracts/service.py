@@ -6,7 +6,7 @@ from msgspec import Raw, Struct, field
 
 from hostler.contracts.failure import Failure
 from hostler.contracts.job import Progress
-from hostler.contracts.lease import Pool
+from hostler.contracts.offer import Pool
 from hostler.contracts.timeouts import Timeouts
 from hostler.kernel.units import Instant
 

@@ -2,9 +2,9 @@
 
 from enum import StrEnum
 
-from msgspec import Struct, field
+from msgspec import Struct
 
-from hostler.contracts.lease import Pool
+from hostler.contracts.offer import Offer
 from hostler.kernel.units import Instant, Seconds
 
 
@@ -20,27 +20,6 @@ class WorkerState(StrEnum):
     STOPPED = "stopped"
     FAILED = "failed"
     LOST = "lost"
-
-
-class Offer(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One thing that a worker can do: some kinds, on some service, with what that service has.
-
-    A worker fits a lane when at least one of its offers does.
-    """
-
-    kinds: tuple[str, ...]
-    service: str | None = None
-    endpoint: str | None = None
-    healthy: bool = True
-    """Whether the endpoint answers; an unhealthy offer serves nothing."""
-    models: tuple[str, ...] = ()
-    """What is available; meaningless unless `models_known`."""
-    models_known: bool = True
-    labels: dict[str, str] = field(default_factory=dict[str, str])
-    versions: dict[str, str] = field(default_factory=dict[str, str])
-    isolation: tuple[str, ...] = ("none",)
-    pools: dict[str, Pool] = field(default_factory=dict[str, Pool])
-    """Amounts it has, by name."""
 
 
 class Worker(Struct, frozen=True, kw_only=True):
