@@ -1,0 +1,84 @@
+"""What follows a failure: the table of failure classes, as one function."""
+
+from collections.abc import Callable
+from typing import Final
+
+from hostler.contracts.failure import Failure, FailureClass
+from hostler.contracts.lease import Again, Die, Ending, Hold, Stopped
+from hostler.contracts.needs import Lane
+from hostler.contracts.queue import RetryPolicy
+from hostler.kernel.units import Seconds
+from hostler.policy.lanes import derive, shun
+
+AUTH_HOLD: Final[Seconds] = 60.0
+"""How long work waits after a refused credential, unless somebody wakes it."""
+QUOTA_HOLD: Final[Seconds] = 300.0
+"""How long work waits for an account that has nothing left, unless the service named a time."""
+
+
+def backoff(n: int, *, policy: RetryPolicy, dice: Callable[[], float]) -> Seconds:
+    """Return the n-th delay (from 0): base * 2^n, capped, with full jitter; `dice` gives [0, 1)."""
+    ceiling = min(policy.cap, policy.base * 2.0 ** min(n, 64))  # cut: 2^n soon is more than a float holds
+    return dice() * ceiling
+
+
+def after_failure(
+    failure: Failure,
+    *,
+    policy: RetryPolicy,
+    attempts_used: int,
+    overloads: int,
+    dice: Callable[[], float],
+    others_fit: bool,
+    lane: Lane,
+    worker: str,
+) -> Ending:
+    """Return how the attempt ends that failed with `failure` on `worker`.
+
+    `attempts_used` counted before this one, `overloads` came in a row before this one; `others_fit` says
+    whether another live worker serves this lane; `dice` gives [0, 1).
+    """
+    match failure.class_:
+        case FailureClass.INVALID_INPUT | FailureClass.REFUSED | FailureClass.POISON:
+            ending: Ending = Die(failure=failure)
+        case FailureClass.CANCELLED:
+            ending = Stopped()
+        case FailureClass.CAPABILITY_MISMATCH:
+            elsewhere = derive(lane, exclude=worker)
+            ending = Again(failure=failure, counted=False, lane=elsewhere) if elsewhere else Die(failure=failure)
+        case FailureClass.OVERLOADED:
+            ending = _no_room(failure, policy=policy, overloads=overloads, dice=dice)
+        case FailureClass.AUTH | FailureClass.QUOTA:
+            ending = _held(failure)
+        case FailureClass.LOST:
+            ending = Again(failure=failure, counted=False, delay=_delay(failure, attempts_used, policy, dice))
+        case FailureClass.TRANSIENT | FailureClass.TIMEOUT | FailureClass.INTERNAL | FailureClass.OUT_OF_MEMORY:
+            away = others_fit or failure.class_ is FailureClass.OUT_OF_MEMORY
+            ending = (
+                Again(
+                    failure=failure,
+                    delay=_delay(failure, attempts_used, policy, dice),
+                    lane=shun(lane, worker) if away else None,
+                )
+                if attempts_used + 1 < policy.attempts
+                else Die(failure=failure)
+            )
+    return ending
+
+
+def _no_room(failure: Failure, *, policy: RetryPolicy, overloads: int, dice: Callable[[], float]) -> Ending:
+    if overloads >= policy.overloads:
+        return Die(failure=failure)
+    named = failure.retry_after
+    delay = backoff(overloads, policy=policy, dice=dice) if named is None else named
+    return Again(failure=failure, delay=delay, counted=False, overload=True)
+
+
+def _held(failure: Failure) -> Ending:
+    default = AUTH_HOLD if failure.class_ is FailureClass.AUTH else QUOTA_HOLD
+    until = default if failure.retry_after is None else failure.retry_after
+    return Hold(reason=f"{failure.label}: {failure.message}", failure=failure, until=until)
+
+
+def _delay(failure: Failure, n: int, policy: RetryPolicy, dice: Callable[[], float]) -> Seconds:
+    return max(backoff(n, policy=policy, dice=dice), failure.retry_after or 0.0)
