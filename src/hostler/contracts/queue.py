@@ -120,3 +120,12 @@ class RegistryRow(Struct, frozen=True, kw_only=True):
 
     queue: QueueSpec
     kinds: tuple[KindSpec, ...]
+
+
+class QueueView(Struct, frozen=True, kw_only=True):
+    """One queue as the API shows it: its row, its kinds and its counters."""
+
+    name: str
+    spec: QueueSpec
+    kinds: tuple[KindSpec, ...]
+    stats: QueueStats

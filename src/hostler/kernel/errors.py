@@ -3,11 +3,14 @@
     HostlerError
     ├── InvalidError            the caller sent something that can never work
     │   ├── UnknownKindError    ├── UnknownQueueError     ├── PlannedKindError
-    │   ├── PayloadError        ├── TooLargeError         └── SettingsError
+    │   ├── PayloadError        ├── TooLargeError         ├── SettingsError
+    │   ├── MalformedError      ├── MediaTypeError        ├── MethodError
+    │   └── WrongHostError
     ├── NotFoundError
     ├── ConflictError           the state of things forbids it now
     │   ├── StateConflictError  ├── IdempotencyConflictError
-    │   ├── LeaseLostError      └── FolderHeldError
+    │   ├── LeaseLostError      ├── FolderHeldError
+    │   └── AddressInUseError
     ├── CapacityError           come back later
     │   └── QueueFullError
     ├── EngineError             Valkey/Redis cannot be used
@@ -15,6 +18,7 @@
     │   ├── EngineUnsafeError        ├── EngineVersionError
     │   └── LibraryMismatchError
     ├── ServiceUnavailableError an AI service does not answer
+    ├── GatewayUnavailableError the gateway does not answer
     ├── MissingExtraError       an optional dependency is absent
     └── InternalError           a defect of Hostler
 
@@ -89,6 +93,30 @@ class SettingsError(InvalidError):
     code = "invalid-settings"
 
 
+class MalformedError(InvalidError):
+    """The body is not what its media type says (broken JSON, wrong encoding, too deep)."""
+
+    code = "malformed"
+
+
+class MediaTypeError(InvalidError):
+    """The body's media type or content encoding is not one that this route takes."""
+
+    code, status = "unsupported-media-type", 415
+
+
+class MethodError(InvalidError):
+    """The route exists, but not with this method; `facts['allow']` lists those it has."""
+
+    code, status = "method-not-allowed", 405
+
+
+class WrongHostError(InvalidError):
+    """The `Host` header names another machine: a browser was led here by somebody else's page."""
+
+    code, status = "wrong-host", 421
+
+
 class NotFoundError(HostlerError):
     """The thing named is not there (or no longer)."""
 
@@ -123,6 +151,12 @@ class FolderHeldError(ConflictError):
     """Another live `hostler up` holds this data folder."""
 
     code = "folder-held"
+
+
+class AddressInUseError(ConflictError):
+    """Another process listens on this address already."""
+
+    code = "address-in-use"
 
 
 class CapacityError(HostlerError):
@@ -181,6 +215,12 @@ class ServiceUnavailableError(HostlerError):
     """An AI service does not answer, or not as its protocol says."""
 
     code, retry, status = "service-unavailable", "elsewhere", 503
+
+
+class GatewayUnavailableError(HostlerError):
+    """The gateway does not answer; what was asked may or may not have happened."""
+
+    code, retry, status = "gateway-unavailable", "later", 503
 
 
 class MissingExtraError(HostlerError):

@@ -1,0 +1,152 @@
+"""Bodies that only the API has: lists, batches and actions on many jobs."""
+
+from enum import StrEnum
+from typing import Annotated, Generic, TypeVar
+
+from msgspec import Meta, Raw, Struct, field
+
+from hostler.contracts.job import JobState
+from hostler.contracts.problem import Problem
+from hostler.kernel.units import JobId, Label, Name, QueueName
+
+T = TypeVar("T")
+
+Text = Annotated[str, Meta(max_length=500)]
+"""One sentence of a person, kept with what it explains."""
+
+BATCH_LIMIT = 500
+"""Most jobs of one batch."""
+ACTION_LIMIT = 1000
+"""Most jobs that one action touches; its answer's `next` says where to go on."""
+
+
+class Listing(Struct, Generic[T], frozen=True, kw_only=True):
+    """One page of a list."""
+
+    items: tuple[T, ...]
+    next: str | None = None
+    """Hand this in as `cursor` to get the next page; null at the end."""
+
+
+class Because(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Body of a verb that a person may explain; it may be left out."""
+
+    reason: Text = ""
+
+
+class Batch(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Body of `POST /v1/jobs/batch`."""
+
+    jobs: Annotated[tuple[Raw, ...], Meta(min_length=1, max_length=BATCH_LIMIT)]
+    """Each is a `JobRequest`, judged by itself: a bad one does not keep the others out."""
+
+
+class BatchItem(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What became of one job of a batch: an id, or a problem."""
+
+    id: str | None = None
+    created: bool = False
+    """False when the idempotency key was seen: `id` is then the first job's."""
+    problem: Problem | None = None
+
+
+class BatchAnswer(Struct, frozen=True, kw_only=True):
+    """One answer for each job of a batch, in its order."""
+
+    items: tuple[BatchItem, ...]
+
+
+class JobFilter(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Which jobs; every part given must hold."""
+
+    queue: QueueName | None = None
+    kind: Name | None = None
+    states: Annotated[tuple[JobState, ...], Meta(max_length=8)] = ()
+    tenant: Name | None = None
+    worker: Label | None = None
+    labels: Annotated[dict[Label, Label], Meta(max_length=16)] = field(default_factory=dict[Label, Label])
+
+
+class ActionVerb(StrEnum):
+    """What can be done to many jobs at once."""
+
+    CANCEL = "cancel"
+    RETRY = "retry"
+    """A replay: dead jobs begin anew as a new generation."""
+    PURGE = "purge"
+
+
+class Selection(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Jobs by id, by filter, or all of them: exactly one of the three."""
+
+    ids: Annotated[tuple[JobId, ...], Meta(max_length=ACTION_LIMIT)] = ()
+    filter: JobFilter | None = None
+    all: bool = False
+    """Every job in a state that the verb applies to; has to be said, so that an empty filter harms nobody."""
+    dry_run: bool = False
+    """Only say which jobs it would touch."""
+    reason: Text = ""
+    limit: Annotated[int, Meta(ge=1, le=ACTION_LIMIT)] = ACTION_LIMIT
+    cursor: Annotated[str, Meta(max_length=512)] | None = None
+    """The `next` of the answer before, to go on with the same selection."""
+
+
+class Action(Selection, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Body of `POST /v1/jobs/actions`."""
+
+    verb: ActionVerb
+
+
+class ActionItem(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What became of one job of an action."""
+
+    id: str
+    state: JobState | None = None
+    """Its state now; none when it is gone, or when this was a dry run."""
+    problem: Problem | None = None
+
+
+class ActionReport(Struct, frozen=True, kw_only=True):
+    """What an action on many jobs did."""
+
+    verb: ActionVerb
+    dry_run: bool
+    matched: int
+    done: int
+    failed: int
+    items: tuple[ActionItem, ...]
+    next: str | None = None
+    """More jobs match: send the same selection with this as `cursor`."""
+
+
+class Moved(Struct, frozen=True, kw_only=True):
+    """The answer to a verb on one job."""
+
+    id: str
+    state: JobState
+    """Its state now; a running job that was asked to stop says `running` until it did."""
+
+
+class WorkerVerb(StrEnum):
+    """What an operator can ask of a worker."""
+
+    PAUSE = "pause"
+    RESUME = "resume"
+    DRAIN = "drain"
+
+
+class Commanded(Struct, frozen=True, kw_only=True):
+    """A worker was asked; it takes the command up within one heartbeat."""
+
+    worker: str
+    verb: WorkerVerb
+
+
+class Health(Struct, frozen=True, kw_only=True):
+    """The gateway's word on itself."""
+
+    status: str
+    """`alive`, `ready` or `degraded`."""
+    version: str
+    degraded: tuple[str, ...] = ()
+    """What is less safe than it should be, one sentence each."""
