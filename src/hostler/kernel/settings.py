@@ -13,11 +13,26 @@ from hostler.kernel.units import Bytes, Json, Name, Port, Seconds
 
 Positive = Annotated[int, Meta(ge=1)]
 
+Address = Annotated[
+    str, Meta(pattern=r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):[0-9]{1,5}\Z", description="HOST:PORT, as 127.0.0.1:7700")
+]
+"""Where to listen; port 0 takes any free one."""
+
+HttpUrl = Annotated[str, Meta(pattern=r"^https?://[^/?#\s]+", description="a URL that begins with http:// or https://")]
+
+EngineUrl = Annotated[
+    str,
+    Meta(
+        pattern=r"^(unix|redis|rediss)://.+",
+        description="a URL that begins with unix://, redis:// or rediss://",
+    ),
+]
+
 
 class EngineSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where the engine is and how it is spoken to."""
 
-    url: str | None = None
+    url: EngineUrl | None = None
     """`unix://`, `redis://` or `rediss://` of a server that runs already; excludes `data`."""
     data: str | None = None
     """Folder of the embedded engine; `.hostler` in the working directory unless `url` is given."""
@@ -34,7 +49,7 @@ class EngineSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class GatewaySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The HTTP side."""
 
-    bind: str = "127.0.0.1:7700"
+    bind: Address = "127.0.0.1:7700"
     body_limit: Bytes = 10_485_760
     """Largest request body, blobs excepted."""
     long_poll_max: Seconds = 60.0
@@ -70,7 +85,8 @@ class ConnectorSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields
     connector: str
     """Name of the connector, `<service>-<transport>`."""
     url: str | None = None
-    """Base URL of the endpoint; with `:N` in a SPEC, instance n uses port + n."""
+    """Base URL of the endpoint; with `:N` in a SPEC, instance n uses port + n * `port_increment`."""
+    port_increment: Positive = 1
     slots: Positive | None = None
     """Work in flight per endpoint; what the endpoint says unless set."""
     labels: dict[str, str] = field(default_factory=dict[str, str])
@@ -98,8 +114,10 @@ class HttpSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 class LogSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Logs go to stderr."""
 
-    level: Annotated[str, Meta(pattern="^(debug|info|warning|error)\\Z")] = "info"
-    format: Annotated[str, Meta(pattern="^(text|json)\\Z")] = "text"
+    level: Annotated[
+        str, Meta(pattern="^(debug|info|warning|error)\\Z", description="debug, info, warning or error")
+    ] = "info"
+    format: Annotated[str, Meta(pattern="^(text|json)\\Z", description="text or json")] = "text"
 
 
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -120,7 +138,9 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A `service-mapping.json` of the prior broker to import."""
     workers: str | None = None
     """The prior broker's `WORKERS=type:count,...` string."""
-    url: str = "http://127.0.0.1:7700"
+    worker_types: dict[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
+    """Names for several entries of `connectors` at once, for use in a SPEC; an imported mapping fills it."""
+    url: HttpUrl = "http://127.0.0.1:7700"
     """The gateway that user commands speak to (`HOSTLER_URL`)."""
     key: str | None = None
     """Credential for the gateway (`HOSTLER_KEY`); never printed."""
