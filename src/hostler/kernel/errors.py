@@ -16,6 +16,7 @@
     ├── EngineError             Valkey/Redis cannot be used
     │   ├── EngineUnavailableError   ├── EngineTimeoutError
     │   ├── EngineUnsafeError        ├── EngineVersionError
+    │   ├── EngineDeniedError        ├── EngineDataError
     │   └── LibraryMismatchError
     ├── ServiceUnavailableError an AI service does not answer
     ├── GatewayUnavailableError the gateway does not answer
@@ -203,6 +204,18 @@ class EngineVersionError(EngineError):
     """The server, or the data folder, is of a version that this Hostler cannot use."""
 
     code, retry = "engine-version", "never"
+
+
+class EngineDeniedError(EngineError):
+    """The engine does not accept our user or password, or does not let that user do what was asked."""
+
+    code, retry = "engine-denied", "never"
+
+
+class EngineDataError(EngineError):
+    """The engine's files, or a backup of them, are damaged; nothing was changed."""
+
+    code, retry = "engine-data", "never"
 
 
 class LibraryMismatchError(EngineError):
