@@ -1,0 +1,1 @@
+"""How Valkey/Redis is spoken: client, embedded server, keys, functions. The only room that imports `redis`."""

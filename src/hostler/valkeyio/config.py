@@ -1,0 +1,44 @@
+"""A queue's row as the functions read it: packed, in microseconds, complete."""
+
+from typing import Final
+
+import msgspec
+
+from hostler.contracts.queue import QueueSpec
+from hostler.valkeyio import layout
+
+_MICRO: Final = 1_000_000
+_MILLI: Final = 1_000
+
+
+def config_values(spec: QueueSpec) -> tuple[int | dict[str, int], ...]:
+    """Return the values of `layout.CONFIG` in order; 0 means no limit."""
+    keep, limits = spec.retention, spec.limits
+    values: dict[str, int | dict[str, int]] = {
+        "lease": round(spec.lease * _MICRO),
+        "head_start": round(spec.head_start * _MICRO),
+        "reserve_after": round(spec.reserve_after * _MICRO),
+        "cancel_grace": round(spec.cancel_grace * _MICRO),
+        "depth": limits.depth or 0,
+        "bytes": limits.bytes or 0,
+        "tenant_depth": limits.tenant_depth or 0,
+        "lanes": limits.lanes,
+        "key_running": limits.key_running,
+        "terminal": round(keep.terminal * _MICRO),
+        "terminal_count": keep.terminal_count,
+        "dead": round(keep.dead * _MICRO),
+        "events": keep.events,
+        "idempotency": round(keep.idempotency * _MILLI),
+        "operations": round(keep.operations * _MILLI),
+        "weights": dict(spec.weights),
+    }
+    return tuple(values[name] for name in layout.CONFIG)
+
+
+def pack_config(spec: QueueSpec) -> bytes:
+    """Return the bytes that the verb `configure` stores."""
+    return msgspec.msgpack.encode(config_values(spec))
+
+
+DEFAULTS: Final = config_values(QueueSpec(name="default"))
+"""What a queue without a row of its own gets."""

@@ -1,0 +1,34 @@
+-- Events: appended to the call's list, written as one stream entry with consecutive offsets.
+
+-- Add one event; a job's own offset list grows with it. `data` is a table, packed bytes or false.
+function ctx.emit(q, verb, seq, record, data)
+  local offset = q.m.off + 1
+  q.m.off = offset
+  local state, fence, worker = 0, 0, false
+  if record then
+    state, fence, worker = record[F.state], record[F.fence], record[F.worker]
+    local offsets = record[F.events]
+    offsets[#offsets + 1] = offset
+    if #offsets > EVENTS_KEPT then
+      table.remove(offsets, 1)
+    end
+  end
+  q.events[#q.events + 1] = {verb, seq and tonumber(seq) - SEQ_BASE, state, fence, worker, data or false}
+  return offset
+end
+
+-- Add an event that is no move: it has no state.
+function ctx.note(q, verb, seq, record, data)
+  local offset = ctx.emit(q, verb, seq, record, data)
+  q.events[#q.events][3] = 0
+  return offset
+end
+
+-- Write the events of this call so far: one entry, consecutive offsets.
+function ctx.flush(q)
+  local n = #q.events
+  if n > 0 then
+    redis.call('XADD', q.p .. 'ev', int(q.m.off - n + 1) .. '-0', 'e', cmsgpack.pack({q.now, q.events}))
+    q.events = {}
+  end
+end

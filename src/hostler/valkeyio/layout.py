@@ -1,0 +1,152 @@
+"""Positions and names inside the engine's packed values: the one source for the functions and for Python.
+
+The library loader writes these numbers into the Lua text (`F.state` becomes `1`), so that neither side can
+disagree with the other. Times are microseconds since the epoch as integers, 0 where there is none; absent
+text is `false`. Positions here count from 0; Lua's count from 1. Version 1 is frozen: only append.
+"""
+
+from typing import Final
+
+from hostler.contracts.job import JobState
+from hostler.policy.lifecycle import Verb
+
+VERSION: Final = 1
+
+SEQ_BASE: Final = 100_000_000_000
+"""Job numbers count from here, so that their text sorts like their value; events store the difference."""
+
+STATES: Final[tuple[JobState, ...]] = tuple(JobState)
+"""A state is stored as its place in here, from 1."""
+
+VERBS: Final[tuple[Verb, ...]] = tuple(Verb)
+"""A verb is stored as its place in here, from 1; a queue's own event is stored as its name."""
+
+RECORD: Final[tuple[str, ...]] = (
+    "state",  # STATES
+    "lane",  # number
+    "tenant",
+    "vt",  # effective arrival
+    "ckey",  # concurrency key or false
+    "fence",  # claims so far
+    "attempts",  # counted, this generation
+    "crashes",  # this generation
+    "overloads",  # in a row
+    "generation",  # from 1
+    "worker",  # holder, or the last one; false before the first claim
+    "created",
+    "ready_at",  # when it became, or will become, ready
+    "started",  # the running or last attempt's start
+    "finished",
+    "deadline",  # of the whole job
+    "queue_until",  # end of the queue wait; 0 once it was started
+    "size",  # bytes of the envelope
+    "cancel",  # 0, or the end of the grace of a requested cancel
+    "max_attempts",
+    "max_crashes",
+    "max_overloads",
+    "priority",
+    "events",  # offsets of its moves, oldest first, the last EVENTS_KEPT
+    "taken",  # flat array field, thousandths, ... of `use`; false unless running
+    "waiting_for",  # reason or false
+    "settled_fence",  # fence of the last settlement
+    "settled_ending",  # ENDINGS, of the last settlement
+    "rejected",  # fences whose refusal was an event, or false
+    "parked",  # 1 while it waits for its concurrency key
+    "offer",  # index of the offer that the last claim matched, or false
+    "lease",  # this claim's lease time in microseconds
+    "bad_workers",  # workers whose leases were lost, this generation, or false
+)
+"""`j:<seq>`."""
+
+EVENTS_KEPT: Final = 64
+
+ENDINGS: Final = ("succeed", "again", "hold", "die", "stopped")
+"""Tags of `contracts.lease.Ending`; stored as the place from 1."""
+
+ATTEMPT: Final = (
+    "number",
+    "generation",
+    "worker",
+    "endpoint",
+    "started",
+    "ended",
+    "outcome",
+    "failure",  # msgpack of contracts.failure.Failure, or false
+    "counted",
+    "remote",
+)
+"""One element of `a:<seq>`."""
+
+PROGRESS: Final = ("progress", "remote", "endpoint", "fence", "offset")
+"""`g:<seq>`: msgpack of contracts.job.Progress or false; service's id; endpoint; who wrote it; its event."""
+
+RESULT: Final = ("result", "ref")
+"""`s:<seq>`: sealed JSON; msgpack of contracts.job.BlobRef or false."""
+
+LANE: Final = ("lane", "amounts", "base", "avoid")
+"""`lanes`: msgpack of contracts.needs.Lane; flat name, thousandths, ...; lane without `shunned` or 0; worker ids."""
+
+ENTRY: Final = ("at", "events")
+"""Field `e` of one stream entry; its events have consecutive offsets from the entry's id."""
+
+EVENT: Final = ("type", "seq", "state", "attempt", "worker", "data")
+"""One event: verb number or name; job less SEQ_BASE, false for the queue; state number or 0; fence; id; facts.
+
+Facts are a map, or its msgpack as bytes, or false.
+"""
+
+CONFIG: Final = (
+    "lease",
+    "head_start",
+    "reserve_after",
+    "cancel_grace",
+    "depth",
+    "bytes",
+    "tenant_depth",
+    "lanes",
+    "key_running",
+    "terminal",
+    "terminal_count",
+    "dead",
+    "events",
+    "idempotency",
+    "operations",
+    "weights",
+)
+"""`cfg`: times in microseconds (`idempotency` and `operations` in milliseconds), 0 for no limit, weights a map."""
+
+META: Final = (
+    "born",  # when the queue began: part of every cache's key
+    "last",  # the latest time any call saw: time never steps back
+    "arrival",  # the latest arrival given: each is later than the one before
+    "off",  # offset of the latest event
+    "epoch",  # raised when a new server process takes over
+    "seq",  # latest job number
+    "lane",  # latest lane number
+    "cfg",  # sha1 of the packed configuration
+    "paused",
+    "draining",
+    "reason",
+    "V",  # virtual time: the pass of the tenant served last
+    "due",  # when the next delayed or waiting job is due, 0 when none is
+    "idle",  # workers in idle sets
+    "bytes",  # envelope bytes of jobs that have not ended
+    "run",  # run id of the server that ticked last
+    "tick",  # when it did
+    "sweep",  # when the last sweep over lanes began
+    "cursor",  # where the sweep is
+    *(f"n_{state}" for state in JobState),
+    "t_submitted",
+    "t_deduplicated",
+    "t_claimed",
+    "t_succeeded",
+    "t_dead",
+    "t_cancelled",
+    "t_expired",
+    "t_replayed",
+    "t_purged",
+    "t_retried",
+    "t_reaped",
+    "t_rejected",
+)
+"""Fields of `meta`; an absent one is 0."""

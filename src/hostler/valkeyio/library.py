@@ -1,0 +1,143 @@
+"""The function library in the engine: installed once, verified, called by named arguments."""
+
+from collections.abc import Sequence
+from typing import Any, Final, Protocol, cast
+
+import redis.asyncio
+from redis.exceptions import ResponseError
+
+from hostler.kernel.errors import InternalError, LibraryMismatchError
+from hostler.valkeyio.keys import meta_key
+from hostler.valkeyio.library_text import NAME, PRODUCTION, Argument, Build, LibraryText, Verb, shipped
+
+Value = str | bytes | int | float | bool | Sequence[bytes] | Sequence[str]
+"""What a named argument may be; a sequence only for the last one, when its header says `*name`."""
+
+Reply = Any
+"""What a function returned: int, bytes, None, or lists of those, as its header says."""
+
+
+class HasClient(Protocol):
+    """What the library needs of an engine."""
+
+    @property
+    def client(self) -> "redis.asyncio.Redis":
+        """Return the client for commands that do not block."""
+        ...
+
+
+class Library:
+    """Calls the functions of one engine; the only way in which Hostler changes a queue.
+
+    `LibraryMismatchError` when the engine holds another text under the same name: an older or newer Hostler
+    uses it, and the two must not share queues unless their library names differ.
+    """
+
+    def __init__(self, engine: HasClient, *, build: Build = PRODUCTION) -> None:
+        self._engine = engine
+        self._text: LibraryText = shipped(build)
+        self._encoders = {name: _Encoder(verb) for name, verb in self._text.verbs.items()}
+
+    @property
+    def sha256(self) -> str:
+        """Return the hash of the text that this Hostler brings."""
+        return self._text.sha256
+
+    async def installed(self) -> str | None:
+        """Return the hash of the text in the engine, None when the library is absent."""
+        try:
+            found = cast("bytes", await self._command("FCALL_RO", f"{NAME}_version", 0))
+        except ResponseError as error:
+            if _absent(error):
+                return None
+            raise
+        return found.decode()
+
+    async def ensure(self) -> None:
+        """Install the library when it is absent, and verify it when it is there.
+
+        Atomic: several processes may do it at once. `LibraryMismatchError` names both hashes.
+        """
+        found = await self.installed()
+        if found is None:
+            try:
+                await self._command("FUNCTION", "LOAD", self._text.text)
+            except ResponseError as error:
+                if "already exists" not in str(error):
+                    raise
+            found = await self.installed()
+        if found != self._text.sha256:
+            raise LibraryMismatchError(
+                f"The engine holds function library {NAME} {str(found)[:12]}, this Hostler brings "
+                f"{self._text.sha256[:12]}. Stop every process of the other version, then run "
+                "`hostler doctor --replace-library`.",
+                library=NAME,
+                found=found,
+                brought=self._text.sha256,
+            )
+
+    async def replace(self) -> None:
+        """Install this text whatever is there: for an operator, once nothing of the other version runs."""
+        await self._command("FUNCTION", "LOAD", "REPLACE", self._text.text)
+
+    async def call(self, verb: str, queue: str, **named: Value) -> Reply:
+        """Call one function for one queue; `InternalError` when the names differ from its header.
+
+        A library that is missing (an engine that was flushed) is installed first; another version never is.
+        """
+        encoder = self._encoders.get(verb)
+        if encoder is None:
+            raise InternalError(f"The function library has no verb {verb!r}", verb=verb)
+        words = (encoder.command, f"{NAME}_{verb}", 1, meta_key(queue), *encoder.encode(named))
+        try:
+            return await self._command(*words)
+        except ResponseError as error:
+            if not _absent(error):
+                raise
+        await self.ensure()
+        return await self._command(*words)
+
+    async def _command(self, *words: str | bytes | float) -> Reply:
+        return await self._engine.client.execute_command(*words)  # pyright: ignore[reportUnknownMemberType] -- untyped in redis-py
+
+
+def _absent(error: ResponseError) -> bool:
+    return "function not found" in str(error).lower()
+
+
+class _Encoder:
+    """Turns the named arguments of one verb into words, in the order of its header."""
+
+    def __init__(self, verb: Verb) -> None:
+        self.command: Final = "FCALL_RO" if verb.read_only else "FCALL"
+        self._verb = verb
+        self._names = frozenset(argument.name for argument in verb.arguments)
+
+    def encode(self, named: dict[str, Value]) -> list[str | bytes | int | float]:
+        if named.keys() != self._names:
+            lacking = sorted(self._names - named.keys())
+            unknown = sorted(named.keys() - self._names)
+            raise InternalError(
+                f"{self._verb.name} takes {sorted(self._names)}: lacking {lacking}, unknown {unknown}",
+                verb=self._verb.name,
+            )
+        words: list[str | bytes | int | float] = []
+        for argument in self._verb.arguments:
+            value = named[argument.name]
+            if argument.rest:
+                words.extend(cast("Sequence[bytes]", value))
+            else:
+                words.append(self._word(argument, value))
+        return words
+
+    def _word(self, argument: Argument, value: Value) -> str | bytes | int | float:
+        kind = argument.type
+        if kind == "flag" and isinstance(value, bool):
+            return int(value)
+        if kind in {"int", "num"} and isinstance(value, (int, float)) and not isinstance(value, bool):
+            return value
+        if kind in {"text", "blob", "pack"} and isinstance(value, (str, bytes)):
+            return value
+        raise InternalError(
+            f"{self._verb.name}: {argument.name} must be {kind}, not {type(value).__name__}", verb=self._verb.name
+        )
