@@ -1,0 +1,1 @@
+"""Where jobs wait: adapters of the broker ports (the engine, and a model in memory for tests)."""

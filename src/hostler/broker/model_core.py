@@ -1,0 +1,203 @@
+"""The rules that several verbs of the model share: time, look-up, order, room, and how an attempt ends."""
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Any
+
+from hostler.broker.model_state import JobRecord, Kept, LeaseRecord, QueueRecord, WorkerRecord, error_of, seconds
+from hostler.contracts.failure import Failure, FailureClass
+from hostler.contracts.job import Attempt, JobState
+from hostler.contracts.needs import Lane
+from hostler.contracts.offer import Pool
+from hostler.contracts.queue import KindSpec, QueueSpec, RetryPolicy
+from hostler.contracts.worker import WorkerState
+from hostler.kernel.errors import NotFoundError, UnknownQueueError
+from hostler.policy.lanes import lane_key
+from hostler.policy.lifecycle import Verb
+from hostler.policy.matching import fits
+from hostler.ports.clock import Clock
+
+OPERATION_WINDOW = 600.0
+"""Seconds for which an operation's first answer is given again."""
+ACCEPTING = frozenset({WorkerState.READY, WorkerState.BUSY})
+"""States in which a worker takes new work."""
+S = JobState
+
+
+class ModelCore:
+    """All that the model knows, without verbs."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._last: datetime | None = None
+        self._queues: dict[str, QueueRecord] = {}
+        self._kinds: dict[str, KindSpec] = {}
+        self._workers: dict[str, WorkerRecord] = {}
+        self._gone: dict[str, WorkerRecord] = {}
+        self._operations: dict[str, Kept[Any]] = {}
+
+    def _now(self) -> datetime:
+        """Return the time; never less than it was."""
+        now = self._clock.now()
+        self._last = now if self._last is None else max(self._last, now)
+        return self._last
+
+    def _queue(self, name: str) -> QueueRecord:
+        try:
+            return self._queues[name]
+        except KeyError:
+            raise UnknownQueueError(f"no queue is named {name!r}", queue=name) from None
+
+    def _job(self, job_id: str) -> tuple[QueueRecord, JobRecord]:
+        queue = self._queues.get(job_id.rpartition(".")[0])
+        job = queue.jobs.get(job_id) if queue else None
+        if queue is None or job is None:
+            raise NotFoundError(f"no job is named {job_id!r}", job=job_id)
+        return queue, job
+
+    def _open(self, spec: QueueSpec) -> None:
+        if spec.name in self._queues:
+            self._queues[spec.name].spec = spec
+        else:
+            self._queues[spec.name] = QueueRecord(spec=spec)
+
+    def _policy(self, job: JobRecord) -> RetryPolicy:
+        return self._kinds[job.request.kind].retry
+
+    def _answered(self, operation: str, now: datetime) -> Kept[Any] | None:
+        known = self._operations.get(operation)
+        return known if known is not None and known.until > now else None
+
+    def _remember(self, operation: str, answer: object, now: datetime) -> None:
+        self._operations[operation] = Kept(answer=answer, until=now + seconds(OPERATION_WINDOW))
+
+    # who fits
+
+    def _live_workers(self, now: datetime) -> Iterator[WorkerRecord]:
+        return (record for record in self._workers.values() if record.ends > now)
+
+    def _serves(self, record: WorkerRecord, lane: Lane) -> bool:
+        slots = {"slots": Pool(id=record.worker.id, total=record.worker.slots)}
+        return fits(lane, record.worker.offers, worker=record.worker.id, pools=slots) is not None
+
+    def _others_serve(self, lane: Lane, now: datetime) -> bool:
+        """Tell whether a worker that the lane does not shun lives and takes its work."""
+        return any(
+            self._serves(record, lane)
+            for record in self._live_workers(now)
+            if record.worker.id not in lane.avoid.shunned and record.worker.state in ACCEPTING
+        )
+
+    def _mark_lane(self, queue: QueueRecord, lane: Lane, now: datetime) -> None:
+        """Mark one lane unworkable, or workable again; each change is one event."""
+        key = lane_key(lane)
+        served = any(self._serves(record, lane) for record in self._live_workers(now))
+        if served and key in queue.unworkable:
+            queue.unworkable.discard(key)
+            queue.emit(now, "workable", lane=key)
+        elif not served and key not in queue.unworkable:
+            queue.unworkable.add(key)
+            queue.emit(now, "unworkable", lane=key)
+
+    # room
+
+    def _taken(self, queue: QueueRecord) -> Mapping[tuple[str, str], float]:
+        """Return what running jobs of this queue take, by pool and name."""
+        total: dict[tuple[str, str], float] = {}
+        for job in queue.jobs.values():
+            for pool, name, amount in job.lease.taken if job.lease else ():
+                total[pool, name] = total.get((pool, name), 0.0) + amount
+        return total
+
+    # how attempts and jobs end
+
+    def _close_attempt(
+        self, job: JobRecord, now: datetime, outcome: str, *, failure: Failure | None = None, counted: bool = False
+    ) -> None:
+        """End the live lease: history gets an attempt unless it succeeded, amounts and keys are free again."""
+        lease = job.lease
+        if lease is None:
+            raise AssertionError(f"{job.id} has no lease to end")
+        job.lease = None
+        job.worker = None
+        job.cancel_asked = None if outcome == "cancel" else job.cancel_asked
+        if counted:
+            job.attempts_used += 1
+        if failure is not None:
+            job.error = error_of(failure)
+        if outcome == "finish":
+            return
+        job.attempts.append(
+            Attempt(
+                number=job.fence,
+                generation=job.generation,
+                worker=lease.worker,
+                endpoint=job.endpoint,
+                started_at=lease.began,
+                ended_at=now,
+                outcome=outcome,
+                error=failure,
+                counted=counted,
+                remote=job.remote,
+            )
+        )
+
+    def _end(
+        self, queue: QueueRecord, job: JobRecord, now: datetime, verb: Verb, state: JobState, **facts: Any
+    ) -> None:
+        """Move a job to a terminal state."""
+        queue.move(now, job, verb, state, **facts)
+        queue.count(str(state))
+        job.finished_at = now
+        job.due = None
+        job.waiting_for = None
+
+    def _ready(self, queue: QueueRecord, job: JobRecord, now: datetime, verb: Verb, **facts: Any) -> None:
+        """Move a job to its place in the line."""
+        queue.move(now, job, verb, S.READY, **facts)
+        job.ready_at = now
+        job.due = None
+        job.waiting_for = None
+
+    def _wake_due(self, queue: QueueRecord, now: datetime) -> None:
+        for job in sorted(queue.jobs_in(S.SCHEDULED, S.WAITING), key=lambda one: (one.due or now, one.number)):
+            if job.due is not None and job.due <= now:
+                self._ready(queue, job, now, Verb.WAKE)
+
+    def _expires(self, job: JobRecord) -> datetime | None:
+        """Return when a job that does not run expires: its deadline, or the longest wait before its first start."""
+        wait = job.request.timeouts.queue
+        wait = self._kinds[job.request.kind].timeouts.queue if wait is None else wait
+        limits = [job.deadline] if job.deadline else []
+        if wait is not None and job.fence == 0 and job.ready_at is not None:
+            limits.append(job.ready_at + seconds(wait))
+        return min(limits, default=None)
+
+    def _lose(self, queue: QueueRecord, job: JobRecord, now: datetime) -> None:
+        """Take a lease away that ran out."""
+        lease = job.lease
+        if lease is None:
+            raise AssertionError(f"{job.id} has no lease to lose")
+        if not lease.grace:
+            job.crashes += 1
+            job.down.append(lease.worker)
+        failure = Failure(class_=FailureClass.LOST, message=f"the lease of worker {lease.worker} ran out")
+        queue.count("reaped")
+        if job.cancel_asked is not None:
+            self._close_attempt(job, now, "cancel", failure=failure)
+            self._end(queue, job, now, Verb.CANCEL, S.CANCELLED, worker=lease.worker)
+        elif job.crashes >= self._policy(job).crashes:
+            poison = Failure(
+                class_=FailureClass.POISON, message="it took down too many workers", details={"workers": job.down[:]}
+            )
+            self._close_attempt(job, now, "reap", failure=failure)
+            job.error = error_of(poison)
+            self._end(queue, job, now, Verb.BURY, S.DEAD, worker=lease.worker)
+        else:
+            self._close_attempt(job, now, "reap", failure=failure)
+            self._ready(queue, job, now, Verb.REAP, worker=lease.worker)
+
+    def _lease(self, job: JobRecord) -> LeaseRecord:
+        if job.lease is None:
+            raise AssertionError(f"{job.id} is not leased")
+        return job.lease

@@ -1,0 +1,171 @@
+"""The model's side for operators and upkeep."""
+
+from datetime import datetime, timedelta
+
+from hostler.broker.model_core import ModelCore
+from hostler.broker.model_state import JobRecord, QueueRecord, seconds
+from hostler.contracts.job import JobState
+from hostler.contracts.queue import KindSpec, QueueSpec, QueueStats, RegistryRow
+from hostler.policy.lanes import lane_key
+from hostler.policy.lifecycle import Verb
+
+S = JobState
+TICK = 0.5
+"""Seconds between two rounds of upkeep."""
+STALL = 5.0
+"""Seconds without upkeep after which every live lease gets one lease of grace."""
+
+
+class ModelForeman(ModelCore):
+    """Implements `ports.broker.Foreman`."""
+
+    _stalled = False
+
+    def restart(self) -> None:
+        """Behave as after a restart of the engine: the next upkeep grants a lease of grace."""
+        self._stalled = True
+
+    async def declare_kind(self, spec: KindSpec) -> None:
+        """Add or renew a kind."""
+        self._kinds[spec.name] = spec
+        if spec.queue not in self._queues:
+            self._open(QueueSpec(name=spec.queue))
+
+    async def declare_queue(self, spec: QueueSpec) -> None:
+        """Add or change a queue's row."""
+        self._open(spec)
+
+    async def registry(self) -> tuple[RegistryRow, ...]:
+        """Return every queue with its kinds."""
+        return tuple(
+            RegistryRow(
+                queue=self._queues[name].spec,
+                kinds=tuple(kind for _, kind in sorted(self._kinds.items()) if kind.queue == name),
+            )
+            for name in sorted(self._queues)
+        )
+
+    async def stats(self, queue: str) -> QueueStats:
+        """Return exact counters."""
+        record = self._queue(queue)
+        now = self._now()
+        live = [job for job in record.jobs.values() if job.live]
+        ready = record.jobs_in(S.READY)
+        return QueueStats(
+            name=queue,
+            paused=record.paused,
+            draining=record.draining,
+            reason=record.reason,
+            ready=len(ready),
+            scheduled=len(record.jobs_in(S.SCHEDULED)),
+            running=len(record.jobs_in(S.RUNNING)),
+            waiting=len(record.jobs_in(S.WAITING)),
+            unworkable=sum(1 for job in ready if lane_key(job.lane) in record.unworkable),
+            depth=len(live),
+            bytes=sum(job.size for job in live),
+            totals=dict(record.totals),
+            kept={str(state): len(record.jobs_in(state)) for state in S if state.terminal},
+            lanes=len({lane_key(job.lane) for job in live}),
+            tenants=len({job.request.tenant for job in live}),
+            workers=sum(1 for worker in self._live_workers(now) if queue in worker.worker.queues),
+            oldest_ready_at=min((job.ready_at for job in ready if job.ready_at), default=None),
+            offset=record.offset,
+            epoch=1,
+        )
+
+    async def pause(self, queue: str, *, operation: str, reason: str = "") -> None:
+        """Stop claims from this queue."""
+        del operation
+        record, now = self._queue(queue), self._now()
+        if not record.paused:
+            record.paused, record.reason = True, reason
+            record.emit(now, "pause", reason=reason)
+
+    async def resume(self, queue: str, *, operation: str, reason: str = "") -> None:
+        """Allow claims again."""
+        del operation
+        record, now = self._queue(queue), self._now()
+        if record.paused or record.draining:
+            record.paused = record.draining = False
+            record.reason = None
+            record.emit(now, "resume", reason=reason)
+
+    async def drain(self, queue: str, *, operation: str, reason: str = "") -> None:
+        """Refuse new submits and let what is there run out."""
+        del operation
+        record, now = self._queue(queue), self._now()
+        if not record.draining:
+            record.draining, record.reason = True, reason
+            record.emit(now, "drain", reason=reason)
+
+    async def tick(self, queue: str) -> bool:
+        """Do one round of upkeep."""
+        record, now = self._queue(queue), self._now()
+        since = None if record.ticked is None else now - record.ticked
+        if since is not None and since < seconds(TICK) and not self._stalled:
+            return False
+        if self._stalled or (since is not None and since > seconds(STALL)):
+            self._grace(record, now)
+        self._stalled = False
+        record.ticked = now
+        self._wake_due(record, now)
+        self._reap(record, now)
+        self._escalate(record, now)
+        self._expire(record, now)
+        for job in record.jobs_in(S.READY):
+            self._mark_lane(record, job.lane, now)
+        self._retire(record, now)
+        return False
+
+    async def audit(self, queue: str, *, repair: bool = False) -> tuple[str, ...]:
+        """Return no difference: the model has no index that could differ."""
+        del repair
+        self._queue(queue)
+        return ()
+
+    # upkeep
+
+    def _grace(self, queue: QueueRecord, now: datetime) -> None:
+        for job in queue.jobs_in(S.RUNNING):
+            lease = self._lease(job)
+            lease.ends = max(lease.ends, now + seconds(lease.seconds))
+            lease.grace = True
+
+    def _reap(self, queue: QueueRecord, now: datetime) -> None:
+        for job in sorted(queue.jobs_in(S.RUNNING), key=lambda one: (self._lease(one).ends, one.number)):
+            if self._lease(job).ends <= now:
+                self._lose(queue, job, now)
+
+    def _escalate(self, queue: QueueRecord, now: datetime) -> None:
+        for job in queue.jobs_in(S.RUNNING):
+            if job.cancel_asked is not None and job.cancel_asked + seconds(queue.spec.cancel_grace) <= now:
+                worker = self._lease(job).worker
+                self._close_attempt(job, now, "cancel")
+                self._end(queue, job, now, Verb.CANCEL, S.CANCELLED, worker=worker)
+
+    def _expire(self, queue: QueueRecord, now: datetime) -> None:
+        for job in [job for job in queue.jobs.values() if job.live]:
+            limit = job.deadline if job.state is S.RUNNING else self._expires(job)
+            if limit is None or limit > now:
+                continue
+            worker = job.worker
+            if job.state is S.RUNNING:
+                self._close_attempt(job, now, "expire")
+            self._end(queue, job, now, Verb.EXPIRE, S.EXPIRED, worker=worker)
+
+    def _retire(self, queue: QueueRecord, now: datetime) -> None:
+        kept = queue.spec.retention
+        ended = sorted(
+            queue.jobs_in(S.SUCCEEDED, S.CANCELLED, S.EXPIRED), key=lambda one: (one.finished_at or now, one.number)
+        )
+        surplus = ended[: max(0, len(ended) - kept.terminal_count)]
+        for job in ended:
+            if job in surplus or _age(job, now) >= seconds(kept.terminal):
+                del queue.jobs[job.id]
+        for job in queue.jobs_in(S.DEAD):
+            if _age(job, now) >= seconds(kept.dead):
+                del queue.jobs[job.id]
+
+
+def _age(job: JobRecord, now: datetime) -> timedelta:
+    return now - (job.finished_at or now)

@@ -1,0 +1,185 @@
+"""What the model remembers: plain records, and the one place where its events are written."""
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Generic, TypeVar
+
+from msgspec import Raw
+
+from hostler.contracts.event import Event
+from hostler.contracts.failure import Failure
+from hostler.contracts.job import Attempt, BlobRef, JobError, JobRequest, JobState, Progress
+from hostler.contracts.lease import Lease
+from hostler.contracts.needs import Lane
+from hostler.contracts.queue import QueueSpec
+from hostler.contracts.worker import Worker
+from hostler.kernel.units import Json, Seconds
+from hostler.policy.lifecycle import Verb, advance
+
+STRIDE = 10_080
+"""What one claim costs a tenant of weight 1; divisible by every weight up to 10."""
+
+T = TypeVar("T")
+
+
+@dataclass(kw_only=True)
+class Kept(Generic[T]):
+    """An answer that is remembered for a while."""
+
+    answer: T
+    until: datetime
+
+
+@dataclass(kw_only=True)
+class LeaseRecord:
+    """The live lease of a running job."""
+
+    worker: str
+    seconds: Seconds
+    ends: datetime
+    began: datetime
+    taken: tuple[tuple[str, str, float], ...]
+    """Pool id, name and amount of everything it takes."""
+    grace: bool = False
+    """Extended after a restart or stall: its loss is not charged to the job."""
+
+
+@dataclass(kw_only=True)
+class JobRecord:
+    """One job."""
+
+    id: str
+    number: int
+    queue: str
+    request: JobRequest
+    lane: Lane
+    state: JobState
+    created_at: datetime
+    arrival: int
+    """Effective arrival in microseconds: submit time less the head start of its priority."""
+    ready_at: datetime | None
+    due: datetime | None = None
+    """When a scheduled or waiting job wakes by itself."""
+    deadline: datetime | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    fence: int = 0
+    generation: int = 1
+    attempts_used: int = 0
+    crashes: int = 0
+    overloads: int = 0
+    lease: LeaseRecord | None = None
+    worker: str | None = None
+    service: str | None = None
+    endpoint: str | None = None
+    cancel_asked: datetime | None = None
+    waiting_for: str | None = None
+    progress: Progress | None = None
+    result: Raw | None = None
+    result_ref: BlobRef | None = None
+    error: JobError | None = None
+    attempts: list[Attempt] = field(default_factory=list[Attempt])
+    remote: str | None = None
+    remote_endpoint: str | None = None
+    checkpoint: Raw | None = None
+    settled: tuple[int, str] | None = None
+    """The last ending that was accepted: sent again, it is accepted again."""
+    rejected: set[int] = field(default_factory=set[int])
+    """Fences whose refusal is an event already."""
+    down: list[str] = field(default_factory=list[str])
+    """Workers that lost their lease on it."""
+
+    @property
+    def size(self) -> int:
+        """Return the bytes of its payload."""
+        return len(bytes(self.request.payload))
+
+    @property
+    def live(self) -> bool:
+        """Tell whether it has not ended."""
+        return not self.state.terminal
+
+
+@dataclass(kw_only=True)
+class QueueRecord:
+    """One queue with all that is in it."""
+
+    spec: QueueSpec
+    jobs: dict[str, JobRecord] = field(default_factory=dict[str, JobRecord])
+    numbers: int = 0
+    clock: int = 0
+    """The last effective submit time in microseconds; strictly rising."""
+    paused: bool = False
+    draining: bool = False
+    reason: str | None = None
+    events: list[Event] = field(default_factory=list[Event])
+    offset: int = 0
+    totals: dict[str, int] = field(default_factory=dict[str, int])
+    passes: dict[str, int] = field(default_factory=dict[str, int])
+    virtual: int = 0
+    """The pass of the tenant that was served last: nobody comes back with less."""
+    unworkable: set[str] = field(default_factory=set[str])
+    """Keys of lanes that nobody serves."""
+    idempotency: dict[tuple[str, str], Kept[tuple[str, bytes]]] = field(
+        default_factory=dict[tuple[str, str], Kept[tuple[str, bytes]]]
+    )
+    claims: dict[str, Kept[tuple[Lease, ...]]] = field(default_factory=dict[str, Kept[tuple[Lease, ...]]])
+    ticked: datetime | None = None
+
+    def jobs_in(self, *states: JobState) -> list[JobRecord]:
+        """Return the jobs in any of these states, in order of submit."""
+        return [job for job in self.jobs.values() if job.state in states]
+
+    def count(self, total: str, by: int = 1) -> None:
+        """Raise one of the totals."""
+        self.totals[total] = self.totals.get(total, 0) + by
+
+    def emit(self, at: datetime, type_: str, job: JobRecord | None = None, **facts: Json) -> None:
+        """Append one event that moves nothing."""
+        self._append(at, type_, job, None, facts)
+
+    def move(self, at: datetime, job: JobRecord, verb: Verb, state: JobState, **facts: Json) -> None:
+        """Move a job, as the life table allows, and append the event."""
+        before = None if verb is Verb.SUBMIT else job.state
+        if state not in advance(before, verb):
+            raise AssertionError(f"{before} has no move {verb} to {state}")
+        job.state = state
+        self._append(at, verb, job, state, facts)
+
+    def _append(
+        self, at: datetime, type_: str, job: JobRecord | None, state: JobState | None, facts: dict[str, Json]
+    ) -> None:
+        self.offset += 1
+        worker = facts.pop("worker", None)
+        self.events.append(
+            Event(
+                offset=self.offset,
+                at=at,
+                type=str(type_),
+                job=job.id if job else None,
+                state=state,
+                attempt=job.fence if job else None,
+                worker=worker,
+                data=facts,
+            )
+        )
+        del self.events[: -self.spec.retention.events]
+
+
+@dataclass(kw_only=True)
+class WorkerRecord:
+    """One announced worker."""
+
+    worker: Worker
+    ends: datetime
+    commands: list[str] = field(default_factory=list[str])
+
+
+def error_of(failure: Failure) -> JobError:
+    """Return a failure as a job shows it."""
+    return JobError(class_=failure.label, message=failure.message, details=failure.details)
+
+
+def seconds(value: Seconds) -> timedelta:
+    """Return a duration as a difference of instants."""
+    return timedelta(seconds=value)

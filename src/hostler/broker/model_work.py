@@ -1,0 +1,350 @@
+"""The model's side for workers: claim by brute force, renew, progress, settle."""
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+import msgspec
+
+from hostler.broker.model_core import ModelCore
+from hostler.broker.model_state import STRIDE, JobRecord, Kept, LeaseRecord, QueueRecord, seconds
+from hostler.contracts.failure import Failure
+from hostler.contracts.job import JobState, Progress
+from hostler.contracts.lease import (
+    Again,
+    ClaimRequest,
+    Die,
+    Hold,
+    Lease,
+    LeaseRef,
+    Renewal,
+    Settled,
+    Settlement,
+    Stopped,
+    Succeed,
+    Update,
+)
+from hostler.contracts.offer import Offer, Pool
+from hostler.policy.lifecycle import Verb
+from hostler.policy.matching import fits
+
+S = JobState
+_EPSILON = 1e-9
+
+
+class _Choice(NamedTuple):
+    """A job that may run now, the offer that it fits, and what it takes from whom."""
+
+    job: JobRecord
+    offer: int
+    wants: list[tuple[Pool, str, float]]
+
+
+class _Room:
+    """What is free in the pools that one claim sees, and what is kept free for big jobs."""
+
+    def __init__(self, taken: dict[tuple[str, str], float]) -> None:
+        self._taken = taken
+        self._spent: dict[tuple[str, str], float] = {}
+        self._reserved: set[tuple[str, str]] = set()
+
+    def short(self, wants: Sequence[tuple[Pool, str, float]]) -> list[tuple[str, str]]:
+        """Return the pools that have no room for this now."""
+        return [
+            (pool.id, name)
+            for pool, name, amount in wants
+            if (pool.id, name) in self._reserved or amount > self._free(pool, name) + _EPSILON
+        ]
+
+    def take(self, wants: Sequence[tuple[Pool, str, float]]) -> None:
+        """Take it."""
+        for pool, name, amount in wants:
+            self._spent[pool.id, name] = self._spent.get((pool.id, name), 0.0) + amount
+
+    def reserve(self, pools: Sequence[tuple[str, str]]) -> None:
+        """Keep these pools for a job that waits for them: nothing behind it may take from them."""
+        self._reserved.update(pools)
+
+    def _free(self, pool: Pool, name: str) -> float:
+        spent = self._spent.get((pool.id, name), 0.0)
+        free = pool.total - self._taken.get((pool.id, name), 0.0)
+        return (free if pool.free is None else min(free, pool.free)) - spent
+
+
+class ModelWork(ModelCore):
+    """Implements `ports.broker.Broker`."""
+
+    async def claim(self, request: ClaimRequest, *, operation: str) -> tuple[Lease, ...]:
+        """Lease the best jobs that this worker fits."""
+        queue, now = self._queue(request.queue), self._now()
+        known = queue.claims.get(operation)
+        if known is not None and known.until > now:
+            return tuple(lease for lease in known.answer if self._held(queue, lease.job_id, lease.fence))
+        self._wake_due(queue, now)
+        room = _Room(dict(self._taken(queue)))
+        leases: list[Lease] = []
+        while len(leases) < request.limit and not (queue.paused or queue.draining):
+            chosen = next(self._eligible(queue, request, room, now), None)
+            if chosen is None:
+                break
+            room.take(chosen.wants)
+            leases.append(self._grant(queue, chosen, request, now))
+        queue.claims[operation] = Kept(answer=tuple(leases), until=now + seconds(queue.spec.retention.operations))
+        return tuple(leases)
+
+    async def wait_for_work(self, queues: Sequence[str], worker: str, *, timeout: float) -> bool:
+        """Tell whether anything is ready; the model never waits."""
+        del worker, timeout
+        return any(self._queue(name).jobs_in(S.READY) for name in queues)
+
+    async def renew(self, worker: str, leases: Sequence[LeaseRef]) -> Renewal:
+        """Extend these leases."""
+        now = self._now()
+        lost: list[LeaseRef] = []
+        stop: list[LeaseRef] = []
+        ends: list[datetime] = []
+        drained: set[str] = set()
+        for ref in leases:
+            found = self._find_held(ref.job_id, ref.fence, worker)
+            if found is None:
+                lost.append(ref)
+                continue
+            queue, job = found
+            lease = self._lease(job)
+            lease.ends = max(lease.ends, now + seconds(lease.seconds))
+            lease.grace = False
+            ends.append(lease.ends)
+            if job.cancel_asked is not None:
+                stop.append(ref)
+            if queue.draining:
+                drained.add(job.queue)
+        return Renewal(
+            lost=tuple(lost), cancelled=tuple(stop), expires_at=min(ends, default=None), drained=tuple(sorted(drained))
+        )
+
+    async def progress(self, worker: str, updates: Sequence[Update]) -> tuple[LeaseRef, ...]:
+        """Store progress, remote ids and checkpoints."""
+        now = self._now()
+        stale: list[LeaseRef] = []
+        for update in updates:
+            found = self._find_held(update.job_id, update.fence, worker)
+            if found is None:
+                stale.append(LeaseRef(job_id=update.job_id, fence=update.fence))
+                self._reject(update.job_id, update.fence, worker, now)
+                continue
+            queue, job = found
+            job.remote = update.remote if update.remote is not None else job.remote
+            job.remote_endpoint = update.remote_endpoint if update.remote_endpoint is not None else job.remote_endpoint
+            job.checkpoint = update.checkpoint if update.checkpoint is not None else job.checkpoint
+            if update.progress is not None:
+                job.progress = update.progress
+                queue.emit(now, Verb.PROGRESS, job, worker=worker, **_shown(update.progress))
+        return tuple(stale)
+
+    async def settle(self, worker: str, settlements: Sequence[Settlement]) -> tuple[Settled, ...]:
+        """End attempts, in the order given."""
+        now = self._now()
+        return tuple(self._settle(worker, settlement, now) for settlement in settlements)
+
+    # order
+
+    def _eligible(self, queue: QueueRecord, request: ClaimRequest, room: _Room, now: datetime) -> Iterator[_Choice]:
+        """Yield the jobs that this worker may run now, best first; big ones that wait keep their room."""
+        running = self._keys_running(queue)
+        for job in sorted(queue.jobs_in(S.READY), key=lambda one: self._rank(queue, one)):
+            expires = self._expires(job)
+            if expires is not None and expires <= now:
+                continue
+            key = job.request.concurrency_key
+            if key is not None and running.get(key, 0) >= queue.spec.limits.key_running:
+                continue
+            shunned = request.worker in job.lane.avoid.shunned
+            if shunned and self._others_serve(job.lane, now):
+                continue
+            yield from self._placed(queue, job, request, room, now)
+
+    def _placed(
+        self, queue: QueueRecord, job: JobRecord, request: ClaimRequest, room: _Room, now: datetime
+    ) -> Iterator[_Choice]:
+        short: list[tuple[str, str]] = []
+        for index, offer in enumerate(request.offers):
+            if fits(job.lane, (offer,), worker=request.worker, pools=request.pools) is None:
+                continue
+            wants = _wants(job, request, offer)
+            missing = room.short(wants)
+            if not missing:
+                yield _Choice(job, index, wants)
+                return
+            short.extend(missing)
+        waited = now - (job.ready_at or now)
+        if short and waited >= seconds(queue.spec.reserve_after):
+            room.reserve(short)
+
+    def _rank(self, queue: QueueRecord, job: JobRecord) -> tuple[int, str, int, int]:
+        passed = max(queue.passes.get(job.request.tenant, 0), queue.virtual)
+        return passed, job.request.tenant, job.arrival, job.number
+
+    def _keys_running(self, queue: QueueRecord) -> dict[str, int]:
+        running: dict[str, int] = {}
+        for job in queue.jobs_in(S.RUNNING):
+            key = job.request.concurrency_key
+            if key is not None:
+                running[key] = running.get(key, 0) + 1
+        return running
+
+    def _grant(self, queue: QueueRecord, chosen: _Choice, request: ClaimRequest, now: datetime) -> Lease:
+        job, index, wants = chosen
+        tenant = job.request.tenant
+        queue.virtual = max(queue.passes.get(tenant, 0), queue.virtual)
+        queue.passes[tenant] = queue.virtual + STRIDE // queue.spec.weights.get(tenant, 1)
+        offer = request.offers[index]
+        length = queue.spec.lease if request.lease_s is None else request.lease_s
+        job.fence += 1
+        job.lease = LeaseRecord(
+            worker=request.worker,
+            seconds=length,
+            ends=now + seconds(length),
+            began=now,
+            taken=tuple((pool.id, name, amount) for pool, name, amount in wants),
+        )
+        job.worker, job.service, job.endpoint = request.worker, offer.service, offer.endpoint
+        job.started_at = now
+        job.progress = None
+        queue.move(now, job, Verb.CLAIM, S.RUNNING, worker=request.worker)
+        queue.count("claimed")
+        return self._as_lease(job, index, now)
+
+    def _as_lease(self, job: JobRecord, index: int, now: datetime) -> Lease:
+        policy = self._policy(job)
+        lease = self._lease(job)
+        return Lease(
+            job_id=job.id,
+            kind=job.request.kind,
+            queue=job.queue,
+            fence=job.fence,
+            generation=job.generation,
+            attempts_used=job.attempts_used,
+            attempts_max=policy.attempts,
+            crashes=job.crashes,
+            overloads=job.overloads,
+            payload=job.request.payload,
+            lane=job.lane,
+            offer=index,
+            lease_s=lease.seconds,
+            expires_at=lease.ends,
+            now=now,
+            deadline=job.deadline,
+            timeouts=job.request.timeouts,
+            tenant=job.request.tenant,
+            labels=job.request.labels,
+            remote=job.remote,
+            remote_endpoint=job.remote_endpoint,
+            checkpoint=job.checkpoint,
+            history=tuple(job.attempts),
+        )
+
+    # leases
+
+    def _held(self, queue: QueueRecord, job_id: str, fence: int) -> bool:
+        job = queue.jobs.get(job_id)
+        return job is not None and job.lease is not None and job.fence == fence
+
+    def _find_held(self, job_id: str, fence: int, worker: str) -> tuple[QueueRecord, JobRecord] | None:
+        queue = self._queues.get(job_id.rpartition(".")[0])
+        job = queue.jobs.get(job_id) if queue else None
+        if queue is None or job is None or job.lease is None:
+            return None
+        return (queue, job) if job.fence == fence and job.lease.worker == worker else None
+
+    def _reject(self, job_id: str, fence: int, worker: str, now: datetime) -> None:
+        queue = self._queues.get(job_id.rpartition(".")[0])
+        job = queue.jobs.get(job_id) if queue else None
+        if queue is not None and job is not None and fence not in job.rejected:
+            job.rejected.add(fence)
+            queue.count("rejected")
+            queue.emit(now, Verb.REJECT, job, worker=worker, fence=fence)
+
+    def _settle(self, worker: str, settlement: Settlement, now: datetime) -> Settled:
+        found = self._find_held(settlement.job_id, settlement.fence, worker)
+        if found is None:
+            queue = self._queues.get(settlement.job_id.rpartition(".")[0])
+            job = queue.jobs.get(settlement.job_id) if queue else None
+            if job is not None and job.settled == _mark(settlement):
+                return Settled(job_id=settlement.job_id, accepted=True, state=str(job.state))
+            self._reject(settlement.job_id, settlement.fence, worker, now)
+            return Settled(
+                job_id=settlement.job_id,
+                accepted=False,
+                state=str(job.state) if job else "gone",
+                reason="the lease is no longer held",
+            )
+        queue, job = found
+        job.settled = _mark(settlement)
+        job.endpoint = settlement.endpoint or job.endpoint
+        self._apply(queue, job, settlement, worker, now)
+        return Settled(job_id=job.id, accepted=True, state=str(job.state))
+
+    def _apply(self, queue: QueueRecord, job: JobRecord, settlement: Settlement, worker: str, now: datetime) -> None:
+        ending = settlement.ending
+        if job.cancel_asked is not None:
+            self._stop(queue, job, worker, now, getattr(ending, "failure", None))
+            return
+        match ending:
+            case Succeed():
+                self._close_attempt(job, now, "finish")
+                job.result, job.result_ref, job.error = ending.result, ending.ref, None
+                self._end(queue, job, now, Verb.FINISH, S.SUCCEEDED, worker=worker)
+            case Again():
+                self._again(queue, job, ending, worker, now)
+            case Hold():
+                self._close_attempt(job, now, "wait", failure=ending.failure)
+                queue.move(now, job, Verb.WAIT, S.WAITING, worker=worker)
+                job.waiting_for = ending.reason
+                job.due = None if ending.until is None else now + seconds(ending.until)
+            case Die():
+                self._close_attempt(job, now, "fail", failure=ending.failure, counted=True)
+                self._end(queue, job, now, Verb.FAIL, S.DEAD, worker=worker)
+            case Stopped():
+                self._stop(queue, job, worker, now, None)
+
+    def _stop(self, queue: QueueRecord, job: JobRecord, worker: str, now: datetime, failure: Failure | None) -> None:
+        self._close_attempt(job, now, "cancel", failure=failure)
+        self._end(queue, job, now, Verb.CANCEL, S.CANCELLED, worker=worker)
+
+    def _again(self, queue: QueueRecord, job: JobRecord, ending: Again, worker: str, now: datetime) -> None:
+        policy = self._policy(job)
+        spent = ending.counted and job.attempts_used + 1 >= policy.attempts
+        overrun = ending.overload and job.overloads + 1 > policy.overloads
+        job.overloads = job.overloads + 1 if ending.overload else 0
+        if spent or overrun:
+            self._close_attempt(job, now, "fail", failure=ending.failure, counted=ending.counted)
+            self._end(queue, job, now, Verb.FAIL, S.DEAD, worker=worker)
+            return
+        self._close_attempt(job, now, "retry", failure=ending.failure, counted=ending.counted)
+        queue.count("retried")
+        if ending.lane is not None:
+            job.lane = ending.lane
+        if ending.delay > 0:
+            queue.move(now, job, Verb.RETRY, S.SCHEDULED, worker=worker, delay=ending.delay)
+            job.due = now + seconds(ending.delay)
+        else:
+            self._ready(queue, job, now, Verb.RETRY, worker=worker)
+
+
+def _wants(job: JobRecord, request: ClaimRequest, offer: Offer) -> list[tuple[Pool, str, float]]:
+    """Return what the job would take from whom: each amount from the worker and from the offer, where they have it."""
+    wants: list[tuple[Pool, str, float]] = []
+    for name, amount in job.lane.needs.amounts.items():
+        pools = {pool.id: pool for pool in (request.pools.get(name), offer.pools.get(name)) if pool is not None}
+        wants.extend((pool, name, amount) for pool in pools.values())
+    return wants
+
+
+def _mark(settlement: Settlement) -> tuple[int, str]:
+    """Return what makes an ending the same: its fence and its kind."""
+    return settlement.fence, type(settlement.ending).__name__
+
+
+def _shown(progress: Progress) -> dict[str, object]:
+    shown: dict[str, object] = msgspec.to_builtins(progress)
+    return shown
