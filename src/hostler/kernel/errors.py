@@ -5,7 +5,7 @@
     │   ├── UnknownKindError    ├── UnknownQueueError     ├── PlannedKindError
     │   ├── PayloadError        ├── TooLargeError         ├── SettingsError
     │   ├── MalformedError      ├── MediaTypeError        ├── MethodError
-    │   └── WrongHostError
+    │   ├── WrongHostError      └── ForeignOriginError
     ├── NotFoundError
     ├── ConflictError           the state of things forbids it now
     │   ├── StateConflictError  ├── IdempotencyConflictError
@@ -116,6 +116,12 @@ class WrongHostError(InvalidError):
     """The `Host` header names another machine: a browser was led here by somebody else's page."""
 
     code, status = "wrong-host", 421
+
+
+class ForeignOriginError(InvalidError):
+    """A page of another origin made a browser send this; only pages of this gateway may change things."""
+
+    code, status = "foreign-origin", 403
 
 
 class NotFoundError(HostlerError):

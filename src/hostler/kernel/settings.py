@@ -38,6 +38,8 @@ class EngineSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Folder of the embedded engine; `.hostler` in the working directory unless `url` is given."""
     allow_degraded: bool = False
     """Run on an engine whose configuration may lose acknowledged jobs, and say so everywhere."""
+    streams: Positive = 1000
+    """Most long polls and event streams open at the same time; one more is told to come back."""
     command_timeout: Seconds = 5.0
     connect_timeout: Seconds = 3.0
     connections: Positive = 32
