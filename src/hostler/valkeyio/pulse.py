@@ -1,0 +1,106 @@
+"""Whether the engine answers: one small task per process that asks, heals the embedded server, and tells."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import structlog
+
+from hostler.kernel.errors import EngineUnavailableError, HostlerError
+from hostler.kernel.units import Seconds
+
+_EVERY: Final[Seconds] = 0.5
+_BACKOFF_FIRST: Final[Seconds] = 0.05
+_BACKOFF_MOST: Final[Seconds] = 1.0
+
+Ask = Callable[[], Awaitable[object]]
+"""Raises an error of ours when the engine does not answer."""
+
+_log = structlog.get_logger(__name__)
+
+
+class Pulse:
+    """Asks the engine twice a second; while it is down, asks again with growing, jittered pauses.
+
+    `heal` is awaited when the engine cannot be reached, `recovered` before it counts as up again.
+    """
+
+    def __init__(self, *, ask: Ask, heal: Ask, recovered: Ask) -> None:
+        self._ask = ask
+        self._heal = heal
+        self._recovered = recovered
+        self._up = asyncio.Event()
+        self._down = asyncio.Event()
+        self._reason: HostlerError | None = None
+        self._up.set()
+
+    @property
+    def up(self) -> bool:
+        """Whether the engine answered when it was last asked."""
+        return self._up.is_set()
+
+    @property
+    def reason(self) -> HostlerError | None:
+        """Why the engine is down; None while it is up."""
+        return self._reason
+
+    async def until_up(self, *, timeout: Seconds) -> None:
+        """Return as soon as the engine is up; `EngineUnavailableError` after `timeout` seconds."""
+        try:
+            async with asyncio.timeout(timeout):
+                await self._up.wait()
+        except TimeoutError as error:
+            raise EngineUnavailableError(
+                f"the engine has not come back within {timeout:g} s ({self._reason})", waited=timeout
+            ) from error
+
+    async def until_down(self) -> None:
+        """Return as soon as the engine is known to be down."""
+        await self._down.wait()
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        pause = _EVERY
+        while True:
+            await asyncio.sleep(pause)
+            failure = await self._look()
+            if failure is None:
+                pause = _EVERY
+                continue
+            pause = min(_BACKOFF_MOST, pause * 2) if self._reason is not None else _BACKOFF_FIRST
+            pause *= random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
+            self._note_down(failure)
+
+    async def _look(self) -> HostlerError | None:
+        try:
+            await self._ask()
+            if not self.up:
+                await self._recovered()
+                self._note_up()
+        except EngineUnavailableError as error:
+            return await self._try_to_heal(error)
+        except HostlerError as error:
+            return error
+        return None
+
+    async def _try_to_heal(self, failure: HostlerError) -> HostlerError:
+        self._note_down(failure)
+        try:
+            await self._heal()
+        except HostlerError as error:
+            return error
+        return failure
+
+    def _note_down(self, failure: HostlerError) -> None:
+        if self._reason is None:
+            _log.warning("engine down", error=failure.message, code=failure.code)
+        self._reason = failure
+        self._up.clear()
+        self._down.set()
+
+    def _note_up(self) -> None:
+        _log.info("engine up")
+        self._reason = None
+        self._down.clear()
+        self._up.set()

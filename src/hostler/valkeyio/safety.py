@@ -1,0 +1,168 @@
+"""Whether an engine keeps what it acknowledged: read its settings, then judge them purely."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from msgspec import Struct
+from redis.asyncio import Redis
+from redis.exceptions import NoPermissionError, ResponseError
+
+from hostler.kernel.errors import EngineUnsafeError, EngineVersionError
+from hostler.valkeyio.faults import mapped
+
+MINIMUM_VALKEY = (8,)
+MINIMUM_REDIS = (7,)
+_NEAR_FULL = 0.8
+
+_SETTINGS = (
+    "maxmemory-policy",
+    "appendonly",
+    "appendfsync",
+    "no-appendfsync-on-rewrite",
+    "auto-aof-rewrite-percentage",
+)
+_WANTED: Mapping[str, tuple[str, str]] = {
+    "maxmemory-policy": ("noeviction", "it may evict jobs when its memory is full"),
+    "appendonly": ("yes", "a restart loses what came after the last snapshot"),
+    "appendfsync": ("always", "a power cut loses jobs whose submit was acknowledged"),
+    "no-appendfsync-on-rewrite": ("no", "a power cut during a rewrite loses acknowledged jobs"),
+}
+
+
+class Facts(Struct, frozen=True, kw_only=True):
+    """What a server says of itself; `settings` is None when it does not let us read them."""
+
+    name: str
+    """`valkey` or `redis`."""
+    version: str
+    role: str
+    cluster: bool
+    functions: bool
+    used_memory: int
+    """Bytes."""
+    max_memory: int
+    """Bytes; 0 is without a limit, as the server says it."""
+    settings: Mapping[str, str] | None
+
+
+class Verdict(Struct, frozen=True, kw_only=True):
+    """The judgement: reasons are full sentences that name the setting and what to do."""
+
+    impossible: tuple[str, ...] = ()
+    """Why it can never work: refused whatever the operator says."""
+    unsafe: tuple[str, ...] = ()
+    """Why acknowledged jobs may be lost: refused unless the operator insists."""
+    warnings: tuple[str, ...] = ()
+
+
+def judge(facts: Facts) -> Verdict:
+    """Decide purely whether this engine can be used, and whether safely."""
+    unsafe: list[str] = []
+    if facts.settings is None:
+        unsafe.append(
+            f"it cannot be checked whether it keeps jobs, because this user may not run CONFIG GET: allow it with "
+            f"`ACL SETUSER <user> +config|get`, after making sure of {', '.join(f'{n} {w}' for n, (w, _) in _WANTED.items())}"
+        )
+    else:
+        unsafe.extend(_wrong_settings(facts.settings))
+    warnings: list[str] = []
+    if facts.max_memory and facts.used_memory > _NEAR_FULL * facts.max_memory:
+        share = facts.used_memory / facts.max_memory
+        warnings.append(f"its memory is {share:.0%} full: raise `maxmemory` (now {facts.max_memory} bytes) or purge jobs")
+    return Verdict(impossible=tuple(_impossible(facts)), unsafe=tuple(unsafe), warnings=tuple(warnings))
+
+
+def _impossible(facts: Facts) -> list[str]:
+    found: list[str] = []
+    minimum = MINIMUM_VALKEY if facts.name == "valkey" else MINIMUM_REDIS
+    parts = tuple(int(part) for part in facts.version.split(".") if part.isdigit())
+    if parts < minimum:
+        found.append(f"it is {facts.name} {facts.version}, and Valkey 8 or Redis 7.0 is the oldest that works: upgrade it")
+    elif not facts.functions:
+        found.append("it has no functions (FUNCTION, FCALL), or this user may not call them: `ACL SETUSER <user> +@scripting`")
+    if facts.role != "master":
+        found.append("it is a read-only replica: give the URL of its primary (`INFO replication` there names it)")
+    if facts.cluster:
+        found.append("it is a node of a cluster, which this version does not drive: give the URL of a standalone server")
+    return found
+
+
+def _wrong_settings(settings: Mapping[str, str]) -> list[str]:
+    found = [
+        f"`{name}` is `{settings.get(name, 'unknown')}`, so {harm}: run `CONFIG SET {name} {wanted}` and `CONFIG REWRITE`, "
+        f"or put `{name} {wanted}` into its configuration file"
+        for name, (wanted, harm) in _WANTED.items()
+        if settings.get(name) != wanted
+    ]
+    if settings.get("auto-aof-rewrite-percentage", "0") == "0":
+        found.append(
+            "`auto-aof-rewrite-percentage` is `0`, so its log grows without end and a restart takes ever longer: run "
+            "`CONFIG SET auto-aof-rewrite-percentage 100` and `CONFIG REWRITE`"
+        )
+    return found
+
+
+async def read_facts(client: Redis) -> Facts:
+    """Ask a server about itself; a few commands, none of which writes."""
+    with mapped():
+        info = cast("dict[str, Any]", await client.info("server", "replication", "memory", "cluster"))
+        settings = await _read_settings(client)
+        functions = await _has_functions(client)
+    return Facts(
+        name=str(info.get("server_name", "redis")),
+        version=str(info.get("valkey_version", info.get("redis_version", "0"))),
+        role=str(info.get("role", "unknown")),
+        cluster=bool(info.get("cluster_enabled", 0)),
+        functions=functions,
+        used_memory=int(info.get("used_memory", 0)),
+        max_memory=int(info.get("maxmemory", 0)),
+        settings=settings,
+    )
+
+
+async def _read_settings(client: Redis) -> dict[str, str] | None:
+    try:
+        found = cast("dict[Any, Any]", await client.config_get(*_SETTINGS))
+    except NoPermissionError:
+        return None
+    except ResponseError as error:  # managed servers rename or disable the command
+        if "unknown command" not in str(error).lower():
+            raise
+        return None
+    return {_text(name): _text(value) for name, value in found.items()}
+
+
+async def _has_functions(client: Redis) -> bool:
+    try:
+        await client.execute_command("FCALL_RO", "hostler_no_such_function", 0)
+    except NoPermissionError:
+        return False
+    except ResponseError as error:
+        return "function not found" in str(error).lower()
+    return True
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+
+
+def admit(facts: Facts, *, url: str, allow_degraded: bool) -> Verdict:
+    """Return the verdict on an engine that may be used, or refuse it.
+
+    `EngineVersionError` for what can never work, `EngineUnsafeError` for what may lose jobs and was not allowed to.
+    """
+    verdict = judge(facts)
+    if verdict.impossible:
+        raise EngineVersionError(f"the engine {url} cannot be used: {_list(verdict.impossible)}", url=url)
+    if verdict.unsafe and not allow_degraded:
+        raise EngineUnsafeError(
+            f"the engine {url} may lose acknowledged jobs: {_list(verdict.unsafe)}; or run on it all the same, marked "
+            "degraded, with `allow_degraded = true` under [engine] or HOSTLER_ENGINE_ALLOW_DEGRADED=1",
+            url=url,
+            reasons=verdict.unsafe,
+        )
+    return verdict
+
+
+def _list(reasons: Sequence[str]) -> str:
+    return "; ".join(reasons)

@@ -1,0 +1,73 @@
+"""Parts that many tests stand on: a real engine, short folders for sockets, and a guard of the event loop.
+
+    engine_settings   settings of a real server for this test run, AOF `always`, emptied before each test that asks
+    engine            an open `Engine` on them
+    data_folder       a path for an embedded engine of one's own: short enough for sockets, nothing there yet
+
+The server is one per test process (so per xdist worker), on a unix socket; tests that kill, stop or
+misconfigure a server take `data_folder` or start their own.
+"""
+
+import asyncio
+import shutil
+import subprocess
+import tempfile
+from collections.abc import AsyncGenerator, Generator
+from pathlib import Path
+
+import pytest
+from blockbuster import blockbuster_ctx
+
+from hostler.kernel.settings import EngineSettings
+from hostler.testing.eventually import eventually
+from hostler.valkeyio.embedded import answers, server_program
+from hostler.valkeyio.engine import Engine
+
+
+@pytest.fixture(autouse=True)
+def no_blocking_calls() -> Generator[None]:
+    """Fail whatever blocks the event loop from inside the package (files, sockets, sleeps, locks)."""
+    with blockbuster_ctx("hostler", excluded_modules=["hostler.testing"]):
+        yield
+
+
+@pytest.fixture
+def data_folder() -> Generator[Path]:
+    """A path of which nothing exists yet; its parent is removed afterwards."""
+    parent = Path(tempfile.mkdtemp(prefix="h", dir="/tmp"))
+    yield parent / "data"
+    shutil.rmtree(parent, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def engine_socket() -> Generator[Path]:
+    """The socket of this test run's server, which ends with the run."""
+    folder = Path(tempfile.mkdtemp(prefix="h", dir="/tmp"))
+    path = folder / "s"
+    options = {"port": "0", "unixsocket": str(path), "dir": str(folder), "save": "", "loglevel": "warning"}
+    options |= {"appendonly": "yes", "appendfsync": "always", "maxmemory-policy": "noeviction"}
+    words = [word for name, value in options.items() for word in (f"--{name}", value)]
+    server = subprocess.Popen([str(server_program()), *words], stdout=subprocess.DEVNULL)
+    try:
+        asyncio.run(eventually(lambda: answers(path), within=20))
+        yield path
+    finally:
+        server.kill()
+        server.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+async def engine_settings(engine_socket: Path) -> EngineSettings:
+    """Settings of the run's server, empty now (its function libraries stay: they are versioned by themselves)."""
+    settings = EngineSettings(url=f"unix://{engine_socket}")
+    async with Engine.open(settings, role="test-flush") as engine:
+        await engine.client.execute_command("FLUSHALL")
+    return settings
+
+
+@pytest.fixture
+async def engine(engine_settings: EngineSettings) -> AsyncGenerator[Engine]:
+    """An open engine on an empty database."""
+    async with Engine.open(engine_settings, role="test") as opened:
+        yield opened
