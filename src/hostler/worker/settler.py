@@ -1,0 +1,103 @@
+"""How attempts end: settlements of all jobs in batches, repeated with the same content until they are answered."""
+
+import asyncio
+
+import structlog
+
+from hostler.contracts.failure import Failure, FailureClass
+from hostler.contracts.lease import Die, Settled, Settlement, Succeed
+from hostler.kernel.errors import HostlerError
+from hostler.ports.broker import Broker
+from hostler.ports.clock import Dice
+from hostler.worker.patience import passing, pause
+
+_LOG = structlog.stdlib.get_logger("hostler.worker.settler")
+
+BATCH = 64
+"""Most settlements of one call."""
+
+
+class Settler:
+    """Settles; safe to repeat, since the broker knows an ending by its fence."""
+
+    def __init__(self, broker: Broker, worker: str, *, dice: Dice) -> None:
+        self._broker = broker
+        self._worker = worker
+        self._dice = dice
+        self._queue: list[tuple[Settlement, asyncio.Future[Settled | None]]] = []
+        self._sender: asyncio.Task[None] | None = None
+
+    async def settle(self, settlement: Settlement) -> Settled | None:
+        """Return the broker's word on one settlement; None when it was refused as it is, which is logged.
+
+        While the engine cannot be reached this waits: the lease may still be ours when it is back, and only
+        the broker knows.
+        """
+        answer: asyncio.Future[Settled | None] = asyncio.get_running_loop().create_future()
+        self._queue.append((settlement, answer))
+        if self._sender is None or self._sender.done():
+            self._sender = asyncio.create_task(self._send(), name="settle")
+        return await answer
+
+    async def close(self) -> None:
+        """Stop sending; what was not answered yet stays as the broker has it."""
+        if self._sender is not None:
+            self._sender.cancel()
+            await asyncio.wait({self._sender})
+        for _, answer in self._queue:
+            answer.cancel()
+
+    async def _send(self) -> None:
+        failures = 0
+        while self._queue:
+            batch = self._queue[:BATCH]
+            try:
+                words = await self._broker.settle(self._worker, [settlement for settlement, _ in batch])
+            except HostlerError as error:
+                if passing(error):
+                    await asyncio.sleep(pause(failures, self._dice))
+                    failures += 1
+                    continue
+                del self._queue[: len(batch)]
+                for settlement, answer in batch:
+                    _answer(answer, await self._alone(settlement))
+                continue
+            except BaseException:
+                _LOG.exception("settling broke", jobs=[settlement.job_id for settlement, _ in batch])
+                for _, answer in batch:
+                    answer.cancel()
+                del self._queue[: len(batch)]
+                raise
+            failures = 0
+            del self._queue[: len(batch)]
+            for (_, answer), word in zip(batch, words, strict=True):
+                _answer(answer, word)
+
+    async def _alone(self, settlement: Settlement) -> Settled | None:
+        """Settle one that may be the one that spoilt its batch; a result that is refused becomes a failure."""
+        failures = 0
+        while True:
+            try:
+                (word,) = await self._broker.settle(self._worker, [settlement])
+            except HostlerError as error:
+                if passing(error):
+                    await asyncio.sleep(pause(failures, self._dice))
+                    failures += 1
+                    continue
+                if not isinstance(settlement.ending, Succeed):
+                    _LOG.exception("an ending was refused", job=settlement.job_id, fence=settlement.fence)
+                    return None
+                words = f"the broker refused the result: {error.message}"
+                settlement = Settlement(
+                    job_id=settlement.job_id,
+                    fence=settlement.fence,
+                    ending=Die(failure=Failure(class_=FailureClass.INTERNAL, message=words[:2000])),
+                    endpoint=settlement.endpoint,
+                )
+            else:
+                return word
+
+
+def _answer(answer: asyncio.Future[Settled | None], word: Settled | None) -> None:
+    if not answer.done():
+        answer.set_result(word)

@@ -1,0 +1,94 @@
+"""Which stage of an attempt is how late: pure bookkeeping on a clock that is handed in."""
+
+from hostler.contracts.failure import Failure, FailureClass, Stage
+from hostler.contracts.timeouts import HANDLER_TIMEOUTS, SERVICE_TIMEOUTS, Timeouts
+from hostler.kernel.units import Seconds
+
+SLACK: Seconds = 0.5
+"""How much later than a connector the worker enforces a stage: the connector's own words are better."""
+
+LOADING = frozenset({"load", "loading"})
+"""Progress stages in which a service is loading a model."""
+
+
+def complete(job: Timeouts, kind: Timeouts, *, service: bool) -> Timeouts:
+    """Return the job's timeouts with the kind's, then the defaults, in the gaps."""
+    last = SERVICE_TIMEOUTS if service else HANDLER_TIMEOUTS
+
+    def first(*limits: Seconds | None) -> Seconds | None:
+        return next((limit for limit in limits if limit is not None), None)
+
+    return Timeouts(
+        queue=first(job.queue, kind.queue),
+        connect=first(job.connect, kind.connect, last.connect),
+        load=first(job.load, kind.load, last.load),
+        first_byte=first(job.first_byte, kind.first_byte, last.first_byte),
+        idle=first(job.idle, kind.idle, last.idle),
+        run=first(job.run, kind.run, last.run),
+    )
+
+
+class StageWatch:
+    """Knows since when an attempt is in which stage, and which limit ends first.
+
+    `started` and `ends` (the job's deadline) are on one monotonic clock, in seconds.
+    """
+
+    def __init__(self, timeouts: Timeouts, *, started: float, ends: float | None, service: bool) -> None:
+        self._timeouts = timeouts
+        self._started = started
+        self._ends = ends
+        self._slack = SLACK if service else 0.0
+        self._stage = Stage.IDLE
+        self._since = started
+
+    def connecting(self, now: float) -> None:
+        """Work is being handed to a service."""
+        self._stage, self._since = Stage.CONNECT, now
+
+    def submitted(self, now: float) -> None:
+        """The service accepted the work and has said nothing yet."""
+        self._stage, self._since = Stage.FIRST_BYTE, now
+
+    def touched(self, now: float, stage: str | None = None) -> None:
+        """The work gave a sign of life, perhaps naming its own stage."""
+        if stage is not None and stage.lower() in LOADING:
+            if self._stage is not Stage.LOAD:
+                self._stage, self._since = Stage.LOAD, now
+        elif stage is not None or self._stage is not Stage.LOAD:
+            self._stage, self._since = Stage.IDLE, now
+
+    def next(self) -> tuple[float, Stage] | None:
+        """Return when which limit ends first; None when there is no limit at all."""
+        own = {
+            Stage.CONNECT: self._timeouts.connect,
+            Stage.FIRST_BYTE: self._timeouts.first_byte,
+            Stage.LOAD: self._timeouts.load,
+            Stage.IDLE: self._timeouts.idle,
+        }[self._stage]
+        limits: list[tuple[float, Stage]] = []
+        if own is not None:
+            limits.append((self._since + own + self._slack, self._stage))
+        if self._timeouts.run is not None:
+            limits.append((self._started + self._timeouts.run + self._slack, Stage.RUN))
+        if self._ends is not None:
+            limits.append((self._ends, Stage.DEADLINE))
+        return min(limits, default=None)
+
+    def late(self, now: float) -> Failure | None:
+        """Return the failure of the limit that has ended, if one has."""
+        first = self.next()
+        if first is None or now < first[0]:
+            return None
+        stage = first[1]
+        words = {
+            Stage.CONNECT: "the service did not take the work",
+            Stage.FIRST_BYTE: "the service took the work and then said nothing",
+            Stage.LOAD: "the service did not finish loading",
+            Stage.IDLE: "the work gave no sign of life",
+            Stage.RUN: "the work did not end",
+            Stage.DEADLINE: "the job did not end by its deadline",
+        }[stage]
+        limit = getattr(self._timeouts, stage.value, None)
+        within = f" within {limit:g} s" if isinstance(limit, float | int) else ""
+        return Failure(class_=FailureClass.TIMEOUT, stage=stage, message=f"{words}{within}")
