@@ -1,0 +1,128 @@
+"""The edge of the settings: reads the one file, the environment and the flags, once."""
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from hostler.contracts.queue import KindSpec, QueueSpec
+from hostler.kernel.errors import SettingsError
+from hostler.kernel.settings import Settings
+from hostler.kernel.sources import Reading, Sources, Text, mapping_path, read_settings, refuse
+from hostler.kernel.spec import Instance, SpecItem, resolve_spec
+from hostler.kernel.table import CONFIG_VARIABLE
+
+DEFAULT_FILE = "hostler.toml"
+
+Parts = tuple[tuple[SpecItem, tuple[Instance, ...]], ...]
+
+
+class Loaded(Struct, frozen=True, kw_only=True):
+    """Settings with what they came from."""
+
+    settings: Settings
+    reading: Reading
+    file: str | None
+    """The settings file that was read, absolute; None when there is none."""
+    queues: tuple[QueueSpec, ...]
+    kinds: tuple[KindSpec, ...]
+
+    @property
+    def origin(self) -> str:
+        """Return where settings were looked for, as a process says at its start."""
+        return self.file or f"none ({Path.cwd() / DEFAULT_FILE} is not there)"
+
+
+def load(
+    flags: Mapping[str, tuple[str, Any]],
+    *,
+    config: str | None = None,
+    check: Callable[[Settings], tuple[str, ...]] | None = None,
+) -> Loaded:
+    """Read all sources; `SettingsError` with every problem, what `check` finds in the settings included."""
+    environment = dict(os.environ)
+    file, path = _file(config, environment)
+    sources = Sources(file=file, environment=environment, flags=flags)
+    mapping = mapping_path(sources)
+    problems: list[str] = []
+    if mapping:
+        try:
+            text = _beside(path, mapping, flags).read_text(encoding="utf-8")
+            sources = msgspec.structs.replace(
+                sources, mapping=Text(name=Path(mapping).name, text=text), connectors=connectors_known()
+            )
+        except (OSError, UnicodeDecodeError) as error:
+            problems.append(f"mapping: {mapping}: cannot be read ({_reason(error)})")
+    reading = read_settings(sources)
+    settings = reading.settings
+    queues = _rows(settings.queues, QueueSpec, "queues", problems)
+    kinds = _rows(settings.kinds, KindSpec, "kinds", problems)
+    if check is not None and not reading.problems:
+        problems.extend(check(settings))
+    return Loaded(
+        settings=reading.checked(*problems), reading=reading, file=path and str(path), queues=queues, kinds=kinds
+    )
+
+
+def connectors_known() -> tuple[str, ...]:
+    """Return the names of all connectors."""
+    from hostler.connectors.catalogue import connector_names
+
+    return tuple(connector_names())
+
+
+def parts_of(spec: str, *, name: str, settings: Settings) -> tuple[Parts, tuple[str, ...]]:
+    """Resolve a SPEC, and let every connector judge its own options; returns all problems."""
+    from hostler.connectors.catalogue import build
+
+    parts, problems = resolve_spec(spec, name=name, settings=settings, known=connectors_known())
+    found = list(problems)
+    for instance in (instance for _, instances in parts for instance in instances):
+        try:
+            build(instance.settings.connector, url=instance.settings.url, settings=instance.settings)
+        except SettingsError as error:
+            found.append(f"connectors.{instance.name}: {error.message}")
+    return parts, tuple(dict.fromkeys(found))
+
+
+def spec_name(loaded: Reading, path: str) -> str:
+    """Return the name under which the operator gave a SPEC."""
+    origin = loaded.origins.get(path, path)
+    return f"{origin}: {path}" if origin.endswith(".toml") else origin
+
+
+def _file(config: str | None, environment: Mapping[str, str]) -> tuple[Text | None, Path | None]:
+    named = config or environment.get(CONFIG_VARIABLE)
+    path = Path(named or DEFAULT_FILE).absolute()
+    try:
+        return Text(name=named or DEFAULT_FILE, text=path.read_text(encoding="utf-8")), path
+    except FileNotFoundError:
+        if named is None:
+            return None, None
+        refuse((f"{'--config' if config else CONFIG_VARIABLE}: {named}: there is no such file",))
+    except (OSError, UnicodeDecodeError) as error:
+        refuse((f"{'--config' if config else CONFIG_VARIABLE}: {path}: cannot be read ({_reason(error)})",))
+    return None, None
+
+
+def _beside(file: Path | None, mapping: str, flags: Mapping[str, tuple[str, Any]]) -> Path:
+    """Return the mapping's path: relative to the settings file where that names it, else to the working directory."""
+    typed = "mapping" in flags or os.environ.get("HOSTLER_MAPPING")
+    return Path(mapping) if typed or file is None else file.parent / mapping
+
+
+def _reason(error: OSError | UnicodeDecodeError) -> str:
+    return (error.strerror or str(error)) if isinstance(error, OSError) else "not UTF-8"
+
+
+def _rows(rows: Mapping[str, Any], shape: type[Any], table: str, problems: list[str]) -> tuple[Any, ...]:
+    found: list[Any] = []
+    for name, row in rows.items():
+        try:
+            found.append(msgspec.convert({"name": name, **row}, shape))
+        except (msgspec.ValidationError, TypeError) as error:
+            problems.append(f"{DEFAULT_FILE}: {table}.{name}: {error}")
+    return tuple(found)

@@ -1,0 +1,87 @@
+"""The command `hostler`: which commands there are, and how every one of them ends."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Coroutine
+from typing import Any
+
+from cyclopts import App, CycloptsError
+
+from hostler import __version__
+from hostler.cli.output import USAGE, fail
+from hostler.kernel.errors import HostlerError, InternalError, SettingsError
+
+COMMANDS = {
+    "demo": "hostler.cli.demo.command:demo",
+    "up": "hostler.cli.up:up",
+    "gateway": "hostler.cli.processes:gateway",
+    "worker": "hostler.cli.processes:worker",
+    "sim": "hostler.cli.sim:sim",
+    "submit": "hostler.cli.submit:submit",
+    "jobs": "hostler.cli.jobs:jobs",
+    "queues": "hostler.cli.queues:queues",
+    "dead": "hostler.cli.dead:dead",
+    "workers": "hostler.cli.workers:workers",
+    "doctor": "hostler.cli.doctor:doctor",
+    "backup": "hostler.cli.archive:backup",
+    "restore": "hostler.cli.archive:restore",
+}
+"""Each is imported when it is used, so that `hostler --help` and `hostler submit` stay quick."""
+
+SUMMARIES = {
+    "demo": "Run the main job on an embedded engine, with a verdict, in under a minute.",
+    "up": "Run the whole system on this machine.",
+    "gateway": "Run the HTTP side.",
+    "worker": "Run one worker.",
+    "sim": "Run a simulated AI service.",
+    "submit": "Submit a job.",
+    "jobs": "List, show, follow and steer jobs.",
+    "queues": "List, measure, pause, resume and drain queues.",
+    "dead": "List, show, replay and purge dead jobs.",
+    "workers": "List, show, pause, resume and drain workers.",
+    "doctor": "Check settings, engine, gateway, services and this machine.",
+    "backup": "Save a data folder to one file.",
+    "restore": "Fill a new data folder from a backup.",
+}
+
+app = App(
+    name="hostler",
+    version=__version__,
+    help="One durable job fabric for fleets of AI services.",
+    help_format="plaintext",
+)
+for _name, _target in COMMANDS.items():
+    app.command(_target, name=_name, help=SUMMARIES[_name])
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run one command and exit: 0 on success, 1 on a failed outcome, 2 on wrong usage."""
+    tokens = sys.argv[1:] if arguments is None else arguments
+    json = "--json" in tokens
+    try:
+        outcome: Any = app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+        code = asyncio.run(_await(outcome)) if asyncio.iscoroutine(outcome) else outcome
+        sys.stdout.flush()
+    except CycloptsError as error:
+        fail(SettingsError(_sentence(error)), json=json)
+    except HostlerError as error:
+        fail(error, json=json)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader went away (`hostler jobs list | head`): nothing is left to say, not even by the interpreter.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except OSError as error:
+        fail(InternalError(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"), json=json)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+async def _await(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    return await coroutine
+
+
+def _sentence(error: CycloptsError) -> str:
+    text = " ".join(str(error).split())
+    return f"{text} See: hostler --help" if USAGE and "--help" not in text else text
