@@ -83,8 +83,9 @@ PROGRESS: Final = ("progress", "remote", "endpoint", "fence", "offset")
 RESULT: Final = ("result", "ref")
 """`s:<seq>`: sealed JSON; msgpack of contracts.job.BlobRef or false."""
 
-LANE: Final = ("lane", "amounts", "base", "avoid")
-"""`lanes`: msgpack of contracts.needs.Lane; flat name, thousandths, ...; lane without `shunned` or 0; worker ids."""
+LANE: Final = ("lane", "amounts", "avoid", "shun", "created", "key")
+"""`lanes`: msgpack of contracts.needs.Lane; flat name, thousandths, ...; ids of workers excluded and shunned;
+when it began; its key."""
 
 ENTRY: Final = ("at", "events")
 """Field `e` of one stream entry; its events have consecutive offsets from the entry's id."""

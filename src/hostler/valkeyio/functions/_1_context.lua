@@ -1,8 +1,9 @@
--- One call's context: time, the queue's scalars, configuration, events. Read once, written once.
+-- One call's context: time, the queue's scalars, configuration. Read once, written once.
 -- `q.p` is the prefix of the queue's keys, `q.now` microseconds, `q.m` the fields of meta.
 
 local ctx = {}
 local CONFIGS = {}
+local TEXT = {cfg = true, run = true, reason = true}
 
 local function tail(argv, first)
   local rest = {}
@@ -17,34 +18,33 @@ local function int(n)
   return string.format('%.0f', n)
 end
 
-local TEXT = {cfg = true, run = true, reason = true}
+local function now_of(q)
+  if CLOCK == 'key' then
+    return tonumber(redis.call('GET', q.p .. 'clock') or '0')
+  end
+  local time = redis.call('TIME')
+  return tonumber(time[1]) * 1000000 + tonumber(time[2])
+end
 
 -- Open a queue: time never steps back, whatever the machine's clock does.
 function ctx.open(meta_key)
-  local q = {p = string.sub(meta_key, 1, -5), key = meta_key, m = {}, events = {}, wakes = {}, woken = 0}
+  local q = {p = string.sub(meta_key, 1, -5), key = meta_key, m = {}, was = {}, events = {}, records = {}, keys = {}}
   local got = redis.call('HMGET', meta_key, unpack(META))
-  local was = {}
   for i, name in ipairs(META) do
     local value = got[i]
     if not TEXT[name] then
       value = value and tonumber(value) or 0
     end
-    was[name] = value
+    q.was[name] = value
     q.m[name] = value
   end
-  q.was = was
-  if CLOCK == 'key' then
-    q.now = tonumber(redis.call('GET', q.p .. 'clock') or '0')
-  else
-    local time = redis.call('TIME')
-    q.now = tonumber(time[1]) * 1000000 + tonumber(time[2])
-  end
-  q.now = math.max(q.now, q.m.last)
+  q.now = math.max(now_of(q), q.m.last)
   q.m.last = q.now
   if q.m.born == 0 then
     q.m.born, q.m.epoch, q.m.seq = q.now, 1, SEQ_BASE
   end
   q.id = q.p .. int(q.m.born)
+  write.begin(q)
   return q
 end
 
@@ -62,46 +62,39 @@ function ctx.config(q)
   return found
 end
 
--- Write what changed in meta; the last thing that a call does.
-function ctx.close(q)
-  ctx.flush(q)
+-- The earliest of the due times known and this one.
+function ctx.due(q, at)
+  if q.m.due == 0 or at < q.m.due then
+    q.m.due = at
+  end
+end
+
+-- Write what the call decided. Nothing was written before, and nothing here can be refused: values and
+-- scalars first, then the events, then the indexes, which `audit` can rebuild from the records.
+function ctx.commit(q)
+  locks.admit(q)
+  local line_plan = line.plan(q)
+  rec.flush(q)
+  write.values(q)
+  ctx.scalars(q)
+  events.flush(q)
+  write.rest(q)
+  line.flush(q, line_plan)
+  wake.flush(q)
+  write.begin(q)
+end
+
+-- Write the fields of meta that changed.
+function ctx.scalars(q)
   local changed = {}
   for name, value in pairs(q.m) do
     if value ~= q.was[name] then
       changed[#changed + 1] = name
       changed[#changed + 1] = value
+      q.was[name] = value
     end
   end
   if #changed > 0 then
     redis.call('HSET', q.key, unpack(changed))
-  end
-end
-
--- Add to fields of a hash, one read and one write for all; a field that reaches 0 goes.
-function ctx.bump(q, key, deltas)
-  local fields = {}
-  for field, delta in pairs(deltas) do
-    if delta ~= 0 then
-      fields[#fields + 1] = field
-    end
-  end
-  if #fields == 0 then
-    return
-  end
-  local got, set, drop = redis.call('HMGET', q.p .. key, unpack(fields)), {}, {}
-  for i, field in ipairs(fields) do
-    local value = (tonumber(got[i] or '0')) + deltas[field]
-    if value > 0 then
-      set[#set + 1] = field
-      set[#set + 1] = value
-    elseif got[i] then
-      drop[#drop + 1] = field
-    end
-  end
-  if #set > 0 then
-    redis.call('HSET', q.p .. key, unpack(set))
-  end
-  if #drop > 0 then
-    redis.call('HDEL', q.p .. key, unpack(drop))
   end
 end

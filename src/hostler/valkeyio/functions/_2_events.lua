@@ -1,7 +1,7 @@
--- Events: appended to the call's list, written as one stream entry with consecutive offsets.
+-- Events: collected by a call, written as one stream entry with consecutive offsets.
 
--- Add one event; a job's own offset list grows with it. `data` is a table, packed bytes or false.
-function ctx.emit(q, verb, seq, record, data)
+-- Add one event; a job's own list of offsets grows with it. `data` is a table, packed bytes or nil.
+function events.emit(q, verb, seq, record, data)
   local offset = q.m.off + 1
   q.m.off = offset
   local state, fence, worker = 0, 0, false
@@ -17,15 +17,16 @@ function ctx.emit(q, verb, seq, record, data)
   return offset
 end
 
--- Add an event that is no move: it has no state.
-function ctx.note(q, verb, seq, record, data)
-  local offset = ctx.emit(q, verb, seq, record, data)
-  q.events[#q.events][3] = 0
+-- Add an event that moves nothing, so it has no state; `worker` is who did it.
+function events.note(q, verb, seq, record, worker, data)
+  local offset = events.emit(q, verb, seq, record, data)
+  local event = q.events[#q.events]
+  event[3], event[5] = 0, worker or false
   return offset
 end
 
--- Write the events of this call so far: one entry, consecutive offsets.
-function ctx.flush(q)
+-- Write them.
+function events.flush(q)
   local n = #q.events
   if n > 0 then
     redis.call('XADD', q.p .. 'ev', int(q.m.off - n + 1) .. '-0', 'e', cmsgpack.pack({q.now, q.events}))

@@ -1,0 +1,98 @@
+-- Amounts: what a claim may take from the worker's own pools and from those of the offer that fits.
+-- All amounts are whole thousandths, so that adding and taking away never drifts.
+
+-- `given` is {own pools, pools of offer 0, of offer 1, ...}, each a list of {name, pool id, total, free or -1}.
+function room.open(q, given)
+  local fields, seen, state = {}, {}, {free = {}, reserved = {}, sets = {}, plans = {}, blocked = {}}
+  for n, pools in ipairs(given) do
+    local set = {}
+    for _, pool in ipairs(pools) do
+      local field = pool[2] .. '|' .. pool[1]
+      set[pool[1]] = field
+      if not seen[field] then
+        seen[field] = pool
+        fields[#fields + 1] = field
+      elseif pool[4] >= 0 and (seen[field][4] < 0 or pool[4] < seen[field][4]) then
+        seen[field] = pool
+      end
+    end
+    state.sets[n] = set
+  end
+  local used = #fields > 0 and redis.call('HMGET', q.p .. 'use', unpack(fields)) or {}
+  for i, field in ipairs(fields) do
+    local pool = seen[field]
+    local free = pool[3] - tonumber(used[i] or '0')
+    state.free[field] = pool[4] >= 0 and math.min(free, pool[4]) or free
+  end
+  return state
+end
+
+-- For each fitting offer of a lane: its index and what would be taken, as field, thousandths, ...
+local function plan(state, row, offers)
+  local ways = {}
+  for _, index in ipairs(offers) do
+    local own, theirs, wants = state.sets[1], state.sets[index + 2] or {}, {}
+    for i = 1, #row[L.amounts], 2 do
+      local name, amount = row[L.amounts][i], row[L.amounts][i + 1]
+      if own[name] then
+        wants[#wants + 1] = own[name]
+        wants[#wants + 1] = amount
+      end
+      if theirs[name] and theirs[name] ~= own[name] then
+        wants[#wants + 1] = theirs[name]
+        wants[#wants + 1] = amount
+      end
+    end
+    ways[#ways + 1] = {index, wants}
+  end
+  return ways
+end
+
+-- The first way in which a job of this lane has room now; else nil and the fields that are short.
+function room.place(state, lane, row, offers)
+  local ways = state.plans[lane]
+  if not ways then
+    ways = plan(state, row, offers)
+    state.plans[lane] = ways
+  end
+  local short = {}
+  for _, way in ipairs(ways) do
+    local wants, fits = way[2], true
+    for i = 1, #wants, 2 do
+      if state.reserved[wants[i]] or state.free[wants[i]] < wants[i + 1] then
+        fits = false
+        short[#short + 1] = wants[i]
+      end
+    end
+    if fits then
+      return way
+    end
+  end
+  return nil, short
+end
+
+-- Take what a way says.
+function room.take(q, state, way)
+  for i = 1, #way[2], 2 do
+    local field, amount = way[2][i], way[2][i + 1]
+    state.free[field] = state.free[field] - amount
+    write.bump(q, 'use', field, amount)
+  end
+end
+
+-- Keep these pools for a big job that waited long enough: nothing behind it takes from them in this claim.
+function room.reserve(state, short)
+  for _, field in ipairs(short) do
+    state.reserved[field] = true
+  end
+end
+
+-- Give back what a job took.
+function room.give(q, record)
+  local taken = record[F.taken]
+  for i = 1, #(taken or {}), 2 do
+    write.bump(q, 'use', taken[i], -taken[i + 1])
+    q.freed = (q.freed or 0) + 1
+  end
+  record[F.taken] = false
+end
