@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Generic, TypeVar
 
-from msgspec import Raw
+from msgspec import UNSET, Raw, UnsetType
 
 from hostler.contracts.event import Event
 from hostler.contracts.failure import Failure
@@ -81,7 +81,7 @@ class JobRecord:
     attempts: list[Attempt] = field(default_factory=list[Attempt])
     remote: str | None = None
     remote_endpoint: str | None = None
-    checkpoint: Raw | None = None
+    checkpoint: Raw | UnsetType = UNSET
     settled: tuple[int, str] | None = None
     """The last ending that was accepted: sent again, it is accepted again."""
     rejected: set[int] = field(default_factory=set[int])

@@ -135,7 +135,7 @@ class ModelWork(ModelCore):
             queue, job = found
             job.remote = update.remote if update.remote is not None else job.remote
             job.remote_endpoint = update.remote_endpoint if update.remote_endpoint is not None else job.remote_endpoint
-            job.checkpoint = update.checkpoint if update.checkpoint is not None else job.checkpoint
+            job.checkpoint = update.checkpoint or job.checkpoint
             if update.progress is not None:
                 job.progress = update.progress
                 queue.emit(now, Verb.PROGRESS, job, worker=worker, **_shown(update.progress))

@@ -144,8 +144,8 @@ class Job(Struct, frozen=True, kw_only=True):
     progress: Progress | None
     worker: str | None
     service: str | None
-    result: Raw | None
-    """The result as the connector or handler sealed it, or null."""
+    result: Raw
+    """The result as the connector or handler sealed it; JSON null while there is none."""
     result_ref: BlobRef | None
     error: JobError | None
     attempts: tuple[Attempt, ...]

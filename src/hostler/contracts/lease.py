@@ -1,6 +1,6 @@
 """The right to run one attempt of a job."""
 
-from msgspec import Raw, Struct, field
+from msgspec import UNSET, Raw, Struct, UnsetType, field
 
 from hostler.contracts.failure import Failure
 from hostler.contracts.job import Attempt, BlobRef, Progress, null_json
@@ -46,7 +46,7 @@ class Lease(Struct, frozen=True, kw_only=True):
     remote: str | None
     """The service's id of the work that an earlier attempt started: ask `reconcile` about it first."""
     remote_endpoint: str | None = None
-    checkpoint: Raw | None = None
+    checkpoint: Raw | UnsetType = UNSET
     """What an earlier attempt saved with `call.checkpoint`."""
     history: tuple[Attempt, ...] = ()
     """Earlier attempts, so that the next can do better."""
@@ -80,7 +80,7 @@ class Update(Struct, frozen=True, kw_only=True):
     remote: str | None = None
     """The service's id of the work, stored before it is waited for, so that a crash can be reconciled."""
     remote_endpoint: str | None = None
-    checkpoint: Raw | None = None
+    checkpoint: Raw | UnsetType = UNSET
 
 
 class Succeed(Struct, frozen=True, kw_only=True, tag="succeed"):
