@@ -20,7 +20,7 @@ from blockbuster import blockbuster_ctx
 
 from hostler.kernel.settings import EngineSettings
 from hostler.testing.eventually import eventually
-from hostler.valkeyio.embedded import answers, server_program
+from hostler.valkeyio.embedded import ask, server_program
 from hostler.valkeyio.engine import Engine
 
 
@@ -49,12 +49,16 @@ def engine_socket() -> Generator[Path]:
     words = [word for name, value in options.items() for word in (f"--{name}", value)]
     server = subprocess.Popen([str(server_program()), *words], stdout=subprocess.DEVNULL)
     try:
-        asyncio.run(eventually(lambda: answers(path), within=20))
+        asyncio.run(eventually(lambda: _ready(path), within=20))
         yield path
     finally:
         server.kill()
         server.wait()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+async def _ready(socket: Path) -> bool:
+    return await ask(socket) == "ready"
 
 
 @pytest.fixture

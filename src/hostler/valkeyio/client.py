@@ -5,7 +5,7 @@ import re
 from collections import deque
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol, cast
 from urllib.parse import parse_qsl, urlsplit
 
 from msgspec import Struct
@@ -107,7 +107,7 @@ class BoundedPool(ConnectionPool):
     """
 
     def __init__(self, *, wait: Seconds, **options: Any) -> None:
-        super().__init__(**options)
+        super().__init__(**options)  # pyright: ignore[reportUnknownMemberType] - the library does not type its keywords
         self._wait = wait
         self._line: deque[asyncio.Future[AbstractConnection]] = deque()
         self._waits = 0
@@ -246,3 +246,15 @@ def make_client(pool: BoundedPool) -> Redis:
     client = Redis(connection_pool=pool, decode_responses=False)
     client.auto_close_connection_pool = True
     return client
+
+
+class _Commands(Protocol):
+    async def execute_command(self, *words: Any) -> Any: ...
+
+
+async def send(client: Redis, *words: str | bytes | float) -> Any:
+    """Send one command as it is and return its reply; the library's own errors, see `faults.mapped`.
+
+    The library types its verbs in part only; this is the one place where that is said to the type checker.
+    """
+    return await cast("_Commands", client).execute_command(*words)

@@ -14,12 +14,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from hostler.kernel.errors import EngineDataError, EngineUnavailableError, MissingExtraError
 from hostler.kernel.units import Seconds
 from hostler.valkeyio import keeper
-from hostler.valkeyio.folder import Folder, open_locks, prepare
+from hostler.valkeyio.folder import Folder, drop_socket, note_engine, open_locks, prepare, prepare_socket
 from hostler.valkeyio.locks import FileLock, exclusive, is_held
 
 GRACE: Final[Seconds] = 5.0
@@ -27,11 +27,13 @@ GRACE: Final[Seconds] = 5.0
 
 _LOADING: Final[Seconds] = 120.0
 """Longest load of the data at a start; half a million waiting jobs take 2 s, or 13 s without a rewrite before."""
+_SILENT: Final[Seconds] = 10.0
+"""Longest silence of a server that runs and does not say that it loads: stopped, or out of its mind."""
 _STOPPING: Final[Seconds] = 15.0
 _PROBE: Final[Seconds] = 1.0
 _POLL: Final[Seconds] = 0.01
 _LOG_LIMIT = 10_485_760
-_DAMAGE = ("Bad file format", "Unexpected end of file", "Error reading", "corrupt", "Wrong signature", "AOF format error")
+_DAMAGE = ("Bad file format", "Unexpected end of file", "Error reading", "corrupt", "Wrong signature", "format error")
 
 
 def server_program() -> Path:
@@ -52,7 +54,7 @@ def server_program() -> Path:
 
 
 class EmbeddedServer:
-    """This process's part in the embedded server of one folder. Open files and locks end with the process."""
+    """A process's part in the embedded server of one folder. Open files and locks end with the process."""
 
     def __init__(self, folder: Folder) -> None:
         self.folder = folder
@@ -84,8 +86,13 @@ class EmbeddedServer:
         """Start the server again if it died; True when this process started it. Safe to call at any time."""
         if self._attachment is None:
             return False
-        async with exclusive(self.folder.start, within=_LOADING):
-            return await self._ensure()
+        try:
+            async with exclusive(self.folder.start, within=_LOADING):
+                return await self._ensure()
+        except OSError as error:
+            raise EngineUnavailableError(
+                f"the data folder {self.folder.root} is gone or cannot be read ({error})", folder=str(self.folder.root)
+            ) from error
 
     def starting(self) -> "contextlib.AbstractAsyncContextManager[None]":
         """Hold the lock of starting and stopping, for a step that must come before anybody else's first."""
@@ -122,18 +129,26 @@ class EmbeddedServer:
     async def _start(self) -> None:
         with FileLock(self.folder.server) as server:
             server.take()
-            await asyncio.to_thread(_spawn, self.folder, server.fd)
+            try:
+                await asyncio.to_thread(_spawn, self.folder, server.fd)
+            except (OSError, subprocess.SubprocessError) as error:
+                raise EngineUnavailableError(
+                    f"the engine of {self.folder.root} could not be started ({error})", folder=str(self.folder.root)
+                ) from error
 
     async def _until_ready(self) -> None:
         loop = asyncio.get_running_loop()
-        ends = loop.time() + _LOADING
-        while not await answers(self.folder.socket):
+        started = heard = loop.time()
+        while (state := await ask(self.folder.socket)) != "ready":
             if not is_held(self.folder.server):
                 raise await asyncio.to_thread(_start_failure, self.folder)
-            if loop.time() >= ends:
+            now = loop.time()
+            if state == "loading":
+                heard = now
+            if now - started > _LOADING or now - heard > _SILENT:
                 raise EngineUnavailableError(
-                    f"the engine of {self.folder.root} runs but has not answered for {_LOADING:g} s; see "
-                    f"{self.folder.log}",
+                    f"the engine of {self.folder.root} runs but does not answer (state {state} after "
+                    f"{now - started:.0f} s); see {self.folder.log}",
                     folder=str(self.folder.root),
                 )
             await asyncio.sleep(_POLL)
@@ -143,17 +158,21 @@ class EmbeddedServer:
             await _say(self.folder.socket, b"SHUTDOWN NOSAVE\r\n")
         loop = asyncio.get_running_loop()
         ends = loop.time() + _STOPPING
-        # A server that does not end is left to its keeper, which tells it so again: it is never killed with writes in it.
-        while is_held(self.folder.server) and loop.time() < ends:
+        # One that does not end is left to its keeper, which tells it again: it is never killed.
+        while is_held(self.folder.server) and loop.time() < ends:  # noqa: ASYNC110 - another process's lock has no event
             await asyncio.sleep(_POLL)
+        await asyncio.to_thread(drop_socket, self.folder)
 
 
-async def answers(socket: Path) -> bool:
-    """Return whether a server on this unix socket answers PING now, its data loaded."""
+async def ask(socket: Path) -> Literal["ready", "loading", "silent", "absent"]:
+    """Ask the server on this unix socket how it is; `silent` is one that accepts and then says nothing in a second."""
     try:
-        return (await _say(socket, b"PING\r\n")).startswith(b"+PONG")
-    except (OSError, TimeoutError):
-        return False
+        answer = await _say(socket, b"PING\r\n")
+    except TimeoutError:
+        return "silent"
+    except OSError:
+        return "absent"
+    return "ready" if answer.startswith(b"+PONG") else "loading"
 
 
 async def _say(socket: Path, line: bytes) -> bytes:
@@ -169,8 +188,8 @@ async def _say(socket: Path, line: bytes) -> bytes:
 def _spawn(folder: Folder, server_lock: int) -> None:
     if folder.log.exists() and folder.log.stat().st_size > _LOG_LIMIT:
         folder.log.replace(folder.log.with_suffix(".log.old"))
-    # A dead server leaves its socket; while we hold both locks nobody listens on it.
-    folder.socket.unlink(missing_ok=True)
+    note_engine(folder)
+    prepare_socket(folder)
     with folder.log.open("ab") as log:
         os.fchmod(log.fileno(), 0o600)
         subprocess.run(  # noqa: S603 - our own interpreter and our own file

@@ -5,9 +5,9 @@ import contextlib
 import os
 import random
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import structlog
 from redis.asyncio import Redis
@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 from hostler.kernel.errors import EngineTimeoutError, EngineUnavailableError, MissingExtraError, SettingsError
 from hostler.kernel.settings import EngineSettings
 from hostler.kernel.units import Seconds
-from hostler.valkeyio.client import BLOCKING_LIMIT, BoundedPool, PoolUsage, make_client, make_pool, redact
+from hostler.valkeyio.client import BLOCKING_LIMIT, BoundedPool, PoolUsage, make_client, make_pool, redact, send
 from hostler.valkeyio.faults import mapped
 from hostler.valkeyio.pulse import Pulse
 from hostler.valkeyio.safety import Verdict, admit, judge, read_facts
@@ -86,6 +86,11 @@ class Engine:
         """Return the numbers of the pools `client` and `blocking`, for metrics."""
         return {"client": self._pools.main.usage(), "blocking": self._pools.blocking.usage()}
 
+    async def command(self, *words: str | bytes | float) -> Any:
+        """Send one command on `client` and return its reply; errors are ours."""
+        with mapped():
+            return await send(self.client, *words)
+
     async def available(self) -> bool:
         """Ask the engine now; at most `_PROBE_TIMEOUT` seconds, never raises an error of ours."""
         try:
@@ -104,7 +109,7 @@ class Engine:
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def open(cls, settings: EngineSettings, *, role: str) -> AsyncIterator["Engine"]:
+    async def open(cls, settings: EngineSettings, *, role: str) -> AsyncGenerator["Engine"]:
         """Reach the engine of `settings`, judge it, and watch it until the block ends.
 
         The embedded server is started, or joined, and left at the end. `role` names this process in the
@@ -128,7 +133,7 @@ class Engine:
 
     async def _ask(self) -> None:
         with mapped():
-            await self._pools.probe_client.ping()
+            await send(self._pools.probe_client, "PING")
 
     async def _heal(self) -> None:
         if self._server is not None and await self._server.revive():
@@ -147,9 +152,7 @@ class _Pools:
     def __init__(self, settings: EngineSettings, url: str, role: str) -> None:
         name = f"hostler-{role}-{os.getpid()}".replace(" ", "-")
         self.main: BoundedPool = make_pool(settings, url, name=name)
-        self.blocking: BoundedPool = make_pool(
-            settings, url, name=f"{name}-blocking", timeout=BLOCKING_LIMIT + _MARGIN
-        )
+        self.blocking: BoundedPool = make_pool(settings, url, name=f"{name}-blocking", timeout=BLOCKING_LIMIT + _MARGIN)
         self.probe: BoundedPool = make_pool(settings, url, name=f"{name}-probe", timeout=_PROBE_TIMEOUT, limit=1)
         self.client = make_client(self.main)
         self.blocking_client = make_client(self.blocking)
@@ -162,7 +165,7 @@ class _Pools:
 
 
 @contextlib.asynccontextmanager
-async def _pools(settings: EngineSettings, url: str, role: str) -> AsyncIterator[_Pools]:
+async def _pools(settings: EngineSettings, url: str, role: str) -> AsyncGenerator[_Pools]:
     pools = _Pools(settings, url, role)
     try:
         yield pools
@@ -171,7 +174,7 @@ async def _pools(settings: EngineSettings, url: str, role: str) -> AsyncIterator
 
 
 @contextlib.asynccontextmanager
-async def _embedded(settings: EngineSettings) -> AsyncIterator["EmbeddedServer"]:
+async def _embedded(settings: EngineSettings) -> AsyncGenerator["EmbeddedServer"]:
     if sys.platform == "win32":
         raise MissingExtraError(
             "there is no embedded engine for Windows: give the URL of a Valkey or Redis server with --engine",
@@ -190,7 +193,7 @@ async def _embedded(settings: EngineSettings) -> AsyncIterator["EmbeddedServer"]
 
 
 @contextlib.asynccontextmanager
-async def _running(pulse: Pulse) -> AsyncIterator[None]:
+async def _running(pulse: Pulse) -> AsyncGenerator[None]:
     task = asyncio.create_task(pulse.run(), name="hostler-engine-pulse")
     try:
         yield

@@ -1,7 +1,7 @@
 """Every exception of the client library, as an error of ours: the one place where they are judged."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from types import MappingProxyType
 
 from redis import exceptions as foreign
@@ -84,7 +84,7 @@ _WORDS: Mapping[type[HostlerError], str] = MappingProxyType(
         EngineDeniedError: "the engine does not let this user do it",
         EngineTimeoutError: "the engine did not answer in time",
         EngineUnavailableError: "the engine cannot be reached",
-        EngineUnsafeError: "the engine is one node of a cluster, which this client does not follow: give a standalone URL",
+        EngineUnsafeError: "the engine is a node of a cluster, which is not followed: give a standalone server",
         CapacityError: "the engine's memory is full: raise `maxmemory`, or purge jobs that have ended",
         InternalError: "the engine refused a call of Hostler",
     }
@@ -115,7 +115,7 @@ def _ours(kind: type[HostlerError], error: BaseException) -> HostlerError:
 
 
 @contextlib.contextmanager
-def mapped() -> Iterator[None]:
+def mapped() -> Generator[None]:
     """Turn what the client library raises inside into errors of ours; put nothing but engine calls inside.
 
     Our own errors and cancellation pass through. The foreign exception stays as `__cause__`.

@@ -6,7 +6,7 @@ import importlib.metadata
 import os
 import socket
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from hostler import __version__
 from hostler.kernel.errors import EngineError, EngineVersionError, FolderHeldError
-from hostler.valkeyio.locks import FileLock
+from hostler.valkeyio.locks import FileLock, is_held
 
 FORMAT = 1
 """Version of the folder's layout that this Hostler writes."""
@@ -25,6 +25,7 @@ UPGRADES: Mapping[int, Callable[[Path], None]] = MappingProxyType({})
 """Steps that turn a folder of format n into n + 1, by n; format 1 is the first."""
 
 DEFAULT_FOLDER = ".hostler"
+_PRIVATE = 0o700
 _SOCKET_PATH_LIMIT = 100
 """Bytes; the kernel's own limit is 108 on Linux and 104 on macOS, with the closing zero."""
 _MAY_PRECEDE = frozenset({"locks", "up.lock"})
@@ -90,11 +91,11 @@ def engine_version() -> str:
 def prepare(
     folder: Folder, *, upgrades: Mapping[int, Callable[[Path], None]] = UPGRADES, target: int = FORMAT
 ) -> FolderFormat:
-    """Make the folder, or judge and upgrade the one that is there; call it under the lock `start` once that exists.
+    """Give a new folder its format, or judge and upgrade the one that is there; call it under the lock `start`.
 
-    A folder of an older format is upgraded step by step, each step recorded before the next. Raises
-    `EngineVersionError` for a newer or unknown format, a folder that is not ours, and one that a newer
-    engine has written; then nothing was changed.
+    A folder of an older format is upgraded step by step, each step recorded before the next, and only while
+    no server writes into it. Raises `EngineVersionError` for a newer or unknown format and for a folder that
+    a newer engine has written, and then has changed nothing; `EngineError` when the disk refuses.
     """
     root = folder.root
     found = _read_format(folder)
@@ -114,6 +115,17 @@ def prepare(
             folder=str(root),
             engine=found.engine,
         )
+    if found.format < target:
+        found = _upgrade(folder, found, upgrades, target)
+    with _usable(root):
+        _layout(folder)
+    return found
+
+
+def _upgrade(
+    folder: Folder, found: FolderFormat, upgrades: Mapping[int, Callable[[Path], None]], target: int
+) -> FolderFormat:
+    root = folder.root
     for step in range(found.format, target):
         if step not in upgrades:
             raise EngineVersionError(
@@ -122,23 +134,45 @@ def prepare(
                 folder=str(root),
                 format=found.format,
             )
+    if is_held(folder.server):
+        raise EngineVersionError(
+            f"{root} has folder format {found.format} and is in use by processes of Hostler {found.hostler}: stop "
+            "them, then open it again to upgrade it",
+            folder=str(root),
+            format=found.format,
+        )
+    for step in range(found.format, target):
         upgrades[step](root)
         found = FolderFormat(format=step + 1, hostler=__version__, engine=found.engine)
         _write_format(folder, found)
-    _layout(folder)
-    if _parts(found.engine) < _parts(engine_version()):
-        found = FolderFormat(format=found.format, hostler=__version__, engine=engine_version())
-        _write_format(folder, found)
     return found
+
+
+def note_engine(folder: Folder) -> None:
+    """Record that the installed server is about to write into the folder."""
+    found = _read_format(folder)
+    if found is not None and _parts(found.engine) < _parts(engine_version()):
+        _write_format(folder, FolderFormat(format=found.format, hostler=__version__, engine=engine_version()))
 
 
 def open_locks(folder: Folder) -> None:
     """Make the folder and its locks if it is new or ours; a folder of anything else is refused untouched."""
     root = folder.root
+    with _usable(root):
+        _refuse_strangers(folder)
+        root.mkdir(mode=_PRIVATE, parents=True, exist_ok=True)
+        folder.locks.mkdir(mode=_PRIVATE, exist_ok=True)
+        for path in (folder.start, folder.attached, folder.server, folder.backup):
+            path.touch(mode=0o600, exist_ok=True)
+
+
+def _refuse_strangers(folder: Folder) -> None:
+    root = folder.root
     if root.exists() and not root.is_dir():
         raise EngineVersionError(f"{root} is a file, not a data folder: name another with --data", folder=str(root))
     if root.exists() and not folder.format.exists():
-        strangers = sorted(entry.name for entry in root.iterdir() if entry.name not in _MAY_PRECEDE)
+        names = (entry.name for entry in root.iterdir())
+        strangers = sorted(name for name in names if name not in _MAY_PRECEDE and not name.startswith("FORMAT."))
         # A second look: another opener of a new folder may have written FORMAT in between.
         if strangers and not folder.format.exists():
             raise EngineVersionError(
@@ -146,32 +180,53 @@ def open_locks(folder: Folder) -> None:
                 "name an empty or new folder with --data",
                 folder=str(root),
             )
+
+
+@contextlib.contextmanager
+def _usable(root: Path) -> Generator[None]:
     try:
-        root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        folder.locks.mkdir(mode=0o700, exist_ok=True)
-        for path in (folder.start, folder.attached, folder.server, folder.backup):
-            path.touch(mode=0o600, exist_ok=True)
+        yield
     except OSError as error:
         raise EngineError(
-            f"the data folder {root} cannot be used ({error.strerror}): name another with --data", folder=str(root)
+            f"the data folder {root} cannot be used ({error.strerror}: {error.filename}): name another with --data",
+            folder=str(root),
         ) from error
 
 
 def _make(folder: Folder) -> FolderFormat:
-    folder.root.chmod(0o700)
     made = FolderFormat(format=FORMAT, hostler=__version__, engine=engine_version())
-    _write_format(folder, made)
+    with _usable(folder.root):
+        _write_format(folder, made)
     return made
 
 
 def _layout(folder: Folder) -> None:
-    folder.engine.mkdir(mode=0o700, exist_ok=True)
+    if stat.S_IMODE(folder.root.stat().st_mode) != _PRIVATE:
+        folder.root.chmod(_PRIVATE)  # it was there before us, open to others
+    folder.engine.mkdir(mode=_PRIVATE, exist_ok=True)
+
+
+def prepare_socket(folder: Folder) -> None:
+    """Make room for the server's socket, and take away the one that a dead server left; call it under `start`."""
     place = folder.socket.parent
-    if place == folder.root:
-        return
-    place.mkdir(mode=0o700, exist_ok=True)
+    with _usable(folder.root):
+        if place != folder.root:
+            _private_place(folder, place)
+        folder.socket.unlink(missing_ok=True)
+
+
+def drop_socket(folder: Folder) -> None:
+    """Take the socket's own folder away, where it has one; call it under `start`."""
+    place = folder.socket.parent
+    if place != folder.root:
+        with contextlib.suppress(OSError):
+            place.rmdir()
+
+
+def _private_place(folder: Folder, place: Path) -> None:
+    place.mkdir(mode=_PRIVATE, exist_ok=True)
     found = place.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) != 0o700:
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) != _PRIVATE:
         raise EngineError(
             f"{place} should be a private folder of this user, for the socket of {folder.root}, and is not: "
             "remove it, or name a data folder with a shorter path",
@@ -223,7 +278,7 @@ def _parts(version: str) -> tuple[int, ...]:
 
 
 @contextlib.contextmanager
-def hold_up(data: str | Path | None, bind: str) -> Iterator[Holder]:
+def hold_up(data: str | Path | None, bind: str) -> Generator[Holder]:
     """Hold a data folder for one `hostler up`; the hold ends with the process, however it ends.
 
     `bind` is the address that the gateway serves on, for the message that a second one gets.

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import fcntl
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -63,7 +63,7 @@ def is_held(path: Path) -> bool:
 
 
 @contextlib.asynccontextmanager
-async def exclusive(path: Path, *, within: float) -> AsyncIterator[None]:
+async def exclusive(path: Path, *, within: float) -> AsyncGenerator[None]:
     """Hold `path` exclusively without blocking the event loop; `EngineUnavailableError` after `within` seconds."""
     with FileLock(path) as lock:
         ends = asyncio.get_running_loop().time() + within

@@ -67,30 +67,33 @@ class Pulse:
             failure = await self._look()
             if failure is None:
                 pause = _EVERY
-                continue
-            pause = min(_BACKOFF_MOST, pause * 2) if self._reason is not None else _BACKOFF_FIRST
-            pause *= random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
-            self._note_down(failure)
+            else:
+                known = self._reason is not None
+                self._note_down(failure)
+                pause = min(_BACKOFF_MOST, pause * 2) if known else _BACKOFF_FIRST
+                pause *= random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
 
     async def _look(self) -> HostlerError | None:
+        """Return what is wrong, after having tried to heal it."""
+        failure = await self._try_asking()
+        if isinstance(failure, EngineUnavailableError):
+            self._note_down(failure)
+            try:
+                await self._heal()
+            except HostlerError as error:
+                return error
+            failure = await self._try_asking()
+        return failure
+
+    async def _try_asking(self) -> HostlerError | None:
         try:
             await self._ask()
             if not self.up:
                 await self._recovered()
                 self._note_up()
-        except EngineUnavailableError as error:
-            return await self._try_to_heal(error)
         except HostlerError as error:
             return error
         return None
-
-    async def _try_to_heal(self, failure: HostlerError) -> HostlerError:
-        self._note_down(failure)
-        try:
-            await self._heal()
-        except HostlerError as error:
-            return error
-        return failure
 
     def _note_down(self, failure: HostlerError) -> None:
         if self._reason is None:

@@ -8,6 +8,7 @@ from redis.asyncio import Redis
 from redis.exceptions import NoPermissionError, ResponseError
 
 from hostler.kernel.errors import EngineUnsafeError, EngineVersionError
+from hostler.valkeyio.client import send
 from hostler.valkeyio.faults import mapped
 
 MINIMUM_VALKEY = (8,)
@@ -60,16 +61,22 @@ def judge(facts: Facts) -> Verdict:
     unsafe: list[str] = []
     if facts.settings is None:
         unsafe.append(
-            f"it cannot be checked whether it keeps jobs, because this user may not run CONFIG GET: allow it with "
-            f"`ACL SETUSER <user> +config|get`, after making sure of {', '.join(f'{n} {w}' for n, (w, _) in _WANTED.items())}"
+            "it cannot be checked whether it keeps jobs, because this user may not run CONFIG GET: allow it with "
+            f"`ACL SETUSER <user> +config|get`, after making sure of {_wanted_line()}"
         )
     else:
         unsafe.extend(_wrong_settings(facts.settings))
     warnings: list[str] = []
     if facts.max_memory and facts.used_memory > _NEAR_FULL * facts.max_memory:
         share = facts.used_memory / facts.max_memory
-        warnings.append(f"its memory is {share:.0%} full: raise `maxmemory` (now {facts.max_memory} bytes) or purge jobs")
+        warnings.append(
+            f"its memory is {share:.0%} full: raise `maxmemory` (now {facts.max_memory} bytes) or purge jobs"
+        )
     return Verdict(impossible=tuple(_impossible(facts)), unsafe=tuple(unsafe), warnings=tuple(warnings))
+
+
+def _wanted_line() -> str:
+    return ", ".join(f"`{name} {wanted}`" for name, (wanted, _) in _WANTED.items())
 
 
 def _impossible(facts: Facts) -> list[str]:
@@ -77,20 +84,26 @@ def _impossible(facts: Facts) -> list[str]:
     minimum = MINIMUM_VALKEY if facts.name == "valkey" else MINIMUM_REDIS
     parts = tuple(int(part) for part in facts.version.split(".") if part.isdigit())
     if parts < minimum:
-        found.append(f"it is {facts.name} {facts.version}, and Valkey 8 or Redis 7.0 is the oldest that works: upgrade it")
+        found.append(
+            f"it is {facts.name} {facts.version}, and Valkey 8 or Redis 7.0 is the oldest that works: upgrade it"
+        )
     elif not facts.functions:
-        found.append("it has no functions (FUNCTION, FCALL), or this user may not call them: `ACL SETUSER <user> +@scripting`")
+        found.append(
+            "it has no functions (FCALL), or this user may not call them: run `ACL SETUSER <user> +@scripting`"
+        )
     if facts.role != "master":
         found.append("it is a read-only replica: give the URL of its primary (`INFO replication` there names it)")
     if facts.cluster:
-        found.append("it is a node of a cluster, which this version does not drive: give the URL of a standalone server")
+        found.append(
+            "it is a node of a cluster, which this version does not drive: give the URL of a standalone server"
+        )
     return found
 
 
 def _wrong_settings(settings: Mapping[str, str]) -> list[str]:
     found = [
-        f"`{name}` is `{settings.get(name, 'unknown')}`, so {harm}: run `CONFIG SET {name} {wanted}` and `CONFIG REWRITE`, "
-        f"or put `{name} {wanted}` into its configuration file"
+        f"`{name}` is `{settings.get(name, 'unknown')}`, so {harm}: run `CONFIG SET {name} {wanted}` and "
+        f"`CONFIG REWRITE`, or put `{name} {wanted}` into its configuration file"
         for name, (wanted, harm) in _WANTED.items()
         if settings.get(name) != wanted
     ]
@@ -105,7 +118,7 @@ def _wrong_settings(settings: Mapping[str, str]) -> list[str]:
 async def read_facts(client: Redis) -> Facts:
     """Ask a server about itself; a few commands, none of which writes."""
     with mapped():
-        info = cast("dict[str, Any]", await client.info("server", "replication", "memory", "cluster"))
+        info = cast("dict[str, Any]", await send(client, "INFO", "everything"))
         settings = await _read_settings(client)
         functions = await _has_functions(client)
     return Facts(
@@ -122,7 +135,7 @@ async def read_facts(client: Redis) -> Facts:
 
 async def _read_settings(client: Redis) -> dict[str, str] | None:
     try:
-        found = cast("dict[Any, Any]", await client.config_get(*_SETTINGS))
+        found = cast("dict[Any, Any]", await send(client, "CONFIG GET", *_SETTINGS))
     except NoPermissionError:
         return None
     except ResponseError as error:  # managed servers rename or disable the command
@@ -134,7 +147,7 @@ async def _read_settings(client: Redis) -> dict[str, str] | None:
 
 async def _has_functions(client: Redis) -> bool:
     try:
-        await client.execute_command("FCALL_RO", "hostler_no_such_function", 0)
+        await send(client, "FCALL_RO", "hostler_no_such_function", 0)
     except NoPermissionError:
         return False
     except ResponseError as error:
