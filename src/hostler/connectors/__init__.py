@@ -1,0 +1,1 @@
+"""How a service is driven: transports carry, services speak, the catalogue finds."""

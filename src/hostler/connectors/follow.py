@@ -1,0 +1,194 @@
+"""Following work that a service does on its own: its stream is believed, but never alone."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from typing import Final, Protocol
+
+from msgspec import Struct, structs
+
+from hostler.connectors.faults import ServiceFaultError
+from hostler.connectors.stages import Stages
+from hostler.contracts.failure import Failure, FailureClass, Stage
+from hostler.contracts.job import Progress
+from hostler.contracts.service import Failed, Finished, RemoteState, Step
+from hostler.kernel.units import Seconds
+
+STRIKES: Final = 10
+"""Times in a row that neither stream nor status may answer."""
+ENDED: Final = frozenset({RemoteState.SUCCEEDED, RemoteState.FAILED, RemoteState.CANCELLED, RemoteState.LOST})
+_SOFT: Final = frozenset({FailureClass.TRANSIENT, FailureClass.OVERLOADED})
+
+
+class Signal(Struct, frozen=True, kw_only=True):
+    """What a stream or a status said about the work."""
+
+    state: RemoteState
+    progress: Progress | None = None
+    cursor: str | None = None
+    """Where a new stream goes on."""
+
+
+class RemoteWork(Protocol):
+    """One piece of work that runs in a service; every verb raises `ServiceFaultError` when it cannot."""
+
+    def signals(self, cursor: str | None) -> AsyncGenerator[Signal]:
+        """Stream what happens after `cursor`; may end or break at any time."""
+        ...
+
+    async def status(self) -> Signal:
+        """Ask how the work is; `LOST` when the service answers and knows nothing of it."""
+        ...
+
+    async def outcome(self) -> Finished | Failed:
+        """Fetch how ended work ended."""
+        ...
+
+    async def stop(self) -> bool:
+        """Stop the work."""
+        ...
+
+
+class Follower:
+    """Turns one piece of remote work into steps: progress that only rises, then exactly one end.
+
+    A silent stream is checked by a status query every `poll` seconds, so a completion that is never
+    announced is found; a broken one is opened again where it broke. Work over a limit is told to stop.
+    """
+
+    def __init__(self, work: RemoteWork, stages: Stages, *, poll: Seconds) -> None:
+        self._work = work
+        self._stages = stages
+        self._poll = poll
+        self._cursor: str | None = None
+        self._last = Progress()
+        self._seen = time.monotonic()
+        self._stage = Stage.FIRST_BYTE
+        self._strikes = 0
+        """Failures in a row to hear anything."""
+        self._drops = 0
+        """Streams in a row that ended without a word."""
+
+    async def steps(self) -> AsyncIterator[Step]:
+        """Yield progress until the work has ended, then its end."""
+        try:
+            async with aclosing(self._until_ended()) as updates:
+                async for progress in updates:
+                    yield progress
+            end = await self._persist()
+        except ServiceFaultError as error:
+            if error.failure.class_ is FailureClass.TIMEOUT:
+                end = Failed(failure=await self._stopped(error))
+            else:
+                end = Failed(failure=error.failure)
+        yield end
+
+    async def _until_ended(self) -> AsyncGenerator[Progress]:
+        while True:
+            try:
+                async with aclosing(self._signals()) as signals:
+                    async for signal in signals:
+                        if (progress := self._advance(signal)) is not None:
+                            yield progress
+                        if signal.state in ENDED:
+                            return
+            except ServiceFaultError as error:
+                self._strike(error)
+            self._drops += 1
+            await self._rest()
+            try:
+                signal = await self._status()
+            except ServiceFaultError as error:
+                self._strike(error)
+                continue
+            if (progress := self._advance(signal)) is not None:
+                yield progress
+            if signal.state in ENDED:
+                return
+
+    async def _signals(self) -> AsyncGenerator[Signal]:
+        """Yield what the stream says, and while it is silent what the status says."""
+        async with aclosing(self._work.signals(self._cursor)) as stream:
+            pending: asyncio.Task[Signal | None] | None = None
+            try:
+                while True:
+                    pending = pending or asyncio.create_task(_next(stream))
+                    left, _, _ = self._stages.left(self._stage, since=self._seen)
+                    await asyncio.wait({pending}, timeout=self._poll if left is None else min(self._poll, left))
+                    if pending.done():
+                        signal = pending.result()
+                        pending = None
+                        if signal is None:
+                            return
+                        self._strikes = self._drops = 0
+                        yield signal
+                        continue
+                    self._stages.check(self._stage, since=self._seen)
+                    try:
+                        yield await self._status()
+                    except ServiceFaultError as error:
+                        self._strike(error)
+            finally:
+                if pending is not None:
+                    pending.cancel()
+                    await asyncio.wait({pending})
+
+    def _advance(self, signal: Signal) -> Progress | None:
+        """Take a signal in; return what is new in it, with a fraction that never falls."""
+        self._stages.check(self._stage, since=self._seen)
+        self._cursor = signal.cursor or self._cursor
+        progress = signal.progress
+        if progress is None:
+            return None
+        stale = (progress.fraction or 0.0) < (self._last.fraction or 0.0)  # a stream that was resumed repeats itself
+        if stale or progress == self._last:
+            return None
+        self._last = progress
+        self._seen = time.monotonic()
+        self._stage = Stage.IDLE
+        return progress
+
+    def _strike(self, error: ServiceFaultError) -> ServiceFaultError:
+        """Count a failure to hear from the service; raise it when it is the last, or of no passing kind."""
+        failure = error.failure
+        slow = failure.class_ is FailureClass.TIMEOUT and failure.stage in {Stage.CONNECT, Stage.FIRST_BYTE}
+        if not (failure.class_ in _SOFT or slow):
+            raise error
+        self._stages.check(self._stage, since=self._seen)
+        self._strikes += 1
+        if self._strikes > STRIKES:
+            raise error
+        return error
+
+    async def _status(self) -> Signal:
+        signal = await self._work.status()
+        self._strikes = 0
+        return signal
+
+    async def _rest(self) -> None:
+        left, _, _ = self._stages.left(self._stage, since=self._seen)
+        pause = min(self._poll, 0.05 * 2.0 ** max(self._strikes, self._drops, 1))
+        await asyncio.sleep(pause if left is None else min(pause, left))
+        self._stages.check(self._stage, since=self._seen)
+
+    async def _persist(self) -> Finished | Failed:
+        """Fetch the end, through passing failures."""
+        self._strikes = 0
+        while True:
+            try:
+                return await self._work.outcome()
+            except ServiceFaultError as error:
+                self._strike(error)
+            await self._rest()
+
+    async def _stopped(self, error: ServiceFaultError) -> Failure:
+        try:
+            stopped = await self._work.stop()
+        except ServiceFaultError:
+            stopped = False
+        return structs.replace(error.failure, details={**error.failure.details, "stopped": stopped})
+
+
+async def _next(stream: AsyncIterator[Signal]) -> Signal | None:
+    return await anext(stream, None)

@@ -1,0 +1,1 @@
+"""Protocols on the wire, without a word about any service."""
