@@ -10,7 +10,7 @@ from hostler.broker.model_core import ModelCore
 from hostler.broker.model_state import JobRecord, Kept, QueueRecord, seconds
 from hostler.contracts.event import Page, Timeline
 from hostler.contracts.explain import Explanation, Holding, Lacking
-from hostler.contracts.job import Job, JobRequest, JobState, Submitted, null_json
+from hostler.contracts.job import Job, JobRequest, JobState, Submitted
 from hostler.contracts.offer import Pool
 from hostler.contracts.queue import KindSpec
 from hostler.kernel.errors import (
@@ -310,7 +310,7 @@ class ModelDesk(ModelCore):
             progress=job.progress,
             worker=job.worker,
             service=job.service,
-            result=null_json() if job.result is None else job.result,
+            result=job.result,
             result_ref=job.result_ref,
             error=job.error,
             attempts=tuple(job.attempts),

@@ -8,7 +8,7 @@ from msgspec import UNSET, Raw, UnsetType
 
 from hostler.contracts.event import Event
 from hostler.contracts.failure import Failure
-from hostler.contracts.job import Attempt, BlobRef, JobError, JobRequest, JobState, Progress
+from hostler.contracts.job import Attempt, BlobRef, JobError, JobRequest, JobState, Progress, null_json
 from hostler.contracts.lease import Lease
 from hostler.contracts.needs import Lane
 from hostler.contracts.queue import QueueSpec
@@ -75,7 +75,7 @@ class JobRecord:
     cancel_asked: datetime | None = None
     waiting_for: str | None = None
     progress: Progress | None = None
-    result: Raw | None = None
+    result: Raw = field(default_factory=null_json)
     result_ref: BlobRef | None = None
     error: JobError | None = None
     attempts: list[Attempt] = field(default_factory=list[Attempt])

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import NamedTuple
 
 import msgspec
 
 from hostler.broker.model_core import ModelCore
+from hostler.broker.model_room import Choice, Room, wants_of
 from hostler.broker.model_state import STRIDE, JobRecord, Kept, LeaseRecord, QueueRecord, seconds
 from hostler.contracts.failure import Failure
 from hostler.contracts.job import JobState, Progress
@@ -24,51 +24,11 @@ from hostler.contracts.lease import (
     Succeed,
     Update,
 )
-from hostler.contracts.offer import Offer, Pool
+from hostler.policy.lanes import lane_key
 from hostler.policy.lifecycle import Verb
 from hostler.policy.matching import fits
 
 S = JobState
-_EPSILON = 1e-9
-
-
-class _Choice(NamedTuple):
-    """A job that may run now, the offer that it fits, and what it takes from whom."""
-
-    job: JobRecord
-    offer: int
-    wants: list[tuple[Pool, str, float]]
-
-
-class _Room:
-    """What is free in the pools that one claim sees, and what is kept free for big jobs."""
-
-    def __init__(self, taken: dict[tuple[str, str], float]) -> None:
-        self._taken = taken
-        self._spent: dict[tuple[str, str], float] = {}
-        self._reserved: set[tuple[str, str]] = set()
-
-    def short(self, wants: Sequence[tuple[Pool, str, float]]) -> list[tuple[str, str]]:
-        """Return the pools that have no room for this now."""
-        return [
-            (pool.id, name)
-            for pool, name, amount in wants
-            if (pool.id, name) in self._reserved or amount > self._free(pool, name) + _EPSILON
-        ]
-
-    def take(self, wants: Sequence[tuple[Pool, str, float]]) -> None:
-        """Take it."""
-        for pool, name, amount in wants:
-            self._spent[pool.id, name] = self._spent.get((pool.id, name), 0.0) + amount
-
-    def reserve(self, pools: Sequence[tuple[str, str]]) -> None:
-        """Keep these pools for a job that waits for them: nothing behind it may take from them."""
-        self._reserved.update(pools)
-
-    def _free(self, pool: Pool, name: str) -> float:
-        spent = self._spent.get((pool.id, name), 0.0)
-        free = pool.total - self._taken.get((pool.id, name), 0.0)
-        return (free if pool.free is None else min(free, pool.free)) - spent
 
 
 class ModelWork(ModelCore):
@@ -81,7 +41,7 @@ class ModelWork(ModelCore):
         if known is not None and known.until > now:
             return tuple(lease for lease in known.answer if self._held(queue, lease.job_id, lease.fence))
         self._wake_due(queue, now)
-        room = _Room(dict(self._taken(queue)))
+        room = Room(self._taken(queue))
         leases: list[Lease] = []
         while len(leases) < request.limit and not (queue.paused or queue.draining):
             chosen = next(self._eligible(queue, request, room, now), None)
@@ -148,7 +108,7 @@ class ModelWork(ModelCore):
 
     # order
 
-    def _eligible(self, queue: QueueRecord, request: ClaimRequest, room: _Room, now: datetime) -> Iterator[_Choice]:
+    def _eligible(self, queue: QueueRecord, request: ClaimRequest, room: Room, now: datetime) -> Iterator[Choice]:
         """Yield the jobs that this worker may run now, best first; big ones that wait keep their room."""
         running = self._keys_running(queue)
         for job in sorted(queue.jobs_in(S.READY), key=lambda one: self._rank(queue, one)):
@@ -164,20 +124,24 @@ class ModelWork(ModelCore):
             yield from self._placed(queue, job, request, room, now)
 
     def _placed(
-        self, queue: QueueRecord, job: JobRecord, request: ClaimRequest, room: _Room, now: datetime
-    ) -> Iterator[_Choice]:
+        self, queue: QueueRecord, job: JobRecord, request: ClaimRequest, room: Room, now: datetime
+    ) -> Iterator[Choice]:
         short: list[tuple[str, str]] = []
-        for index, offer in enumerate(request.offers):
+        lane = lane_key(job.lane)
+        for index, offer in enumerate(() if lane in room.blocked else request.offers):
             if fits(job.lane, (offer,), worker=request.worker, pools=request.pools) is None:
                 continue
-            wants = _wants(job, request, offer)
+            wants = wants_of(job, request, offer)
             missing = room.short(wants)
             if not missing:
-                yield _Choice(job, index, wants)
+                yield Choice(job, index, wants)
                 return
             short.extend(missing)
+        if not short:
+            return
+        room.blocked.add(lane)
         waited = now - (job.ready_at or now)
-        if short and waited >= seconds(queue.spec.reserve_after):
+        if waited >= seconds(queue.spec.reserve_after):
             room.reserve(short)
 
     def _rank(self, queue: QueueRecord, job: JobRecord) -> tuple[int, str, int, int]:
@@ -192,7 +156,7 @@ class ModelWork(ModelCore):
                 running[key] = running.get(key, 0) + 1
         return running
 
-    def _grant(self, queue: QueueRecord, chosen: _Choice, request: ClaimRequest, now: datetime) -> Lease:
+    def _grant(self, queue: QueueRecord, chosen: Choice, request: ClaimRequest, now: datetime) -> Lease:
         job, index, wants = chosen
         tenant = job.request.tenant
         queue.virtual = max(queue.passes.get(tenant, 0), queue.virtual)
@@ -329,15 +293,6 @@ class ModelWork(ModelCore):
             job.due = now + seconds(ending.delay)
         else:
             self._ready(queue, job, now, Verb.RETRY, worker=worker)
-
-
-def _wants(job: JobRecord, request: ClaimRequest, offer: Offer) -> list[tuple[Pool, str, float]]:
-    """Return what the job would take from whom: each amount from the worker and from the offer, where they have it."""
-    wants: list[tuple[Pool, str, float]] = []
-    for name, amount in job.lane.needs.amounts.items():
-        pools = {pool.id: pool for pool in (request.pools.get(name), offer.pools.get(name)) if pool is not None}
-        wants.extend((pool, name, amount) for pool in pools.values())
-    return wants
 
 
 def _mark(settlement: Settlement) -> tuple[int, str]:

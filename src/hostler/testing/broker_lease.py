@@ -6,7 +6,7 @@ import pytest
 from msgspec import Raw
 
 from hostler.contracts.failure import Failure, FailureClass
-from hostler.contracts.job import JobState, Progress
+from hostler.contracts.job import JobState, Progress, null_json
 from hostler.contracts.lease import Again, Die, Ending, Hold, Stopped, Succeed, Update
 from hostler.contracts.offer import Offer
 from hostler.testing.broker_house import QUEUE, TRANSIENT, House, ref
@@ -51,11 +51,16 @@ class LeasePromises:
             )
             assert stale == (ref(late),)
         job = await house.job(job_id)
-        assert (job.state, job.worker, job.result, job.progress) == (JobState.RUNNING, "owner", None, None)
+        assert (job.state, job.worker, job.result, job.progress) == (
+            JobState.RUNNING,
+            "owner",
+            null_json(),
+            None,
+        )
         assert (await house.types(job_id)).count("reject") == 1
         assert (await house.end(owner, Succeed(result=Raw(b'"owner"')))).accepted
         assert not (await house.end(late, Succeed(result=Raw(b'"late"')))).accepted
-        assert bytes((await house.job(job_id)).result or b"") == b'"owner"'
+        assert bytes((await house.job(job_id)).result) == b'"owner"'
 
     async def test_a_fence_rises_with_every_claim(self, house: House) -> None:
         job_id = await house.submit()
@@ -147,7 +152,7 @@ class LeasePromises:
         await house.fail(lease)
         again = await house.claim_one(job_id)
         assert (again.remote, again.remote_endpoint) == ("svc-7", "e1")
-        assert again.checkpoint is not None
+        assert isinstance(again.checkpoint, Raw)
         assert bytes(again.checkpoint) == b'{"step":3}'
         assert (await house.types(job_id)).count("progress") == 2
 
@@ -169,7 +174,7 @@ class SettlePromises:
         assert [(await house.end(lease, done)).accepted for _ in range(3)] == [True, True, True]
         job = await house.job(job_id)
         assert (job.state, job.attempts, job.finished_at is not None) == (JobState.SUCCEEDED, (), True)
-        assert bytes(job.result or b"") == b'{"url":"x"}'
+        assert bytes(job.result) == b'{"url":"x"}'
         assert (await house.types(job_id)) == ["submit", "claim", "finish"]
 
     async def test_another_ending_of_an_ended_attempt_is_refused(self, house: House) -> None:
@@ -273,7 +278,7 @@ class SettlePromises:
         settled = await house.end(lease, Succeed(result=Raw(b'"too late"')))
         assert (settled.accepted, settled.state) == (True, "cancelled")
         job = await house.job(job_id)
-        assert (job.state, job.result) == (JobState.CANCELLED, None)
+        assert (job.state, job.result) == (JobState.CANCELLED, null_json())
 
     @pytest.mark.parametrize("ending", [Again(failure=TRANSIENT), Hold(reason="x"), Die(failure=TRANSIENT), Stopped()])
     async def test_whatever_ends_an_attempt_that_was_asked_to_stop_the_job_is_cancelled(

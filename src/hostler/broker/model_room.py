@@ -1,0 +1,60 @@
+"""Room in pools, as one claim of the model sees it."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from hostler.broker.model_state import JobRecord
+from hostler.contracts.lease import ClaimRequest
+from hostler.contracts.offer import Offer, Pool
+
+_EPSILON = 1e-9
+
+
+class Choice(NamedTuple):
+    """A job that may run now, the offer that it fits, and what it takes from whom."""
+
+    job: JobRecord
+    offer: int
+    wants: list[tuple[Pool, str, float]]
+
+
+class Room:
+    """What is free in the pools that one claim sees, and what is kept free for big jobs."""
+
+    def __init__(self, taken: Mapping[tuple[str, str], float]) -> None:
+        self._taken = taken
+        self._spent: dict[tuple[str, str], float] = {}
+        self._reserved: set[tuple[str, str]] = set()
+        self.blocked: set[str] = set()
+        """Lanes that were found without room: looked at once a claim, so only their first job can reserve."""
+
+    def short(self, wants: Sequence[tuple[Pool, str, float]]) -> list[tuple[str, str]]:
+        """Return the pools that have no room for this now."""
+        return [
+            (pool.id, name)
+            for pool, name, amount in wants
+            if (pool.id, name) in self._reserved or amount > self._free(pool, name) + _EPSILON
+        ]
+
+    def take(self, wants: Sequence[tuple[Pool, str, float]]) -> None:
+        """Take it."""
+        for pool, name, amount in wants:
+            self._spent[pool.id, name] = self._spent.get((pool.id, name), 0.0) + amount
+
+    def reserve(self, pools: Sequence[tuple[str, str]]) -> None:
+        """Keep these pools for a job that waits for them: nothing behind it may take from them."""
+        self._reserved.update(pools)
+
+    def _free(self, pool: Pool, name: str) -> float:
+        spent = self._spent.get((pool.id, name), 0.0)
+        free = pool.total - self._taken.get((pool.id, name), 0.0)
+        return (free if pool.free is None else min(free, pool.free)) - spent
+
+
+def wants_of(job: JobRecord, request: ClaimRequest, offer: Offer) -> list[tuple[Pool, str, float]]:
+    """Return what the job would take from whom: each amount from the worker and from the offer, where they have it."""
+    wants: list[tuple[Pool, str, float]] = []
+    for name, amount in job.lane.needs.amounts.items():
+        pools = {pool.id: pool for pool in (request.pools.get(name), offer.pools.get(name)) if pool is not None}
+        wants.extend((pool, name, amount) for pool in pools.values())
+    return wants
