@@ -46,6 +46,8 @@ class Child:
 
     def __init__(self, spec: ChildSpec) -> None:
         self.spec = spec
+        self.arguments = spec.arguments
+        """What the next start of it gets."""
         self.process: asyncio.subprocess.Process | None = None
         self.starts = 0
         self.said: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
@@ -117,7 +119,7 @@ class Children:
         log = spec.log.open("ab") if spec.log else None
         try:
             child.process = await asyncio.create_subprocess_exec(
-                *hostler_command(*spec.arguments, TETHER),
+                *hostler_command(*child.arguments, TETHER),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
@@ -139,9 +141,7 @@ class Children:
             began = time.monotonic()
             async for line in process.stdout:
                 with contextlib.suppress(msgspec.DecodeError):
-                    said = msgspec.json.decode(line)
-                    if isinstance(said, dict):
-                        child.said.put_nowait(said)
+                    child.said.put_nowait(msgspec.json.decode(line, type=dict[str, Any]))
             code = await process.wait()
             if self._stopping:
                 return

@@ -9,11 +9,12 @@ import msgspec
 from msgspec import Struct
 
 from hostler.contracts.queue import KindSpec, QueueSpec
-from hostler.kernel.errors import SettingsError
+from hostler.kernel.errors import InvalidError
 from hostler.kernel.settings import Settings
 from hostler.kernel.sources import Reading, Sources, Text, mapping_path, read_settings, refuse
 from hostler.kernel.spec import Instance, SpecItem, resolve_spec
 from hostler.kernel.table import CONFIG_VARIABLE
+from hostler.ports.connector import Connector
 
 DEFAULT_FILE = "hostler.toml"
 
@@ -51,9 +52,7 @@ def load(
     if mapping:
         try:
             text = _beside(path, mapping, flags).read_text(encoding="utf-8")
-            sources = msgspec.structs.replace(
-                sources, mapping=Text(name=Path(mapping).name, text=text), connectors=connectors_known()
-            )
+            sources = _with_mapping(sources, Text(name=Path(mapping).name, text=text))
         except (OSError, UnicodeDecodeError) as error:
             problems.append(f"mapping: {mapping}: cannot be read ({_reason(error)})")
     reading = read_settings(sources)
@@ -67,25 +66,51 @@ def load(
     )
 
 
+def _with_mapping(sources: Sources, mapping: Text) -> Sources:
+    from hostler.connectors.catalogue import OLD_NAMES
+
+    return msgspec.structs.replace(sources, mapping=mapping, connectors=connectors_known(), renamed=OLD_NAMES)
+
+
 def connectors_known() -> tuple[str, ...]:
     """Return the names of all connectors."""
     from hostler.connectors.catalogue import connector_names
 
-    return tuple(connector_names())
+    return connector_names()
 
 
 def parts_of(spec: str, *, name: str, settings: Settings) -> tuple[Parts, tuple[str, ...]]:
-    """Resolve a SPEC, and let every connector judge its own options; returns all problems."""
-    from hostler.connectors.catalogue import build
-
+    """Resolve a SPEC, and let every connector judge its own address and options; returns all problems."""
     parts, problems = resolve_spec(spec, name=name, settings=settings, known=connectors_known())
     found = list(problems)
     for instance in (instance for _, instances in parts for instance in instances):
         try:
-            build(instance.settings.connector, url=instance.settings.url, settings=instance.settings)
-        except SettingsError as error:
+            build_connector(instance, settings)
+        except InvalidError as error:
             found.append(f"connectors.{instance.name}: {error.message}")
     return parts, tuple(dict.fromkeys(found))
+
+
+def build_connector(instance: Instance, settings: Settings) -> Connector:
+    """Return the connector of one instance, not yet opened; `InvalidError` for what can never work.
+
+    The credential is read here, from the variable that the settings name, and kept nowhere else.
+    """
+    from hostler.connectors.catalogue import build
+
+    chosen = instance.settings
+    key = os.environ.get(chosen.api_key_env) if chosen.api_key_env else None
+    if chosen.api_key_env and not key:
+        raise InvalidError(f"variable {chosen.api_key_env} is not set, and api_key_env names it")
+    return build(
+        chosen.connector,
+        url=chosen.url or "",
+        slots=chosen.slots,
+        api_key=key,
+        labels=chosen.labels,
+        options=chosen.options,
+        http=settings.http,
+    )
 
 
 def spec_name(loaded: Reading, path: str) -> str:

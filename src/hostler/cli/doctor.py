@@ -15,11 +15,13 @@ from cyclopts import Parameter
 from msgspec import Struct
 
 from hostler import __version__
-from hostler.cli.config import Loaded, load, parts_of, spec_name
+from hostler.cli.config import Loaded, build_connector, load, parts_of, spec_name
 from hostler.cli.flags import ToEngine
 from hostler.cli.output import FAILED, OK, Out
-from hostler.kernel.errors import HostlerError, LibraryMismatchError, SettingsError
+from hostler.contracts.service import EndpointState
+from hostler.kernel.errors import HostlerError, LibraryMismatchError
 from hostler.kernel.settings import Settings
+from hostler.kernel.spec import Instance
 from hostler.kernel.table import SECRET
 from hostler.kernel.units import Bytes, Seconds
 
@@ -29,6 +31,8 @@ SKEW_MOST: Final[Seconds] = 1.0
 """Deadlines and delays go by the engine's clock; people read this machine's."""
 DISK_LEAST: Final[Bytes] = 1_073_741_824
 PROBE_MOST: Final[Seconds] = 10.0
+OK_STATUS: Final = 200
+GOOD_STATES: Final = frozenset({EndpointState.READY, EndpointState.LOADING, EndpointState.DEGRADED})
 EXTRAS: Final[Mapping[str, tuple[str, ...]]] = {
     "demo": ("gguf", "numpy", "xllamacpp"),
     "s3": ("aiobotocore",),
@@ -222,9 +226,6 @@ async def _gateway(settings: Settings) -> Finding:
     return Finding(check="gateway", level="ok", message=f"none runs; {settings.gateway.bind} is free")
 
 
-OK_STATUS: Final = 200
-
-
 def _bind(settings: Settings) -> Finding:
     host = settings.gateway.bind.rpartition(":")[0].strip("[]")
     if host in ("localhost", "::1") or host.startswith("127."):
@@ -246,28 +247,26 @@ async def _endpoints(loaded: Loaded) -> AsyncIterator[Finding]:
         parts, problems = parts_of(text, name=spec_name(loaded.reading, path), settings=settings)
         for problem in problems:
             yield Finding(check="connectors", level="bad", message=problem)
+        if problems:
+            continue
         for instance in (instance for _, instances in parts for instance in instances):
             name = f"{instance.settings.connector} at {instance.settings.url}"
             if name not in seen:
                 seen.add(name)
-                yield await _endpoint(name, instance.settings.connector, instance.settings)
+                yield await _endpoint(name, instance, settings)
 
 
 def _specs(settings: Settings) -> tuple[tuple[str, str | None], ...]:
     return (("workers", settings.workers), ("worker.connectors", settings.worker.connectors))
 
 
-async def _endpoint(name: str, connector: str, chosen: Any) -> Finding:
-    from hostler.connectors.catalogue import build
-
+async def _endpoint(name: str, instance: Instance, settings: Settings) -> Finding:
     try:
-        async with asyncio.timeout(PROBE_MOST), build(connector, url=chosen.url, settings=chosen) as opened:
-            probe = await opened.probe()
-    except SettingsError as error:
-        return Finding(check="endpoint", level="bad", message=f"{name}: {error.message}")
+        async with asyncio.timeout(PROBE_MOST), build_connector(instance, settings) as connector:
+            probe = await connector.probe()
     except TimeoutError:
         return Finding(check="endpoint", level="bad", message=f"{name}: no answer within {PROBE_MOST:g} s")
-    good = probe.state in ("ready", "loading", "degraded")
+    good = probe.state in GOOD_STATES
     return Finding(
         check="endpoint",
         level="ok" if good else "bad",

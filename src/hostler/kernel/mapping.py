@@ -7,16 +7,13 @@ runs (a connector that exists, a variable that is set, a free port) is judged fo
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, cast
+from typing import Any, cast
 
 import msgspec
 from msgspec import Struct, field
 
 from hostler.kernel.names import class_name, listed, nearest
 from hostler.kernel.spec import CONVENTIONAL_PORTS, conventional_port, moved_port, parse_spec, port_of
-
-RENAMED: Final[Mapping[str, str]] = {"SimulationConnector": "simulation-http"}
-"""Classes of the prior system that went by another name before, and the connector that they are now."""
 
 _VARIABLE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
 _USED = frozenset({"base_url", "url", "api_key"})
@@ -38,12 +35,13 @@ def import_mapping(
     name: str,
     environment: Mapping[str, str],
     known: Sequence[str],
+    renamed: Mapping[str, str],
     workers: tuple[str, str] | None,
 ) -> Imported:
     """Turn a mapping into settings.
 
-    `name` is what the file is called, `known` are the connectors that exist, `workers` is the `WORKERS` string
-    after the name under which it was given.
+    `name` is what the file is called, `known` are the connectors that exist, `renamed` are old classes by
+    the connector that they are now, `workers` is the `WORKERS` string after the name under which it was given.
     """
     try:
         document = msgspec.json.decode(text)
@@ -51,17 +49,25 @@ def import_mapping(
         return Imported(problems=(f"{name}: expected JSON, got: {error}",))
     if not isinstance(document, dict):
         return Imported(problems=(f"{name}: expected an object with workers, services and connectors",))
-    return _Import(cast("_Object", document), name, environment, known).run(workers)
+    return _Import(cast("_Object", document), name, environment, known, renamed).run(workers)
 
 
 class _Import:
     """One reading of one file; collects as it goes."""
 
-    def __init__(self, document: _Object, name: str, environment: Mapping[str, str], known: Sequence[str]) -> None:
+    def __init__(
+        self,
+        document: _Object,
+        name: str,
+        environment: Mapping[str, str],
+        known: Sequence[str],
+        renamed: Mapping[str, str],
+    ) -> None:
         self._name = name
         self._environment = environment
         self._classes = {class_name(connector).lower(): connector for connector in known}
         self._known = known
+        self._renamed = renamed
         self._problems: list[str] = []
         self._notes: list[str] = []
         self._unset: dict[str, list[str]] = {}
@@ -211,8 +217,8 @@ class _Import:
         if not isinstance(named, str):
             self._say(f"{where}.connector: expected the name of a connector, got {named!r}")
             return None
-        if named in RENAMED:
-            now = RENAMED[named]
+        if named in self._renamed:
+            now = self._renamed[named]
             self._say(f"{where}.connector: {named} is now {class_name(now)} ({now})")
             return None
         found = self._classes.get(named.lower()) or (named if named in self._known else None)

@@ -1,6 +1,7 @@
 """Names that people type: what they may have meant, and how a connector's class and name follow from one another."""
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -17,4 +18,4 @@ def listed(names: Iterable[str]) -> str:
 
 def class_name(connector: str) -> str:
     """Return the class of a connector: `simulation-http` is `SimulationHttpConnector`."""
-    return "".join(part.capitalize() for part in connector.split("-")) + "Connector"
+    return "".join(part.capitalize() for part in re.split("[-_]", connector)) + "Connector"

@@ -41,6 +41,8 @@ class Sources(Struct, frozen=True, kw_only=True):
     """By path: the flag as it was typed, and its value."""
     connectors: Sequence[str] = ()
     """Names of the connectors that exist, `<service>-<transport>`."""
+    renamed: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Classes of the prior system by the connector that they are now."""
 
 
 class Reading(Struct, frozen=True, kw_only=True):
@@ -216,6 +218,7 @@ def _from_mapping(sources: Sources, above: Sequence[_Found]) -> tuple[Imported, 
         name=sources.mapping.name,
         environment=sources.environment,
         known=sources.connectors,
+        renamed=sources.renamed,
         workers=(name, text) if isinstance(text, str) else None,
     )
     source = sources.mapping.name

@@ -73,6 +73,7 @@ def read(document: dict[str, Any], workers: str | None = None, **environment: st
             mapping=Text(name="service-mapping.json", text=json.dumps(document)),
             environment=environment,
             connectors=KNOWN,
+            renamed={"SimulationConnector": "simulation-http"},
         )
     )
 
@@ -173,6 +174,6 @@ def test_a_credential_written_into_the_file_is_refused_without_being_repeated() 
     "text", ["[]", "{", '{"workers": 1, "services": {"a": 2}}', '{"workers": {"a": {"services": 3}}}']
 )
 def test_a_file_of_another_shape_is_a_problem_not_a_crash(text: str) -> None:
-    imported = import_mapping(text, name="m.json", environment={}, known=KNOWN, workers=None)
+    imported = import_mapping(text, name="m.json", environment={}, known=KNOWN, renamed={}, workers=None)
     assert imported.problems
     assert all(problem.startswith("m.json: ") for problem in imported.problems)
