@@ -87,14 +87,16 @@ KEYS: Final[tuple[KeyRow, ...]] = (
     _row("i:<tenant>:<key>", "string", "timed", "idempotency key -> packed (job, hash of the body)"),
     _row("ev", "stream", "queue", "events; entry id `<first offset>-0`, field `e` packed (layout.ENTRY)"),
     _row("clock", "string", "test", "the time in microseconds, in a test build of the library only"),
+    _reg("meta", "hash", "registry", "scalars of the registry's own stream (layout.META: clock and offsets only)"),
     _reg("kinds", "hash", "registry", "kind -> its declaration"),
     _reg("queues", "hash", "registry", "queue -> its row"),
     _reg("v", "string", "registry", "version of kinds and queues, raised by every change"),
-    _reg("workers", "hash", "registry", "worker -> what it offers and how it is"),
+    _reg("workers", "hash", "registry", "worker -> packed (state, seen, reason, what it announced)"),
     _reg("alive", "zset", "registry", "worker -> when its lease ends"),
     _reg("gone", "zset", "registry", "worker that was lost or stopped -> since when; an hour"),
     _reg("cmd:<worker>", "list", "timed", "commands that wait for a worker"),
-    _reg("ev", "stream", "registry", "events about workers and endpoints"),
+    _reg("ev", "stream", "registry", "events about workers, kinds and endpoints, as in a queue's stream"),
+    _reg("clock", "string", "test", "the time in microseconds, in a test build of the library only"),
 )
 """The table; a new key begins with a new row here."""
 

@@ -7,7 +7,7 @@ import redis.asyncio
 from redis.exceptions import ResponseError
 
 from hostler.kernel.errors import InternalError, LibraryMismatchError
-from hostler.valkeyio.keys import meta_key
+from hostler.valkeyio.keys import meta_key, registry_key
 from hostler.valkeyio.library_text import NAME, PRODUCTION, Argument, Build, LibraryText, Verb, shipped
 
 Value = str | bytes | int | float | bool | Sequence[bytes] | Sequence[str]
@@ -85,10 +85,17 @@ class Library:
 
         A library that is missing (an engine that was flushed) is installed first; another version never is.
         """
+        return await self._call(verb, meta_key(queue), named)
+
+    async def call_registry(self, verb: str, **named: Value) -> Reply:
+        """Call one function for what belongs to no queue: workers, kinds and queues; otherwise like `call`."""
+        return await self._call(verb, registry_key("meta"), named)
+
+    async def _call(self, verb: str, key: str, named: dict[str, Value]) -> Reply:
         encoder = self._encoders.get(verb)
         if encoder is None:
             raise InternalError(f"The function library has no verb {verb!r}", verb=verb)
-        words = (encoder.command, f"{NAME}_{verb}", 1, meta_key(queue), *encoder.encode(named))
+        words = (encoder.command, f"{NAME}_{verb}", 1, key, *encoder.encode(named))
         try:
             return await self._command(*words)
         except ResponseError as error:
