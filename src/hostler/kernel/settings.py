@@ -55,6 +55,8 @@ class GatewaySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     body_limit: Bytes = 10_485_760
     """Largest request body, blobs excepted."""
     long_poll_max: Seconds = 60.0
+    streams: Positive = 1000
+    """Most long polls and event streams open at the same time; one more is told to come back."""
     metrics_port: Port | None = None
 
 
