@@ -1,5 +1,13 @@
 -- Events: collected by a call, written as one stream entry with consecutive offsets.
 
+local function keep(record, offset)
+  local offsets = record[F.events]
+  offsets[#offsets + 1] = offset
+  if #offsets > EVENTS_KEPT then
+    table.remove(offsets, 1)
+  end
+end
+
 -- Add one event; a job's own list of offsets grows with it. `data` is a table, packed bytes or nil.
 function events.emit(q, verb, seq, record, data)
   local offset = q.m.off + 1
@@ -7,21 +15,26 @@ function events.emit(q, verb, seq, record, data)
   local state, fence, worker = 0, 0, false
   if record then
     state, fence, worker = record[F.state], record[F.fence], record[F.worker]
-    local offsets = record[F.events]
-    offsets[#offsets + 1] = offset
-    if #offsets > EVENTS_KEPT then
-      table.remove(offsets, 1)
-    end
+    keep(record, offset)
   end
   q.events[#q.events + 1] = {verb, seq and tonumber(seq) - SEQ_BASE, state, fence, worker, data or false}
   return offset
 end
 
 -- Add an event that moves nothing, so it has no state; `worker` is who did it.
+function events.say(q, verb, seq, record, worker, data)
+  local offset = q.m.off + 1
+  q.m.off = offset
+  local fence = record and record[F.fence] or 0
+  q.events[#q.events + 1] = {verb, seq and tonumber(seq) - SEQ_BASE, 0, fence, worker or false, data or false}
+  return offset
+end
+
+-- The same, and the job's timeline shows it.
 function events.note(q, verb, seq, record, worker, data)
-  local offset = events.emit(q, verb, seq, record, data)
-  local event = q.events[#q.events]
-  event[3], event[5] = 0, worker or false
+  local offset = events.say(q, verb, seq, record, worker, data)
+  keep(record, offset)
+  rec.touch(q, seq, record)
   return offset
 end
 

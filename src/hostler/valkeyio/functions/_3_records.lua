@@ -27,6 +27,16 @@ function rec.one(q, seq)
   return rec.many(q, {seq})[1]
 end
 
+-- A new record: all absent but what `given` names by position.
+function rec.new(given)
+  local record = {}
+  for i = 1, RECORD_SIZE do
+    local value = given[i]
+    record[i] = value == nil and 0 or value
+  end
+  return record
+end
+
 -- Remember that a record changed.
 function rec.touch(q, seq, record)
   q.records[seq] = record
@@ -47,8 +57,10 @@ end
 
 -- Hand the changed records to the one MSET.
 function rec.flush(q)
+  q.packed = {}
   for seq in pairs(q.touched or {}) do
-    write.put(q, 'j:' .. seq, cmsgpack.pack(q.records[seq]))
+    q.packed[seq] = cmsgpack.pack(q.records[seq])
+    write.put(q, 'j:' .. seq, q.packed[seq])
   end
   q.touched = nil
 end

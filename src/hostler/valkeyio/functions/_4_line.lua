@@ -44,6 +44,16 @@ function line.remove(q, seq, record)
   put(q.leaves, record[F.tenant], record[F.lane], record[F.ckey] and seq .. 'k' or seq)
 end
 
+-- Take out a member that stands for no ready job.
+function line.drop(q, tenant, lane, member)
+  put(q.leaves, tenant, lane, member)
+end
+
+-- A lane that a tenant is listed for is empty: look again when writing.
+function line.mend(q, tenant, lane)
+  put(q.leaves, tenant, lane, '-')
+end
+
 -- Read what `flush` has to know: which lanes and tenants are new to the line.
 function line.plan(q)
   local plan, newcomers = {heads = {}, fresh = {}, passes = {}}, {}

@@ -35,34 +35,37 @@ function lanes.rows(q, numbers)
   return found
 end
 
--- Numbers for lanes given as key, packed row, key, ...; new ones begin, as far as `limits.lanes` allows.
--- A lane without a number is over the limit.
-function lanes.resolve(q, given)
-  local keys, numbers, count = {}, {}, false
+-- Look up lanes given as key, packed row, key, packed row, ...
+function lanes.look_up(q, given)
+  local keys = {}
   for i = 1, #given, 2 do
     keys[#keys + 1] = given[i]
   end
-  if #keys == 0 then
-    return numbers
+  local got = #keys > 0 and redis.call('HMGET', q.p .. 'lanekeys', unpack(keys)) or {}
+  local numbers = {}
+  for i in ipairs(keys) do
+    numbers[i] = got[i] and tonumber(got[i]) or nil
   end
-  local got = redis.call('HMGET', q.p .. 'lanekeys', unpack(keys))
-  for i, key in ipairs(keys) do
-    if got[i] then
-      numbers[i] = tonumber(got[i])
-    else
-      count = count or redis.call('HLEN', q.p .. 'lanes')
-      if count < ctx.config(q)[C.lanes] then
-        count = count + 1
-        q.m.lane = q.m.lane + 1
-        local row = cmsgpack.unpack(given[2 * i])
-        row[L.created], row[L.key] = q.now, key
-        write.hset(q, 'lanekeys', key, q.m.lane)
-        write.hset(q, 'lanes', q.m.lane, cmsgpack.pack(row))
-        numbers[i] = q.m.lane
-      end
-    end
+  return {given = given, numbers = numbers}
+end
+
+-- The number of the i-th of these lanes; a new lane begins here. Nil when the queue has all it may have.
+function lanes.number(q, found, i)
+  if found.numbers[i] then
+    return found.numbers[i]
   end
-  return numbers
+  q.lane_count = q.lane_count or redis.call('HLEN', q.p .. 'lanes')
+  if q.lane_count >= ctx.config(q)[C.lanes] then
+    return nil
+  end
+  q.lane_count = q.lane_count + 1
+  q.m.lane = q.m.lane + 1
+  local row = cmsgpack.unpack(found.given[2 * i])
+  row[L.created], row[L.key] = q.now, found.given[2 * i - 1]
+  write.hset(q, 'lanekeys', row[L.key], q.m.lane)
+  write.hset(q, 'lanes', q.m.lane, cmsgpack.pack(row))
+  found.numbers[i] = q.m.lane
+  return q.m.lane
 end
 
 -- What a class covers, and up to which lane it was judged.

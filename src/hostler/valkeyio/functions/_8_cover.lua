@@ -61,7 +61,7 @@ function class.workable(q, list)
   for _, lane in ipairs(list) do
     local row = rows[lane]
     if row and class.served(q, lane, row) then
-      events.note(q, 'workable', false, nil, false, {lane = row[L.key]})
+      events.say(q, 'workable', false, nil, false, {lane = row[L.key]})
       redis.call('HDEL', q.p .. 'un', lane)
     end
   end

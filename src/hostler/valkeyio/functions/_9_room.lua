@@ -92,7 +92,9 @@ function room.give(q, record)
   local taken = record[F.taken]
   for i = 1, #(taken or {}), 2 do
     write.bump(q, 'use', taken[i], -taken[i + 1])
-    q.freed = (q.freed or 0) + 1
+    if string.sub(taken[i], 1, #record[F.worker] + 1) ~= record[F.worker] .. '|' then
+      q.freed = (q.freed or 0) + 1
+    end
   end
   record[F.taken] = false
 end
