@@ -7,6 +7,7 @@ import redis.asyncio
 from redis.exceptions import ResponseError
 
 from hostler.kernel.errors import InternalError, LibraryMismatchError
+from hostler.valkeyio.faults import mapped
 from hostler.valkeyio.keys import meta_key, registry_key
 from hostler.valkeyio.library_text import NAME, PRODUCTION, Argument, Build, LibraryText, Verb, shipped
 
@@ -83,13 +84,16 @@ class Library:
     async def call(self, verb: str, queue: str, **named: Value) -> Reply:
         """Call one function for one queue; `InternalError` when the names differ from its header.
 
+        Every error is one of ours (`faults.mapped`).
         A library that is missing (an engine that was flushed) is installed first; another version never is.
         """
-        return await self._call(verb, meta_key(queue), named)
+        with mapped():
+            return await self._call(verb, meta_key(queue), named)
 
     async def call_registry(self, verb: str, **named: Value) -> Reply:
         """Call one function for what belongs to no queue: workers, kinds and queues; otherwise like `call`."""
-        return await self._call(verb, registry_key("meta"), named)
+        with mapped():
+            return await self._call(verb, registry_key("meta"), named)
 
     async def _call(self, verb: str, key: str, named: dict[str, Value]) -> Reply:
         encoder = self._encoders.get(verb)
