@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from types import TracebackType
 from typing import Final, Self, TypeVar
 from urllib.parse import quote
@@ -95,6 +95,7 @@ class HttpStream:
         self._limit = limit
         self.status = response.status
         self.headers = response.headers
+        self.content_type = response.content_type
 
     async def chunks(self) -> AsyncGenerator[bytes]:
         """Yield bytes as they come; raises `ServiceFaultError`, also when it grows over its limit."""
@@ -116,14 +117,20 @@ class HttpStream:
         """Read it as one JSON document a line."""
         return read_ndjson(self.chunks())
 
+    async def read(self, codes: Codes = NO_CODES) -> bytes:
+        """Read it whole; raises the fault of a status that is not 2xx."""
+        await self.expect(self.content_type, codes)
+        async with aclosing(self.chunks()) as chunks:
+            return b"".join([chunk async for chunk in chunks])
+
     async def expect(self, content_type: str, codes: Codes = NO_CODES) -> None:
         """Raise the fault of a status that is not 2xx, or of another content type."""
         if not 200 <= self.status < 300:  # noqa: PLR2004 - the range is what 2xx means
             body = await _read(self._response, ERROR_LIMIT, cut=True)
             raise ServiceFaultError(failure_of_answer(self.status, self.headers, body, codes=codes))
-        if self._response.content_type != content_type:
+        if self.content_type != content_type:
             raise off_protocol(
-                f"the service answered {self.status} with {self._response.content_type}, not {content_type}",
+                f"the service answered {self.status} with {self.content_type}, not {content_type}",
                 status=self.status,
             )
 

@@ -1,0 +1,142 @@
+"""Work that lives in one request of ours: the answer is the work, and closing the connection ends it."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+
+from msgspec import structs
+
+from hostler.connectors.faults import ServiceFaultError, failure
+from hostler.contracts.failure import FailureClass
+from hostler.contracts.job import Progress
+from hostler.contracts.service import Failed, Finished, RemoteRef, RemoteState, ServiceCall, Step
+
+Report = Callable[[Progress], None]
+Exchange = Callable[[Report], Awaitable[Finished | Failed]]
+"""Does the whole request; may raise `ServiceFaultError`, reports progress as it goes."""
+
+
+class DirectCalls:
+    """The requests that are under way, each in a task of its own until it is released.
+
+    Nobody but this process can know them: `state` of anything else is `UNKNOWN`.
+    """
+
+    def __init__(self) -> None:
+        self._works: dict[str, _Work] = {}
+
+    def start(self, call: ServiceCall, exchange: Exchange) -> RemoteRef:
+        """Begin the request; idempotent by job and fence."""
+        ref = RemoteRef(id=f"{call.job_id}/{call.fence}", job_id=call.job_id, fence=call.fence)
+        if ref.id not in self._works:
+            self._works[ref.id] = _Work(exchange, name=f"request {ref.id}")
+        return ref
+
+    async def observe(self, ref: RemoteRef) -> AsyncGenerator[Step]:
+        """Yield what is new until the request has ended; text that nobody took yet comes at once."""
+        work = self._works.get(ref.id)
+        if work is None:
+            yield _forgotten(ref)
+            return
+        while True:
+            await work.news.wait()
+            progress = work.take()
+            if progress is not None:
+                yield progress
+            if work.end is not None:
+                yield work.end
+                return
+
+    def state(self, ref: RemoteRef) -> RemoteState:
+        """Say how the request is."""
+        work = self._works.get(ref.id)
+        match None if work is None else work.end:
+            case None:
+                return RemoteState.UNKNOWN if work is None else RemoteState.RUNNING
+            case Finished():
+                return RemoteState.SUCCEEDED
+            case Failed(failure=known) if known.class_ is FailureClass.CANCELLED:
+                return RemoteState.CANCELLED
+            case Failed():
+                return RemoteState.FAILED
+
+    def outcome(self, ref: RemoteRef) -> Finished | Failed:
+        """Return how the request ended; `lost` when it is not known here."""
+        work = self._works.get(ref.id)
+        if work is None or work.end is None:
+            return _forgotten(ref)
+        return work.end
+
+    async def cancel(self, ref: RemoteRef) -> bool:
+        """Close the connection; True when the request was ours and has ended."""
+        work = self._works.get(ref.id)
+        if work is None:
+            return False
+        await work.stop()
+        return True
+
+    async def release(self, ref: RemoteRef) -> None:
+        """Forget the request, and end it if it goes on. Idempotent."""
+        work = self._works.pop(ref.id, None)
+        if work is not None:
+            await work.stop()
+
+    async def close(self) -> None:
+        """End and forget them all."""
+        works, self._works = tuple(self._works.values()), {}
+        await asyncio.gather(*(work.stop() for work in works))
+
+
+class _Work:
+    """One request: its task, the progress that nobody took yet, and its end."""
+
+    def __init__(self, exchange: Exchange, *, name: str) -> None:
+        self.end: Finished | Failed | None = None
+        self.news = asyncio.Event()
+        self._progress: Progress | None = None
+        self._task = asyncio.create_task(self._run(exchange), name=name)
+
+    def take(self) -> Progress | None:
+        """Take the progress since the last time."""
+        progress, self._progress = self._progress, None
+        if self.end is None:
+            self.news.clear()
+        return progress
+
+    async def stop(self) -> None:
+        """End the request, closing its connection."""
+        self._task.cancel()
+        await asyncio.wait({self._task})
+        if self.end is None:  # cancelled before its first step
+            self._finish(_cancelled())
+
+    def _report(self, progress: Progress) -> None:
+        before = self._progress
+        if before is not None and before.text is not None:
+            progress = structs.replace(progress, text=before.text + (progress.text or ""))
+        self._progress = progress
+        self.news.set()
+
+    async def _run(self, exchange: Exchange) -> None:
+        try:
+            end = await exchange(self._report)
+        except ServiceFaultError as error:
+            end = Failed(failure=error.failure)
+        except asyncio.CancelledError:
+            end = _cancelled()
+        except Exception as error:  # noqa: BLE001 - a defect must end this job, not be lost in a task
+            end = Failed(failure=failure(FailureClass.INTERNAL, f"{type(error).__name__}: {error}"))
+        self._finish(end)
+
+    def _finish(self, end: Finished | Failed) -> None:
+        self.end = end
+        self.news.set()
+
+
+def _cancelled() -> Failed:
+    return Failed(failure=failure(FailureClass.CANCELLED, "the request was ended by closing its connection"))
+
+
+def _forgotten(ref: RemoteRef) -> Failed:
+    return Failed(
+        failure=failure(FailureClass.LOST, f"this process has no request {ref.id}, and the service keeps none")
+    )
