@@ -52,12 +52,21 @@ def null_json() -> Raw:
     return Raw(b"null")
 
 
+MediaType = Annotated[
+    str,
+    Meta(
+        max_length=127, pattern=r"^[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+( ?; ?[A-Za-z0-9_-]+=[A-Za-z0-9_.-]+)*\Z"
+    ),
+]
+"""As in a `Content-Type` header, with parameters that need no quotes."""
+
+
 class BlobRef(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A reference to bytes in the blob store."""
 
     sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}\\Z")]
     size: Bytes
-    media_type: str = "application/json"
+    media_type: MediaType = "application/json"
 
 
 class JobRequest(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):

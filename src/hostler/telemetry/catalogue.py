@@ -72,6 +72,9 @@ METRICS: Final[tuple[MetricSpec, ...]] = (
     _gauge("hostler_engine_pool_in_use", "1", "Connections to the engine in use now, by pool.", "pool"),
     _gauge("hostler_engine_pool_limit", "1", "Most connections to the engine, by pool.", "pool"),
     _gauge("hostler_engine_pool_waiting", "1", "Calls that wait for a connection now, by pool.", "pool"),
+    _counter("hostler_engine_pool_waits_total", "Calls that had to wait for a connection, by pool.", "pool"),
+    _counter("hostler_engine_pool_wait_seconds_total", "Time that calls waited for a connection, by pool.", "pool"),
+    _counter("hostler_engine_pool_refused_total", "Calls that gave up waiting for a connection, by pool.", "pool"),
     _gauge(
         "hostler_queue_jobs",
         "1",

@@ -1,0 +1,143 @@
+"""Builds the gateway from the ports that it is given."""
+
+import asyncio
+import contextlib
+import random
+import re
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import litestar
+from litestar.exceptions import HTTPException
+
+from hostler.gateway.dispatch import Request, Response, refuse, route_of
+from hostler.gateway.doorman import Doorman
+from hostler.gateway.hub import Hub
+from hostler.gateway.measure import JobMeter, Scrape
+from hostler.gateway.openapi import document
+from hostler.gateway.operation import Operation
+from hostler.gateway.rooms import Gauges, Rooms, no_gauges, nothing_degraded
+from hostler.gateway.routes.blobs import BlobRoutes
+from hostler.gateway.routes.jobs import JobRoutes
+from hostler.gateway.routes.many import ManyRoutes
+from hostler.gateway.routes.queues import QueueRoutes
+from hostler.gateway.routes.system import SystemRoutes
+from hostler.gateway.routes.workers import WorkerRoutes
+from hostler.gateway.tail import Tail, Tails
+from hostler.gateway.upkeep import Upkeep
+from hostler.kernel.settings import Settings
+from hostler.ports.blobs import Blobs
+from hostler.ports.broker import Desk, Foreman
+from hostler.ports.clock import Dice
+from hostler.ports.registry import Registry
+from hostler.telemetry.metrics import Metrics
+from hostler.telemetry.observed import observed
+
+HUB: Final = "hub"
+"""Where `serve` finds the hub in the application's state, to end its streams."""
+
+
+class _SystemDice:
+    def roll(self) -> float:
+        return random.random()  # noqa: S311 - jitter, not a secret
+
+
+def build_app(
+    desk: Desk,
+    foreman: Foreman,
+    registry: Registry,
+    blobs: Blobs,
+    settings: Settings,
+    *,
+    metrics: Metrics | None = None,
+    degraded: Callable[[], tuple[str, ...]] = nothing_degraded,
+    gauges: Callable[[], Gauges] = no_gauges,
+    dice: Dice | None = None,
+) -> litestar.Litestar:
+    """Return the gateway as an ASGI application.
+
+    While it runs (its lifespan), it ticks every queue once a second and reads every queue's stream.
+    `degraded` says what `readyz` shows as less safe than it should be; `gauges` gives values of the
+    catalogue's gauges and counters that only the wiring knows, asked for at each scrape.
+    """
+    metrics = metrics or Metrics()
+    dice = dice or _SystemDice()
+    rooms = Rooms(
+        desk=observed(desk, port="desk", metrics=metrics),
+        foreman=observed(foreman, port="foreman", metrics=metrics),
+        registry=observed(registry, port="registry", metrics=metrics),
+        blobs=observed(blobs, port="blobs", metrics=metrics),
+        settings=settings,
+        metrics=metrics,
+        hub=Hub(most=settings.gateway.streams, metrics=metrics),
+        degraded=degraded,
+        gauges=gauges,
+    )
+    meter = JobMeter(metrics, rooms.desk)
+    tails = Tails(lambda queue: Tail(queue, rooms, meter.counted), dice)
+    operations = operations_of(rooms, Scrape(rooms, lambda: tails.offsets))
+    app = litestar.Litestar(
+        route_handlers=[route_of(row, body_limit=settings.gateway.body_limit) for row in operations],
+        exception_handlers={HTTPException: _refuse_routing, Exception: refuse},
+        lifespan=[_background(rooms, tails, Upkeep(rooms.foreman, tails, dice))],
+        openapi_config=None,
+        logging_config=None,
+        request_max_body_size=None,
+    )
+    app.state[HUB] = rooms.hub
+    app.asgi_handler = Doorman(app.asgi_handler, metrics=metrics, methods=_methods(operations))
+    return app
+
+
+def operations_of(rooms: Rooms, scrape: Scrape) -> tuple[Operation[Any, Any], ...]:
+    """Return every operation of the gateway."""
+    found: list[Operation[Any, Any]] = []
+    written: list[bytes] = []
+
+    def described() -> bytes:
+        if not written:
+            written.append(document(found))
+        return written[0]
+
+    rows = (
+        JobRoutes(rooms),
+        ManyRoutes(rooms),
+        BlobRoutes(rooms),
+        QueueRoutes(rooms),
+        WorkerRoutes(rooms),
+        SystemRoutes(rooms, scrape, described),
+    )
+    for row in rows:
+        found.extend(row.operations())
+    return tuple(found)
+
+
+def _refuse_routing(request: Request, error: HTTPException) -> Response:
+    return refuse(request, error)
+
+
+def _methods(operations: tuple[Operation[Any, Any], ...]) -> Callable[[str], list[str]]:
+    patterns = [(re.compile(re.sub(r"{\w+}", "[^/]+", row.template) + r"/?"), row.method) for row in operations]
+
+    def methods(path: str) -> list[str]:
+        return sorted({method for pattern, method in patterns if pattern.fullmatch(path)} | {"OPTIONS"})
+
+    return methods
+
+
+def _background(
+    rooms: Rooms, tails: Tails, upkeep: Upkeep
+) -> Callable[[litestar.Litestar], contextlib.AbstractAsyncContextManager[None]]:
+    @asynccontextmanager
+    async def running(_app: litestar.Litestar) -> AsyncGenerator[None]:
+        task = asyncio.create_task(upkeep.run(), name="gateway-upkeep")
+        try:
+            yield
+        finally:
+            rooms.hub.close()
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            await tails.stop()
+
+    return running

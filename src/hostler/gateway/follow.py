@@ -1,0 +1,125 @@
+"""Follows one job: until it has ended (long poll), or event by event (server-sent events)."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Final
+
+import msgspec
+
+from hostler.contracts.event import Event
+from hostler.contracts.job import Job
+from hostler.gateway.hub import Hub, Signal, Subscription
+from hostler.gateway.problems import problem
+from hostler.kernel.errors import HostlerError
+from hostler.kernel.units import Seconds
+from hostler.ports.broker import Desk
+
+HEARTBEAT: Final[Seconds] = 15.0
+"""Longest silence of an event stream; proxies and clients take longer ones for a dead connection."""
+RECONNECT_MS: Final = 1000
+
+
+async def ended(desk: Desk, hub: Hub, job_id: str, *, within: Seconds, payload: bool = False) -> Job:
+    """Return the job once it has ended, or as it is after `within` seconds or when the gateway stops."""
+    ends = time.monotonic() + within
+    job = await desk.get(job_id, payload=payload)
+    if job.state.terminal or within <= 0:
+        return job
+    with hub.subscribed(job.queue, job_id, kind="wait") as subscription:
+        while True:
+            job = await desk.get(job_id, payload=payload)
+            left = ends - time.monotonic()
+            if job.state.terminal or left <= 0:
+                return job
+            if not await _worth_a_look(subscription, ends):
+                return await desk.get(job_id, payload=payload)
+
+
+async def _worth_a_look(subscription: Subscription, ends: float) -> bool:
+    """Wait until the job may have ended; False when time is up or the gateway stops."""
+    while (left := ends - time.monotonic()) > 0:
+        found = await subscription.next(within=left)
+        if found is Signal.RESYNC or (isinstance(found, Event) and found.state is not None and found.state.terminal):
+            return True
+        if found is Signal.CLOSED:
+            return False
+    return False
+
+
+class Story:
+    """One job's events as server-sent events, from an offset on, without gaps or doubles."""
+
+    def __init__(self, desk: Desk, hub: Hub, job: Job, *, after: int, heartbeat: Seconds = HEARTBEAT) -> None:
+        self._desk = desk
+        self._hub = hub
+        self._job = job
+        self._last = after
+        self._heartbeat = heartbeat
+
+    async def told(self) -> AsyncIterator[bytes]:
+        """Yield frames until the job has ended, the gateway stops, or the events cannot be read."""
+        with self._hub.subscribed(self._job.queue, self._job.id, kind="events") as subscription:
+            yield b"retry: %d\n\n" % RECONNECT_MS
+            try:
+                async for frame in self._frames(subscription):
+                    yield frame
+            except HostlerError as error:
+                yield _frame("problem", msgspec.json.encode(problem(error)))
+
+    async def _frames(self, subscription: Subscription) -> AsyncIterator[bytes]:
+        look = True
+        while True:
+            if look:
+                async for frame in self._history():
+                    yield frame
+                if await self._has_ended():
+                    return
+            found = await subscription.next(within=self._heartbeat)
+            look = found is Signal.RESYNC
+            if found is Signal.CLOSED:
+                return
+            if found is Signal.QUIET:
+                yield b": still here\n\n"
+            elif isinstance(found, Event) and found.offset > self._last:
+                self._last = found.offset
+                yield event_frame(found)
+                if found.state is not None and found.state.terminal:
+                    return
+
+    async def _history(self) -> AsyncIterator[bytes]:
+        timeline = await self._desk.timeline(self._job.id)
+        if not timeline.complete and (not timeline.events or timeline.events[0].offset > self._last + 1):
+            yield _frame("gap", msgspec.json.encode({"after": self._last}))
+        for event in timeline.events:
+            if event.offset > self._last:
+                self._last = event.offset
+                yield event_frame(event)
+
+    async def _has_ended(self) -> bool:
+        """Tell whether the job has ended and its last event has been told."""
+        job = await self._desk.get(self._job.id)
+        if not job.state.terminal:
+            return False
+        timeline = await self._desk.timeline(self._job.id)
+        return not timeline.events or timeline.events[-1].offset <= self._last
+
+
+def event_frame(event: Event) -> bytes:
+    """Return an event as one server-sent event whose id is its offset."""
+    return b"id: %d\n" % event.offset + _frame(event.type, msgspec.json.encode(event))
+
+
+def _frame(name: str, data: bytes) -> bytes:
+    return b"event: %s\ndata: %s\n\n" % (name.encode(), data)
+
+
+async def unless_gone(work: asyncio.Task[Job], gone: asyncio.Task[None]) -> Job | None:
+    """Return the work's answer, or None when the client went away first; nothing is left running."""
+    try:
+        await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
+        return work.result() if work.done() else None
+    finally:
+        for task in (work, gone):
+            task.cancel()
+        await asyncio.gather(work, gone, return_exceptions=True)
