@@ -1,0 +1,221 @@
+"""`hostler gateway` and `hostler worker`: one part each, wired to the engine."""
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from hostler.cli.children import stop_requested, tether
+from hostler.cli.config import Loaded, build_connector, load, parts_of, spec_name
+from hostler.cli.flags import ToEngine, given
+from hostler.cli.output import OK, Out
+from hostler.kernel.errors import SettingsError
+from hostler.kernel.settings import EngineSettings, Settings
+from hostler.kernel.sources import refuse
+from hostler.ports.blobs import Blobs
+from hostler.ports.broker import Broker
+from hostler.ports.connector import Connector
+from hostler.ports.registry import Registry
+from hostler.valkeyio.engine import Engine
+
+Tethered = Annotated[bool, Parameter(name="--tether", negative="", show=False)]
+"""End when the process at the other end of stdin does; for processes that another one started."""
+
+
+async def gateway(
+    *,
+    bind: Annotated[str | None, Parameter(help="Address to listen on: HOST:PORT; port 0 takes any free one.")] = None,
+    metrics_port: Annotated[int | None, Parameter(help="Serve /metrics on this port of 127.0.0.1 as well.")] = None,
+    tethered: Tethered = False,
+    common: ToEngine = ToEngine(),
+) -> int:
+    """Run the HTTP side: the API, the event streams, and the upkeep of every queue."""
+    from hostler.gateway.app import build_app
+    from hostler.gateway.serve import serve
+    from hostler.telemetry.metrics import Metrics, exported
+
+    out = Out(json=common.json)
+    flags = given({"gateway.bind": ("--bind", bind), "gateway.metrics_port": ("--metrics-port", metrics_port)})
+    loaded = _begin("gateway", {**common.settings(), **flags}, common, tethered=tethered)
+    settings = loaded.settings
+    stop = await stop_requested()
+    metrics = Metrics()
+    async with _engine(settings.engine, "gateway") as engine, _blobs(settings, engine) as blobs:
+        from hostler.broker.desk import EngineDesk
+        from hostler.broker.foreman import EngineForeman
+        from hostler.registry.engine import EngineRegistry
+
+        foreman = EngineForeman(engine)
+        await _declare(loaded, foreman)
+        app = build_app(
+            EngineDesk(engine),
+            foreman,
+            EngineRegistry(engine),
+            blobs,
+            settings,
+            metrics=metrics,
+            degraded=lambda: _degraded(engine),
+            gauges=lambda: _gauges(engine),
+        )
+
+        def ready(url: str) -> None:
+            out.answer({"event": "ready", "url": url, "pid": os.getpid()}, f"ready: {url}")
+
+        with exported(metrics, settings.gateway.metrics_port):
+            await serve(app, settings.gateway.bind, ready=ready, stop=stop)
+    return OK
+
+
+async def worker(
+    *,
+    connectors: Annotated[str | None, Parameter(help="SPEC: connectors to serve, as simulation-http:2,chat.")] = None,
+    handlers: Annotated[str | None, Parameter(help="Modules of handlers, with commas.")] = None,
+    slots: Annotated[int | None, Parameter(help="Jobs that run at the same time.")] = None,
+    worker_id: Annotated[str | None, Parameter(name="--id", help="Name of this worker; made up unless given.")] = None,
+    metrics_port: Annotated[int | None, Parameter(help="Serve /metrics on this port of 127.0.0.1.")] = None,
+    tethered: Tethered = False,
+    common: ToEngine = ToEngine(),
+) -> int:
+    """Run one worker; SIGTERM drains it: running jobs may end within the grace time, the rest is given back."""
+    from hostler.telemetry.metrics import Metrics, exported
+    from hostler.worker.signals import run_until_told
+
+    out = Out(json=common.json)
+    flags = given(
+        {
+            "worker.connectors": ("--connectors", connectors),
+            "worker.handlers": ("--handlers", tuple(handlers.split(",")) if handlers else None),
+            "worker.slots": ("--slots", slots),
+            "worker.id": ("--id", worker_id),
+            "worker.metrics_port": ("--metrics-port", metrics_port),
+        }
+    )
+    loaded = _begin("worker", {**common.settings(), **flags}, common, tethered=tethered)
+    settings = loaded.settings
+    served = _connectors(loaded)
+    metrics = Metrics()
+    async with _engine(settings.engine, "worker") as engine, _blobs(settings, engine) as blobs:
+        made = await _worker(loaded, engine, blobs, served, metrics)
+        with exported(metrics, settings.worker.metrics_port):
+            running = asyncio.create_task(run_until_told(made))
+            out.answer({"event": "ready", "worker": made.id, "pid": os.getpid()}, f"worker {made.id} runs")
+            await running
+    out.answer({"event": "stopped", "worker": made.id}, f"worker {made.id} stopped")
+    return OK
+
+
+async def _worker(loaded: Loaded, engine: Engine, blobs: Blobs, served: tuple[Connector, ...], metrics: Any) -> Any:
+    """Put one worker together from the engine's adapters."""
+    from hostler.broker.engine import EngineBroker
+    from hostler.broker.foreman import EngineForeman
+    from hostler.registry.engine import EngineRegistry
+    from hostler.telemetry.observed import observed
+    from hostler.worker.handlers import HandlerSet
+    from hostler.worker.system import SystemClock, SystemDice
+    from hostler.worker.worker import Worker
+
+    settings = loaded.settings
+
+    @asynccontextmanager
+    async def link() -> AsyncGenerator[tuple[Broker, Registry]]:
+        # The heartbeat's own way to the engine, on the loop of its thread: a busy work loop cannot hold it up.
+        async with _engine(settings.engine, "heartbeat") as own:
+            yield EngineBroker(own), EngineRegistry(own)
+
+    sys.path.insert(0, os.getcwd())  # modules of handlers are found where the operator stands  # noqa: PTH109
+    foreman = EngineForeman(engine)
+    await _declare(loaded, foreman)
+    return Worker(
+        observed(EngineBroker(engine), port="broker", metrics=metrics),
+        observed(foreman, port="foreman", metrics=metrics),
+        observed(EngineRegistry(engine), port="registry", metrics=metrics),
+        served,
+        await asyncio.to_thread(HandlerSet.load, settings.worker.handlers, strict=True),
+        settings.worker,
+        clock=SystemClock(),
+        dice=SystemDice(),
+        blobs=blobs,
+        heartbeat_link=link,
+    )
+
+
+def _connectors(loaded: Loaded) -> tuple[Connector, ...]:
+    settings = loaded.settings
+    spec = settings.worker.connectors
+    parts, problems = parts_of(spec, name=spec_name(loaded.reading, "worker.connectors"), settings=settings)
+    if not parts and not problems and not settings.worker.handlers:
+        problems = ("a worker needs something to do: name --connectors SPEC, or --handlers MODULE",)
+    refuse(problems)
+    instances = (instance for _, instances in parts for instance in instances)
+    return tuple(build_connector(instance, settings) for instance in instances)
+
+
+def _begin(role: str, flags: Mapping[str, tuple[str, Any]], common: ToEngine, *, tethered: bool) -> Loaded:
+    """Load the settings, begin logging, say where the settings came from."""
+    from hostler.telemetry.logs import configure, logger
+
+    loaded = load(flags, config=common.config)
+    configure(loaded.settings.log, role=role)
+    logger("cli").info("settings", file=loaded.origin)
+    if tethered:
+        tether()
+    return loaded
+
+
+async def _declare(loaded: Loaded, foreman: Any) -> None:
+    """Put what the configuration says about queues and kinds into the engine, connectors' kinds included."""
+    for queue in loaded.queues:
+        await foreman.declare_queue(queue)
+    for kind in loaded.kinds:
+        await foreman.declare_kind(kind)
+    named = {kind.name for kind in loaded.kinds}
+    for name in loaded.settings.connectors:
+        parts, _ = parts_of(name, name=f"connectors.{name}", settings=loaded.settings)
+        for instance in (instance for _, instances in parts for instance in instances):
+            for kind in build_connector(instance, loaded.settings).kinds():
+                if kind.name not in named:
+                    await foreman.declare_kind(kind)
+
+
+@asynccontextmanager
+async def _engine(settings: EngineSettings, role: str) -> AsyncGenerator[Engine]:
+    """Open the engine, with this version's functions in it."""
+    from hostler.valkeyio.faults import mapped
+    from hostler.valkeyio.library import Library
+
+    async with Engine.open(settings, role=role) as engine:
+        with mapped():
+            await Library(engine).ensure()
+        yield engine
+
+
+@asynccontextmanager
+async def _blobs(settings: Settings, engine: Engine) -> AsyncGenerator[Blobs]:
+    """Open the blob store: where the settings say, else beside the embedded engine."""
+    from hostler.blobs.stores import open_blobs
+
+    folder = Path(engine.data) / "blobs" if engine.data else None
+    url = settings.blobs.url or (folder.as_uri() if folder else None)
+    if url is None:
+        raise SettingsError("blobs.url: with an engine by URL, say where large inputs and results lie", problems=())
+    async with open_blobs(url) as blobs:
+        yield blobs
+
+
+def _degraded(engine: Engine) -> tuple[str, ...]:
+    return engine.degraded if engine.up else (engine.down_reason or "the engine does not answer", *engine.degraded)
+
+
+def _gauges(engine: Engine) -> dict[str, dict[tuple[str, ...], float]]:
+    pools = engine.pools()
+    return {
+        "hostler_engine_up": {(): float(engine.up)},
+        "hostler_engine_pool_in_use": {(name,): float(usage.in_use) for name, usage in pools.items()},
+        "hostler_engine_pool_limit": {(name,): float(usage.limit) for name, usage in pools.items()},
+        "hostler_engine_pool_waiting": {(name,): float(usage.waiting) for name, usage in pools.items()},
+    }
