@@ -1,0 +1,158 @@
+"""What a history is made of, and what the judge says about it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+
+from msgspec import Struct, field
+
+from hostler.contracts.event import Event
+from hostler.contracts.job import Job, JobRequest, JobState
+from hostler.contracts.offer import Offer
+from hostler.contracts.queue import QueueStats
+from hostler.kernel.units import Seconds
+
+
+class Submission(Struct, frozen=True, kw_only=True):
+    """One acknowledged submit, as its client saw it."""
+
+    id: str
+    created: bool = True
+    """False when the answer was an earlier job's id."""
+    request: JobRequest | None = None
+
+
+class Told(Struct, frozen=True, kw_only=True):
+    """What a worker was told about one settlement."""
+
+    job: str
+    fence: int
+    accepted: bool
+    delay: Seconds | None = None
+    """How long the next attempt had to wait, if the settlement said so."""
+
+
+class Effect(Struct, frozen=True, kw_only=True):
+    """One thing that a service did for a job, in the order in which it did them."""
+
+    job: str
+    fence: int
+
+
+class Terms(Struct, frozen=True, kw_only=True):
+    """What was promised to this queue; None is not judged."""
+
+    slots: dict[str, int] | None = None
+    """Jobs that each worker may hold at the same time."""
+    offers: dict[str, tuple[Offer, ...]] | None = None
+    """What each worker offered, all the time."""
+    depth: int | None = None
+    tenant_depth: int | None = None
+    key_running: int = 1
+    attempts: int | None = None
+    crashes: int | None = None
+    backoff_cap: Seconds | None = None
+    """Longest delay of a retry."""
+    head_start: Seconds = 60.0
+    weights: dict[str, int] = field(default_factory=dict[str, int])
+    window: Seconds = 3600.0
+    """How long an idempotency key is remembered."""
+    unknown_submits: int = 0
+    """Submits whose answer was never seen: they may or may not have happened."""
+    effectful: frozenset[str] = frozenset()
+    """Kinds whose success needs an effect."""
+
+
+class Finding(Struct, frozen=True, kw_only=True):
+    """One broken invariant with its smallest witness."""
+
+    invariant: str
+    """`S1` to `S17`."""
+    sentence: str
+    jobs: tuple[str, ...] = ()
+    offsets: tuple[int, ...] = ()
+
+    def __str__(self) -> str:
+        where = f" at {', '.join(str(offset) for offset in self.offsets)}" if self.offsets else ""
+        return f"{self.invariant}: {self.sentence}{where}"
+
+
+class Verdict(Struct, frozen=True, kw_only=True):
+    """What the judge found."""
+
+    findings: tuple[Finding, ...]
+    judged: tuple[str, ...]
+    unjudged: tuple[str, ...]
+    """Invariants for which too little was recorded."""
+
+    @property
+    def clean(self) -> bool:
+        """Tell whether nothing was found."""
+        return not self.findings
+
+    def broken(self) -> tuple[str, ...]:
+        """Return the invariants that were found broken, each once."""
+        return tuple(dict.fromkeys(finding.invariant for finding in self.findings))
+
+    def __str__(self) -> str:
+        if self.clean:
+            return f"clean ({', '.join(self.judged)})"
+        return "\n".join(str(finding) for finding in self.findings)
+
+
+class History:
+    """All that was recorded, with the look-ups that several rules share."""
+
+    def __init__(
+        self,
+        *,
+        events: tuple[Event, ...],
+        submitted: Sequence[Submission] | None,
+        final: Mapping[str, Job] | None,
+        told: Sequence[Told] | None,
+        effects: Sequence[Effect] | None,
+        stats: QueueStats | None,
+        audit: Sequence[str] | None,
+        terms: Terms,
+    ) -> None:
+        self.events = events
+        self.submitted = submitted
+        self.final = final
+        self.told = told
+        self.effects = effects
+        self.stats = stats
+        self.audit = audit
+        self.terms = terms
+
+    @cached_property
+    def jobs(self) -> dict[str, list[Event]]:
+        """Return each job's events, in order."""
+        jobs: dict[str, list[Event]] = {}
+        for event in self.events:
+            if event.job is not None:
+                jobs.setdefault(event.job, []).append(event)
+        return jobs
+
+    @cached_property
+    def requests(self) -> dict[str, JobRequest]:
+        """Return what was submitted, by job, as far as it is known."""
+        return {one.id: one.request for one in self.submitted or () if one.created and one.request is not None}
+
+    @cached_property
+    def states(self) -> dict[str, JobState]:
+        """Return each job's last state by its events; purged jobs are absent."""
+        states: dict[str, JobState] = {}
+        for event in self.events:
+            if event.job is not None and event.state is not None:
+                states[event.job] = event.state
+            if event.type == "purge" and event.job is not None:
+                states.pop(event.job, None)
+        return states
+
+
+Rule = Callable[[History], list[Finding] | None]
+"""Judges one invariant; None when too little was recorded to judge it."""
+
+
+def terminal(event: Event) -> bool:
+    """Tell whether this event ended its job."""
+    return event.state is not None and event.state.terminal
