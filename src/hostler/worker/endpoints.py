@@ -56,16 +56,17 @@ class Station:
                 return await self.connector.probe()
         except TimeoutError:
             return Probe(state=EndpointState.UNHEALTHY, message=f"no answer within {PROBE_LIMIT:g} s")
-        except Exception as error:  # a probe never raises; one that does must not stop the others
+        except Exception as error:  # noqa: BLE001 - a probe never raises; one that does must not stop the others
             _LOG.exception("a probe raised", connector=self.connector.name)
             return Probe(state=EndpointState.UNHEALTHY, message=f"{type(error).__name__}: {error}")
 
     async def _ask(self, now: float) -> None:
         try:
-            self._found = await self.connector.capabilities()
+            async with asyncio.timeout(PROBE_LIMIT):
+                self._found = await self.connector.capabilities()
             self._asked_at = now
-        except ServiceUnavailableError as error:
-            self.probe = Probe(state=EndpointState.UNHEALTHY, message=error.message)
+        except (ServiceUnavailableError, TimeoutError) as error:
+            self.probe = Probe(state=EndpointState.UNHEALTHY, message=f"it does not say what it has: {error}")
 
     def _make_offer(self) -> Offer:
         connector, found = self.connector, self._found
@@ -145,7 +146,8 @@ class Stations:
 
     async def watch(self, changed: Callable[[], None]) -> None:
         """Look at every endpoint each interval, until cancelled; `changed` is called after an offer did."""
-        await asyncio.gather(*(self._watch(station, changed) for station in self._stations))
+        never = asyncio.Event()  # without a station there is nothing to watch, and this still does not return
+        await asyncio.gather(never.wait(), *(self._watch(station, changed) for station in self._stations))
 
     async def _watch(self, station: Station, changed: Callable[[], None]) -> None:
         while True:

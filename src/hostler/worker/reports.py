@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import msgspec
 import structlog
-from msgspec import Raw
+from msgspec import UNSET, Raw
 
 from hostler.contracts.job import Progress
 from hostler.contracts.lease import LeaseRef, Update
@@ -63,7 +63,7 @@ class _Track:
             progress=self.progress,
             remote=remote,
             remote_endpoint=endpoint,
-            checkpoint=self.checkpoint,
+            checkpoint=UNSET if self.checkpoint is None else self.checkpoint,
         )
         self.progress = self.remote = self.checkpoint = None
         self.flying = True
@@ -81,7 +81,7 @@ class _Track:
         if self.remote is None and update.remote is not None:
             self.remote = (update.remote, update.remote_endpoint or "")
         if self.checkpoint is None:
-            self.checkpoint = update.checkpoint
+            self.checkpoint = update.checkpoint or None
 
 
 class Reports:

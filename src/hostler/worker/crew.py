@@ -1,0 +1,105 @@
+"""The attempts that run now."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+
+from hostler.contracts.failure import Failure, FailureClass
+from hostler.contracts.lease import Lease, LeaseRef, Settlement
+from hostler.contracts.queue import RetryPolicy
+from hostler.policy.retry import after_failure
+from hostler.worker.attempt import Attempt, Cause, Route, Tools
+from hostler.worker.board import Board
+from hostler.worker.capacity import Capacity
+
+_LOG = structlog.stdlib.get_logger("hostler.worker.crew")
+
+
+class Crew:
+    """Starts attempts and passes on what they are told; `counted` is called after one has begun or ended."""
+
+    def __init__(self, tools: Tools, capacity: Capacity, board: Board, counted: Callable[[], None]) -> None:
+        self._tools = tools
+        self._capacity = capacity
+        self._board = board
+        self._counted = counted
+        self._attempts: dict[LeaseRef, Attempt] = {}
+        self._tasks: set[asyncio.Future[Any]] = set()
+        self._giving_back = False
+
+    @property
+    def jobs(self) -> tuple[str, ...]:
+        """Return the ids of the jobs that run now."""
+        return tuple(ref.job_id for ref in self._attempts)
+
+    def start(self, lease: Lease, route: Route) -> None:
+        """Start an attempt; its amounts are taken before this returns."""
+        attempt = Attempt(lease, route, self._tools)
+        ref = attempt.ref
+        if ref in self._attempts:
+            return  # an answer that came twice
+        self._capacity.take(ref, lease.lane, route.pools)
+        self._board.hold(ref, lease.lease_s)
+        self._attempts[ref] = attempt
+        if self._giving_back:
+            attempt.tell(Cause.GIVE_BACK)
+        self._keep(asyncio.create_task(self._run(attempt), name=f"attempt {ref.job_id}"))
+        self._counted()
+
+    def refuse(self, lease: Lease, why: str) -> None:
+        """Send a lease back to where a fitter worker finds it."""
+        ending = after_failure(
+            Failure(class_=FailureClass.CAPABILITY_MISMATCH, message=why),
+            policy=RetryPolicy(),
+            attempts_used=lease.attempts_used,
+            overloads=lease.overloads,
+            dice=self._tools.dice.roll,
+            others_fit=True,
+            lane=lease.lane,
+            worker=self._tools.worker,
+        )
+        _LOG.error("claimed what nothing here runs", job=lease.job_id, why=why)
+        settlement = Settlement(job_id=lease.job_id, fence=lease.fence, ending=ending)
+        self._keep(asyncio.ensure_future(self._tools.settler.settle(settlement)))
+
+    def tell(self, ref: LeaseRef, cause: Cause) -> None:
+        """Tell one attempt to stop; ignored when it is over."""
+        if (attempt := self._attempts.get(ref)) is not None:
+            attempt.tell(cause)
+
+    def give_back(self) -> None:
+        """Tell every attempt, and any that is still to come, to give its job back."""
+        self._giving_back = True
+        for attempt in self._attempts.values():
+            attempt.tell(Cause.GIVE_BACK)
+
+    async def over(self, *, within: float | None = None) -> bool:
+        """Return True when no attempt runs any more, False after `within` seconds."""
+        if not self._tasks:
+            return True
+        _, left = await asyncio.wait(set(self._tasks), timeout=within)
+        return not left
+
+    async def close(self) -> None:
+        """Drop what still runs, unrecorded."""
+        for task in set(self._tasks):
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(set(self._tasks))
+
+    def _keep(self, task: asyncio.Future[Any]) -> None:
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _run(self, attempt: Attempt) -> None:
+        try:
+            await attempt.run()
+        except Exception:  # noqa: BLE001 - a defect in one attempt must not touch the others; its lease lapses
+            _LOG.exception("an attempt broke", job=attempt.ref.job_id, fence=attempt.ref.fence)
+        finally:
+            self._attempts.pop(attempt.ref, None)
+            self._board.drop(attempt.ref)
+            self._capacity.give(attempt.ref)
+            self._counted()

@@ -1,0 +1,249 @@
+"""The worker's sign of life: renews leases, announces, takes commands, and watches the work loop from outside."""
+
+import asyncio
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import timedelta
+
+import msgspec
+import structlog
+
+from hostler.contracts.lease import Renewal
+from hostler.contracts.worker import Worker, WorkerState
+from hostler.kernel.errors import HostlerError
+from hostler.kernel.units import Seconds
+from hostler.ports.broker import Broker
+from hostler.ports.clock import Clock, Dice
+from hostler.ports.registry import Registry
+from hostler.worker.board import Board
+from hostler.worker.patience import pause
+
+_LOG = structlog.stdlib.get_logger("hostler.worker.heartbeat")
+
+Link = Callable[[], AbstractAsyncContextManager[tuple[Broker, Registry]]]
+"""Opens a connection of the heartbeat's own, on the loop that calls it."""
+
+SAMPLE: Seconds = 0.25
+"""How often the work loop's age is looked at."""
+END_LIMIT: Seconds = 3.0
+"""How long the last announcements may take when the worker ends."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tempo:
+    """How often the heart beats, and what it takes for a stuck loop; all in seconds."""
+
+    beat: Seconds = 3.0
+    ttl: Seconds = 10.0
+    blocked_after: Seconds = 0.75
+    """A work loop that has not turned for this long is reported with its stack, once."""
+    stuck_after: Seconds = 30.0
+    """One that has not turned for this long loses its leases: they are renewed no more."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class News:
+    """What the heartbeat tells the work loop."""
+
+    renewal: Renewal | None = None
+    commands: tuple[str, ...] = ()
+    announced: int = 0
+    """Number of the last record announced."""
+
+
+class Heartbeat:
+    """Beats on whatever loop runs it; `tell` is called there, and must be safe for that."""
+
+    def __init__(
+        self,
+        link: Link,
+        board: Board,
+        tempo: Tempo,
+        *,
+        clock: Clock,
+        dice: Dice,
+        tell: Callable[[News], None],
+        watched: int | None = None,
+    ) -> None:
+        self._link = link
+        self._board = board
+        self._tempo = tempo
+        self._clock = clock
+        self._dice = dice
+        self._tell = tell
+        self._watched = watched
+        self._ending: str | None = None
+        self._wake: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
+        self._reported = False
+        self._failures = 0
+        self.blocked: tuple[str, ...] = ()
+        """Stack of the work loop when it was last found blocked, innermost frame last."""
+
+    async def run(self) -> None:
+        """Beat until `end`, through outages of the engine; then withdraw."""
+        self._wake = (asyncio.get_running_loop(), asyncio.Event())
+        while True:
+            try:
+                async with self._link() as (broker, registry):
+                    await self._beat_on(broker, registry)
+                    return
+            except Exception as error:  # noqa: BLE001 - a heart that stops beating would lose every lease
+                if self._ending is not None:
+                    return
+                if self._failures == 0:
+                    _LOG.warning("heartbeat has no engine, trying on", error=str(error))
+                await self._rest(pause(self._failures, self._dice))
+                self._failures += 1
+
+    def poke(self) -> None:
+        """Announce what is new at once; safe from any thread."""
+        if self._wake is not None:
+            loop, event = self._wake
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(event.set)
+
+    def end(self, state: str = "stopped") -> None:
+        """Announce what is left, withdraw as `state`, and return from `run`; safe from any thread."""
+        self._ending = state
+        self.poke()
+
+    async def _beat_on(self, broker: Broker, registry: Registry) -> None:
+        due = quiet = self._clock.monotonic()
+        while True:
+            now = self._clock.monotonic()
+            self._look(now)
+            if now >= quiet and (now >= due or self._board.next() is not None or self._ending is not None):
+                try:
+                    await self._announce(registry, beat=now >= due)
+                    if now >= due:
+                        await self._renew(broker)
+                        await self._commands(registry)
+                        due = now + self._interval()
+                    if self._ending is not None:
+                        await registry.withdraw(self._board.worker, state=self._ending)
+                        return
+                    self._failures = 0
+                except HostlerError as error:
+                    if self._failures == 0:
+                        _LOG.warning("heartbeat is not answered, beating on", code=error.code, error=error.message)
+                    quiet = now + pause(self._failures, self._dice)
+                    self._failures += 1
+            await self._rest(min(SAMPLE, max(quiet, due) - self._clock.monotonic()))
+
+    def _interval(self) -> Seconds:
+        _, shortest = self._board.held()
+        return self._tempo.beat if shortest is None else min(self._tempo.beat, max(0.02, shortest / 3))
+
+    async def _announce(self, registry: Registry, *, beat: bool) -> None:
+        told = False
+        while (change := self._board.next()) is not None:
+            number, record = change
+            await registry.announce(self._stamped(record), ttl=self._tempo.ttl)
+            self._board.announced(number)
+            self._tell(News(announced=number))
+            told = True
+        if beat and not told and self._ending is None and (latest := self._board.record) is not None:
+            await registry.announce(self._stamped(latest), ttl=self._tempo.ttl)
+
+    async def _renew(self, broker: Broker) -> None:
+        leases, _ = self._board.held()
+        if leases and not self._stuck(self._clock.monotonic()):
+            self._tell(News(renewal=await broker.renew(self._board.worker, leases)))
+
+    async def _commands(self, registry: Registry) -> None:
+        commands = await registry.commands(self._board.worker)
+        if commands:
+            self._tell(News(commands=commands))
+
+    def _age(self, now: float) -> Seconds:
+        return max(0.0, now - self._board.turned)
+
+    def _stuck(self, now: float) -> bool:
+        return self._age(now) > self._tempo.stuck_after
+
+    def _stamped(self, record: Worker) -> Worker:
+        """Return the record with times, the loop's age, and no offers from a loop that is stuck."""
+        now = self._clock.now()
+        age = self._age(self._clock.monotonic())
+        changes: dict[str, object] = {
+            "seen_at": now,
+            "expires_at": now + timedelta(seconds=self._tempo.ttl),
+            "loop_age": age,
+        }
+        if age > self._tempo.blocked_after and self.blocked and record.state is not WorkerState.STARTING:
+            changes["reason"] = f"the work loop has not turned for {age:.1f} s, it is in {self.blocked[-1]}"
+        if age > self._tempo.stuck_after:
+            changes["offers"] = ()
+        return msgspec.structs.replace(record, **changes)
+
+    def _look(self, now: float) -> None:
+        """Report a blocked work loop once, with the stack that it is in."""
+        age = self._age(now)
+        if age <= self._tempo.blocked_after:
+            self._reported = False
+        elif not self._reported and self._watched is not None:
+            self._reported = True
+            self.blocked = stack_of(self._watched)
+            _LOG.error("the work loop is blocked", age_s=round(age, 2), stack=self.blocked)
+
+    async def _rest(self, seconds: Seconds) -> None:
+        if self._wake is None:
+            return
+        event = self._wake[1]
+        try:
+            async with asyncio.timeout(max(0.001, seconds)):
+                await event.wait()
+        except TimeoutError:
+            return
+        event.clear()
+
+
+def stack_of(thread: int) -> tuple[str, ...]:
+    """Return where a thread is now, innermost frame last; empty when it has ended."""
+    frames = sys._current_frames()  # noqa: SLF001 - no other way  # pyright: ignore[reportPrivateUsage] - no other way
+    frame = frames.get(thread)
+    stack = traceback.extract_stack(frame)[-12:] if frame is not None else []
+    return tuple(f"{each.filename}:{each.lineno} in {each.name}" for each in stack)
+
+
+class HeartbeatThread:
+    """Runs a heartbeat on an event loop and in a thread of its own."""
+
+    def __init__(self, heart: Heartbeat) -> None:
+        self._heart = heart
+        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    async def end(self, state: str) -> None:
+        """Let it announce what is left and withdraw, `END_LIMIT` at most."""
+        self._heart.end(state)
+        await asyncio.to_thread(self._thread.join, END_LIMIT)
+
+    def _beat(self) -> None:
+        asyncio.run(self._heart.run())
+
+
+class HeartbeatTask:
+    """Runs a heartbeat on the work loop itself: for tests and programs of one thread; it cannot see a blocked loop."""
+
+    def __init__(self, heart: Heartbeat) -> None:
+        self._heart = heart
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin."""
+        self._task = asyncio.create_task(self._heart.run(), name="heartbeat")
+
+    async def end(self, state: str) -> None:
+        """Let it announce what is left and withdraw, `END_LIMIT` at most."""
+        self._heart.end(state)
+        if self._task is not None:
+            await asyncio.wait({self._task}, timeout=END_LIMIT)
+            self._task.cancel()

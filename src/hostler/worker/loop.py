@@ -1,0 +1,190 @@
+"""The claim loop: asks each queue for what there is room for, and starts an attempt for every lease."""
+
+import asyncio
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import structlog
+
+from hostler.contracts.lease import ClaimRequest, Lease
+from hostler.contracts.offer import Offer
+from hostler.kernel.errors import EngineError
+from hostler.kernel.units import Seconds
+from hostler.ports.broker import Broker
+from hostler.ports.clock import Clock, Dice
+from hostler.worker.attempt import Route
+from hostler.worker.capacity import Capacity
+from hostler.worker.crew import Crew
+from hostler.worker.patience import passing, pause, persist
+
+_LOG = structlog.stdlib.get_logger("hostler.worker.loop")
+
+CLAIM_MOST = 64
+"""Leases of one claim at most."""
+HERD: Seconds = 0.05
+"""Longest pause after a wake-up that brought nothing: another worker was faster."""
+
+
+class Stock(Protocol):
+    """What the worker can do now."""
+
+    def queues(self) -> tuple[str, ...]:
+        """Return the queues that its kinds go to."""
+        ...
+
+    def offers(self, queue: str) -> tuple[Offer, ...]:
+        """Return the healthy offers that have kinds of this queue."""
+        ...
+
+    def route(self, lease: Lease, offers: Sequence[Offer]) -> Route:
+        """Return what runs this lease, which was claimed with these offers; `LookupError` when nothing does."""
+        ...
+
+
+class ClaimLoop:
+    """Claims while it is open; one claim at a time, so what it asks for is never promised twice.
+
+    `name` is the worker's id and one of this run, for operation ids that no other run used; `idle` is called
+    when a round brought nothing.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        stock: Stock,
+        capacity: Capacity,
+        crew: Crew,
+        *,
+        name: tuple[str, str],
+        idle_poll: Seconds,
+        clock: Clock,
+        dice: Dice,
+        idle: Callable[[], None],
+    ) -> None:
+        self._broker = broker
+        self._worker, run = name
+        self._stock = stock
+        self._capacity = capacity
+        self._crew = crew
+        self._idle_poll = idle_poll
+        self._clock = clock
+        self._dice = dice
+        self._idle = idle
+        self._operations = (f"{self._worker}/{run}/{number}" for number in itertools.count(1))
+        self._turn = 0
+        self._open = asyncio.Event()
+        self._calm = asyncio.Event()
+        self._calm.set()
+        self._waiter: asyncio.Task[bool] | None = None
+
+    def open(self) -> None:
+        """Claim from now on."""
+        self._open.set()
+        self._capacity.changed.set()
+
+    def close(self) -> None:
+        """Claim no more; a claim whose answer is not known yet is still asked for it."""
+        self._open.clear()
+
+    async def settled(self) -> None:
+        """Return when no claim is under way."""
+        await self._calm.wait()
+
+    async def run(self) -> None:
+        """Claim, until cancelled."""
+        fruitless = 0
+        try:
+            while True:
+                await self._open.wait()
+                self._capacity.changed.clear()
+                self._wait_on()
+                if await self._round():
+                    fruitless = 0
+                    await asyncio.sleep(0)  # attempts that can end at once do so before the next claim
+                    continue
+                self._idle()
+                woken = await self._rest()
+                fruitless = fruitless + 1 if woken else 0
+                if fruitless > 1:
+                    await asyncio.sleep(min(HERD, 0.002 * 2 ** min(fruitless, 8)) * (0.5 + self._dice.roll() / 2))
+        finally:
+            if self._waiter is not None:
+                self._waiter.cancel()
+
+    async def _round(self) -> int:
+        """Ask every queue once, each time another first; return how many leases came."""
+        queues = self._stock.queues()
+        self._turn += 1
+        found = 0
+        for step in range(len(queues)):
+            queue = queues[(self._turn + step) % len(queues)]
+            offers = self._stock.offers(queue)
+            if not offers or not self._capacity.free or not self._open.is_set():
+                continue
+            self._calm.clear()
+            try:
+                found += await self._claim(queue, offers)
+            finally:
+                self._calm.set()
+        return found
+
+    async def _claim(self, queue: str, offers: tuple[Offer, ...]) -> int:
+        asked = tuple(self._capacity.offer(offer) for offer in offers)
+        request = ClaimRequest(
+            queue=queue,
+            worker=self._worker,
+            limit=min(CLAIM_MOST, self._capacity.free),
+            offers=asked,
+            pools=self._capacity.pools(),
+        )
+        operation = next(self._operations)
+        # The answer may be lost on the wire; asked again by the same name, so that no lease is left to nobody.
+        leases = await persist(
+            lambda: self._broker.claim(request, operation=operation), dice=self._dice, what=f"claim from {queue}"
+        )
+        for lease in leases:
+            try:
+                route = self._stock.route(lease, asked)
+            except LookupError as error:
+                self._crew.refuse(lease, str(error))
+            else:
+                self._crew.start(lease, route)
+        return len(leases)
+
+    def _wait_on(self) -> None:
+        """Listen for work before asking for it, so that what comes in between wakes us."""
+        if self._waiter is None or self._waiter.done():
+            self._waiter = asyncio.create_task(self._listen(), name="wait for work")
+
+    async def _listen(self) -> bool:
+        """Return whether work may have come; an adapter that does not wait is waited for."""
+        began = self._clock.monotonic()
+        timeout = self._idle_poll * (0.75 + 0.25 * self._dice.roll())
+        queues = self._stock.queues()
+        if not queues:
+            await asyncio.sleep(timeout)
+            return False
+        try:
+            woken = await self._broker.wait_for_work(queues, self._worker, timeout=timeout)
+        except EngineError as error:
+            if not passing(error):
+                raise
+            await asyncio.sleep(pause(4, self._dice))
+            return False
+        if not woken and self._clock.monotonic() - began < HERD:
+            await asyncio.sleep(HERD)
+        return woken
+
+    async def _rest(self) -> bool:
+        """Sleep until work may have come, or room was made; tell whether a wake-up said that work came."""
+        waiter = self._waiter
+        changed = asyncio.create_task(self._capacity.changed.wait(), name="room made")
+        try:
+            watched = {changed} if waiter is None or not self._capacity.free else {changed, waiter}
+            await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            changed.cancel()
+        if waiter is not None and waiter.done():
+            return waiter.result()
+        return False

@@ -1,0 +1,73 @@
+"""What a worker can do now: its endpoints and its handlers, as offers by queue."""
+
+from collections.abc import Mapping, Sequence
+
+from hostler.contracts.lease import Lease
+from hostler.contracts.offer import Offer
+from hostler.contracts.queue import KindSpec
+from hostler.policy.matching import fits
+from hostler.worker.attempt import Route
+from hostler.worker.endpoints import Station, Stations
+from hostler.worker.handlers import HandlerSet
+
+
+class WorkerStock:
+    """Endpoints first, then handlers; a kind that both have is run by what the broker matched."""
+
+    def __init__(self, worker: str, stations: Stations, handlers: HandlerSet, labels: Mapping[str, str]) -> None:
+        self._worker = worker
+        self._stations = stations
+        self._handlers = handlers
+        self._of_handlers = handlers.offers(labels)
+
+    def kinds(self) -> tuple[KindSpec, ...]:
+        """Return the rows of all kinds that this worker has."""
+        return (*self._stations.kinds(), *self._handlers.kinds())
+
+    def queues(self) -> tuple[str, ...]:
+        """Return the queues that its kinds go to, by name."""
+        return tuple(sorted({spec.queue for spec in self.kinds()}))
+
+    def all_offers(self) -> tuple[Offer, ...]:
+        """Return every offer, those of unhealthy endpoints too."""
+        return (*(station.offer for station in self._stations), *self._of_handlers)
+
+    def offers(self, queue: str) -> tuple[Offer, ...]:
+        """Return the healthy offers that have kinds of this queue."""
+        kinds = {spec.name for spec in self.kinds() if spec.queue == queue}
+        return tuple(offer for offer in self.all_offers() if offer.healthy and not kinds.isdisjoint(offer.kinds))
+
+    def route(self, lease: Lease, offers: Sequence[Offer]) -> Route:
+        """Return what runs this lease, which was claimed with these offers; `LookupError` when nothing does.
+
+        An endpoint of ours that began the work in an earlier attempt goes first: only it can say how that is.
+        """
+        if (station := self._began(lease)) is not None:
+            return _by_station(station, station.offer, lease)
+        index = lease.offer if lease.offer is not None else fits(lease.lane, offers, worker=self._worker)
+        if index is None or not 0 <= index < len(offers):
+            raise LookupError(f"no offer of this worker fits {lease.kind}")
+        offer = offers[index]
+        if offer.endpoint is None:
+            handler = self._handlers.get(lease.kind)
+            if handler is None:
+                raise LookupError(f"no handler of this worker runs {lease.kind}")
+            return Route(spec=handler.spec, by=handler, pools=offer.pools)
+        for station in self._stations:
+            same = (station.offer.service, station.offer.endpoint) == (offer.service, offer.endpoint)
+            if same and lease.kind in station.specs:
+                return _by_station(station, offer, lease)
+        raise LookupError(f"no endpoint of this worker runs {lease.kind}")
+
+    def _began(self, lease: Lease) -> Station | None:
+        if lease.remote is None or lease.remote_endpoint is None:
+            return None
+        for station in self._stations:
+            mine = station.connector.endpoint == lease.remote_endpoint and lease.kind in station.specs
+            if mine and fits(lease.lane, (station.offer,), worker=self._worker) is not None:
+                return station
+        return None
+
+
+def _by_station(station: Station, offer: Offer, lease: Lease) -> Route:
+    return Route(spec=station.specs[lease.kind], by=station.connector, pools=offer.pools)

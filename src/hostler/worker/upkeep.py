@@ -1,0 +1,62 @@
+"""What every worker does for all: it turns the queues' maintenance, so that a system without a gateway heals too."""
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+
+from hostler.contracts.needs import Lane
+from hostler.contracts.worker import Worker, WorkerState
+from hostler.kernel.errors import HostlerError
+from hostler.kernel.units import Seconds
+from hostler.policy.matching import fits
+from hostler.ports.broker import Foreman
+from hostler.ports.clock import Clock, Dice
+from hostler.ports.registry import Registry
+from hostler.worker.patience import passing
+
+_LOG = structlog.stdlib.get_logger("hostler.worker.upkeep")
+
+TICK: Seconds = 1.0
+SLICES = 20
+"""Slices of one queue's upkeep in a row at most."""
+NEIGHBOURS_KEPT: Seconds = 3.0
+"""How old the list of other workers may be."""
+_TAKING = frozenset({WorkerState.READY, WorkerState.BUSY})
+
+
+async def turn(foreman: Foreman, queues: Callable[[], tuple[str, ...]], dice: Dice) -> None:
+    """Tick each queue about once a second, until cancelled; the engine sees to it that it is not done too often."""
+    while True:
+        await asyncio.sleep(TICK * (0.75 + 0.5 * dice.roll()))
+        for queue in queues():
+            try:
+                for _ in range(SLICES):
+                    if not await foreman.tick(queue):
+                        break
+            except HostlerError as error:
+                if not passing(error):
+                    _LOG.warning("upkeep was refused", queue=queue, code=error.code, error=error.message)
+
+
+class Neighbours:
+    """The other live workers, looked up only when a failure asks for them."""
+
+    def __init__(self, registry: Registry, worker: str, clock: Clock) -> None:
+        self._registry = registry
+        self._worker = worker
+        self._clock = clock
+        self._seen_at: float | None = None
+        self._others: tuple[Worker, ...] = ()
+
+    async def fit(self, lane: Lane) -> bool:
+        """Tell whether another worker serves this lane; False when the engine cannot say."""
+        now = self._clock.monotonic()
+        if self._seen_at is None or now - self._seen_at > NEIGHBOURS_KEPT:
+            try:
+                workers = await self._registry.workers()
+            except HostlerError:
+                return False
+            self._others = tuple(each for each in workers if each.id != self._worker and each.state in _TAKING)
+            self._seen_at = now
+        return any(fits(lane, each.offers, worker=each.id) is not None for each in self._others)

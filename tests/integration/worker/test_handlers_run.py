@@ -1,0 +1,49 @@
+"""Handlers run on the loop, in threads and in child processes, and their words reach the broker."""
+
+import threading
+from typing import Any
+
+from msgspec import Struct
+
+import hostler
+from hostler.testing.fabric import Fabric
+
+
+class Pair(Struct, frozen=True, kw_only=True):
+    left: int
+    right: int
+
+
+@hostler.handler("t.add", payload=Pair, result=int)
+async def add(call: hostler.Call[Pair]) -> int:
+    return call.payload.left + call.payload.right
+
+
+@hostler.handler("t.thread")
+def in_a_thread(call: hostler.Call[Any]) -> str:
+    call.progress(fraction=0.5, text="half ")
+    call.progress(text="way")
+    return threading.current_thread().name
+
+
+async def test_a_coroutine_handler_gets_its_typed_payload_and_its_result_is_recorded(fabric: Fabric) -> None:
+    async with fabric.worker(add):
+        job = await fabric.submit("t.add", {"left": 1, "right": 2})
+        assert await fabric.result(job) == 3
+        assert [event.type for event in await fabric.events(job)] == ["submit", "claim", "finish"]
+
+
+async def test_a_payload_that_does_not_fit_is_invalid_input_and_dead_at_once(fabric: Fabric) -> None:
+    async with fabric.worker(add):
+        job = await fabric.ended(await fabric.submit("t.add", {"left": "x"}))
+        assert job.state == "dead"
+        assert job.error is not None
+        assert job.error.class_ == "invalid_input"
+
+
+async def test_a_plain_function_runs_in_a_thread_of_its_own_and_its_text_is_appended(fabric: Fabric) -> None:
+    async with fabric.worker(in_a_thread):
+        job = await fabric.submit("t.thread")
+        assert (await fabric.result(job)).startswith("handler ")
+        events = await fabric.events(job)
+        assert "".join(event.data.get("text", "") for event in events if event.type == "progress") == "half way"
