@@ -65,18 +65,16 @@ class Fabric:
 
     async def running(self, job_id: str, *, within: float = 10.0) -> Job:
         """Return a job once it runs."""
-
         return await self._once(job_id, lambda job: job.state == "running", within)
 
     async def ended(self, job_id: str, *, within: float = 10.0) -> Job:
         """Return a job once it has ended."""
-
         return await self._once(job_id, lambda job: job.state.terminal, within)
 
     async def result(self, job_id: str, *, within: float = 10.0) -> Any:
         """Return the result of a job once it has one; an `AssertionError` with its error when it failed."""
         job = await self.ended(job_id, within=within)
-        if job.result is None:
+        if job.state != "succeeded":
             raise AssertionError(f"{job_id} ended {job.state} without a result: {job.error}")
         return msgspec.json.decode(job.result)
 

@@ -71,7 +71,8 @@ class CallFacts(msgspec.Struct, frozen=True, kw_only=True):
     history: tuple[Attempt, ...] = ()
     """Earlier attempts with class, words and details, so that this one can do better."""
     deadline: datetime | None = None
-    checkpoint: Raw | None = None
+    checkpoint: bytes | None = None
+    """Sealed JSON; bytes, since a frame between processes is MessagePack."""
 
 
 class Call(Generic[T_co]):

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import ctypes
 import importlib
 import inspect
 import os
@@ -36,8 +35,6 @@ from hostler.worker.frames import (
     read_order,
 )
 from hostler.worker.handlers import Handler, handler_of
-
-PR_SET_PDEATHSIG = 1
 
 
 class Line:
@@ -114,7 +111,9 @@ class Child:
                     case Stop(job_id=job_id, fence=fence):
                         if (running := self._running.get((job_id, fence))) is not None:
                             running.stop()
-        os.killpg(0, signal.SIGKILL)  # the worker is gone: nobody wants what is left, children of ours included
+        # The worker is gone: nobody wants what is left, our own children included. A parent-death signal would
+        # come sooner, but would end this process before it can end its group.
+        os.killpg(0, signal.SIGKILL)
 
 
 def _answer(work: Work, outlet: PipeOutlet) -> Done | Wrong:
@@ -148,8 +147,6 @@ def _find(module: str, name: str) -> Handler:
 def main() -> None:
     """Serve on the socket whose number is the only argument."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the worker's business
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     Child(socket.socket(fileno=int(sys.argv[1]))).run()
 
 

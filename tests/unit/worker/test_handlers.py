@@ -144,7 +144,7 @@ GOOD = "import hostler\n@hostler.handler('{0}')\nasync def f(call): return 1\n"
 
 @pytest.fixture
 def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     for name in ("h_good", "h_other", "h_broken", "h_empty"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     (tmp_path / "h_good.py").write_text(GOOD.format("x.good"))
