@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 import msgspec
-from msgspec import Struct, field
+from msgspec import Struct
 
 from hostler.cli.output import USAGE
 from hostler.kernel.errors import HostlerError, InternalError, SettingsError
+from hostler.kernel.table import PREFIX
 from hostler.kernel.units import Seconds
 
 TETHER: Final = "--tether"
@@ -35,7 +36,8 @@ class ChildSpec(Struct, frozen=True, kw_only=True):
     name: str
     arguments: tuple[str, ...]
     """Of the command `hostler`."""
-    environment: dict[str, str] = field(default_factory=dict[str, str])
+    bare: bool = False
+    """Without the operator's `HOSTLER_*`: its settings are in its arguments alone."""
     log: Path | None = None
     """Where its stderr goes; this process's own unless given."""
     restart: bool = True
@@ -123,7 +125,7 @@ class Children:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
-                env={**os.environ, **spec.environment},
+                env=_environment(bare=spec.bare),
                 start_new_session=True,
             )
         finally:
@@ -153,6 +155,10 @@ class Children:
             backoff = BACKOFF_FIRST if time.monotonic() - began > STEADY else min(backoff * 2, BACKOFF_MOST)
             await asyncio.sleep(backoff)
             await self._spawn(child)
+
+
+def _environment(*, bare: bool) -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not (bare and name.startswith(PREFIX))}
 
 
 def hostler_command(*arguments: str) -> tuple[str, ...]:

@@ -5,7 +5,6 @@ import os
 import sys
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
@@ -14,7 +13,6 @@ from hostler.cli.children import stop_requested, tether
 from hostler.cli.config import Loaded, build_connector, load, parts_of, spec_name
 from hostler.cli.flags import ToEngine, given
 from hostler.cli.output import OK, Out
-from hostler.kernel.errors import SettingsError
 from hostler.kernel.settings import EngineSettings, Settings
 from hostler.kernel.sources import refuse
 from hostler.ports.blobs import Blobs
@@ -22,6 +20,7 @@ from hostler.ports.broker import Broker
 from hostler.ports.connector import Connector
 from hostler.ports.registry import Registry
 from hostler.valkeyio.engine import Engine
+from hostler.valkeyio.folder import locate
 
 Tethered = Annotated[bool, Parameter(name="--tether", negative="", show=False)]
 """End when the process at the other end of stdin does; for processes that another one started."""
@@ -197,13 +196,15 @@ async def _engine(settings: EngineSettings, role: str) -> AsyncGenerator[Engine]
 @asynccontextmanager
 async def _blobs(settings: Settings, engine: Engine) -> AsyncGenerator[Blobs]:
     """Open the blob store: where the settings say, else beside the embedded engine."""
-    from hostler.blobs.stores import open_blobs
+    from hostler.blobs.opening import open_blobs
+    from hostler.telemetry.logs import logger
 
-    folder = Path(engine.data) / "blobs" if engine.data else None
-    url = settings.blobs.url or (folder.as_uri() if folder else None)
-    if url is None:
-        raise SettingsError("blobs.url: with an engine by URL, say where large inputs and results lie", problems=())
-    async with open_blobs(url) as blobs:
+    folder = engine.data or locate(None).root
+    if engine.data is None and settings.blobs.url is None:
+        logger("cli").warning(
+            "blobs lie on this machine: set blobs.url where workers run elsewhere", folder=str(folder)
+        )
+    async with open_blobs(settings.blobs.url, folder) as blobs:
         yield blobs
 
 

@@ -4,6 +4,7 @@ import random
 from enum import StrEnum
 from typing import Any, Final
 
+import msgspec
 from msgspec import Struct, field
 
 SUBJECTS: Final = (
@@ -60,7 +61,7 @@ def plan(jobs: int, *, seed: int, run: str) -> list[Planned]:
     twins = dice.sample(planned, k=max(5, jobs // 30))
     for twin in twins:
         place = dice.randrange(planned.index(twin) + 1, len(planned) + 1)
-        planned.insert(place, _changed(twin, group=Group.DUPLICATE))
+        planned.insert(place, msgspec.structs.replace(twin, group=Group.DUPLICATE))
     return unservable + planned
 
 
@@ -90,12 +91,8 @@ def _varied(dice: random.Random, one: Planned) -> Planned:
     if one.group is Group.CHAT or roll > 0.2:  # noqa: PLR2004 - one job in five is delayed or prioritised
         return one
     if roll < 0.1:  # noqa: PLR2004 - half of those
-        return _changed(one, group=Group.DELAYED, delay=round(dice.uniform(1, 8), 1))
-    return _changed(one, group=Group.PRIORITISED, priority=dice.choice((10, 80, 95, 100)))
-
-
-def _changed(one: Planned, **changes: Any) -> Planned:
-    return Planned(**{name: changes.get(name, getattr(one, name)) for name in one.__struct_fields__})
+        return msgspec.structs.replace(one, group=Group.DELAYED, delay=round(dice.uniform(1, 8), 1))
+    return msgspec.structs.replace(one, group=Group.PRIORITISED, priority=dice.choice((10, 80, 95, 100)))
 
 
 def _unservable(run: str) -> list[Planned]:
