@@ -10,7 +10,6 @@ import importlib
 import pkgutil
 import re
 from collections.abc import Callable, Iterable
-from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
 from typing import Final, cast
@@ -182,25 +181,23 @@ def _checked(name: str, found: object) -> type[Connector]:
 VERBS: Final = ("kinds", "probe", "capabilities", "submit", "observe", "reconcile", "fetch", "cancel", "release")
 
 
-@cache
-def default_catalogue() -> Catalogue:
-    """Return the catalogue of this installation, scanned once."""
-    return Catalogue.scan()
+INSTALLED: Final = Catalogue.scan()
+"""The catalogue of this installation; scanned when this module is imported, since that reads files."""
 
 
 def connector_names() -> tuple[str, ...]:
     """Return the names that can be built here."""
-    return default_catalogue().names()
+    return INSTALLED.names()
 
 
 def broken_connectors() -> tuple[BrokenConnector, ...]:
     """Return the connectors that are there and cannot be used, with their reasons."""
-    return default_catalogue().broken
+    return INSTALLED.broken
 
 
 def connector_class(name: str) -> type[Connector]:
     """Return the class of a name; `InvalidError` with the nearest names for an unknown one."""
-    return default_catalogue().connector_class(name)
+    return INSTALLED.connector_class(name)
 
 
 def build(
@@ -215,6 +212,6 @@ def build(
     http: HttpSettings | None = None,
 ) -> Connector:
     """Build a connector for one endpoint, not yet opened; see `Catalogue.build`."""
-    return default_catalogue().build(
+    return INSTALLED.build(
         name, url=url, endpoint=endpoint, slots=slots, api_key=api_key, labels=labels, options=options, http=http
     )

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Final
 
 from msgspec import structs
 
@@ -15,10 +16,15 @@ Exchange = Callable[[Report], Awaitable[Finished | Failed]]
 """Does the whole request; may raise `ServiceFaultError`, reports progress as it goes."""
 
 
+KEPT: Final = 256
+"""Ended requests that are remembered though nobody released them."""
+
+
 class DirectCalls:
     """The requests that are under way, each in a task of its own until it is released.
 
-    Nobody but this process can know them: `state` of anything else is `UNKNOWN`.
+    A new attempt of a job replaces what is left of an earlier one, and of ended requests only the latest
+    `KEPT` are remembered. Nobody but this process can know them: `state` of anything else is `UNKNOWN`.
     """
 
     def __init__(self) -> None:
@@ -27,8 +33,13 @@ class DirectCalls:
     def start(self, call: ServiceCall, exchange: Exchange) -> RemoteRef:
         """Begin the request; idempotent by job and fence."""
         ref = RemoteRef(id=f"{call.job_id}/{call.fence}", job_id=call.job_id, fence=call.fence)
-        if ref.id not in self._works:
-            self._works[ref.id] = _Work(exchange, name=f"request {ref.id}")
+        if ref.id in self._works:
+            return ref
+        earlier = [key for key, work in self._works.items() if work.job == call.job_id and work.end is not None]
+        ended = [key for key, work in self._works.items() if work.end is not None]
+        for key in {*earlier, *ended[: max(0, len(ended) - KEPT)]}:
+            del self._works[key]
+        self._works[ref.id] = _Work(exchange, job=call.job_id)
         return ref
 
     async def observe(self, ref: RemoteRef) -> AsyncGenerator[Step]:
@@ -89,11 +100,12 @@ class DirectCalls:
 class _Work:
     """One request: its task, the progress that nobody took yet, and its end."""
 
-    def __init__(self, exchange: Exchange, *, name: str) -> None:
+    def __init__(self, exchange: Exchange, *, job: str) -> None:
+        self.job = job
         self.end: Finished | Failed | None = None
         self.news = asyncio.Event()
         self._progress: Progress | None = None
-        self._task = asyncio.create_task(self._run(exchange), name=name)
+        self._task = asyncio.create_task(self._run(exchange), name=f"request of {job}")
 
     def take(self) -> Progress | None:
         """Take the progress since the last time."""
