@@ -137,6 +137,7 @@ class BoundedPool(ConnectionPool):
             await self.ensure_connection(connection)
         except BaseException:
             self._give(connection)
+            await asyncio.sleep(0)  # a refused connect never suspends: a caller that tries in a loop would starve all
             raise
         return connection
 
@@ -199,7 +200,7 @@ def connection_options(url: str) -> dict[str, Any]:
         raise _wrong(url, f"begins with {parts.scheme or 'nothing'}://, not unix://, redis:// or rediss://")
     if unknown:
         raise _wrong(url, f"has the unknown options {', '.join(unknown)}; known are {', '.join(sorted(_OPTIONS))}")
-    if parts.scheme == "unix" and not parts.path.startswith("/"):
+    if parts.scheme == "unix" and (parts.netloc.rpartition("@")[2] or not parts.path.startswith("/")):
         raise _wrong(url, "needs an absolute path: unix:///path/to/socket")
     if parts.scheme != "unix" and not parts.hostname:
         raise _wrong(url, "names no host")

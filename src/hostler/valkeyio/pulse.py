@@ -1,6 +1,7 @@
 """Whether the engine answers: one small task per process that asks, heals the embedded server, and tells."""
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -32,6 +33,7 @@ class Pulse:
         self._recovered = recovered
         self._up = asyncio.Event()
         self._down = asyncio.Event()
+        self._poke = asyncio.Event()
         self._reason: HostlerError | None = None
         self._up.set()
 
@@ -46,7 +48,13 @@ class Pulse:
         return self._reason
 
     async def until_up(self, *, timeout: Seconds) -> None:
-        """Return as soon as the engine is up; `EngineUnavailableError` after `timeout` seconds."""
+        """Return as soon as the engine answers; `EngineUnavailableError` after `timeout` seconds.
+
+        It is asked now, whatever was known: who comes here has just seen a call fail.
+        """
+        if self.up and (failure := await self._try_asking()) is not None:
+            self._note_down(failure)
+            self._poke.set()
         try:
             async with asyncio.timeout(timeout):
                 await self._up.wait()
@@ -63,7 +71,10 @@ class Pulse:
         """Watch until cancelled."""
         pause = _EVERY
         while True:
-            await asyncio.sleep(pause)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._poke.wait()
+            self._poke.clear()
             failure = await self._look()
             if failure is None:
                 pause = _EVERY

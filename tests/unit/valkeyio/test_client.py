@@ -1,0 +1,75 @@
+"""What an engine's URL may be, and what is shown of it."""
+
+import pytest
+
+from hostler.kernel.errors import SettingsError
+from hostler.kernel.settings import EngineSettings
+from hostler.valkeyio.client import connection_options, make_pool, redact
+
+
+@pytest.mark.parametrize(
+    ("url", "wanted"),
+    [
+        ("unix:///run/engine.sock", {"path": "/run/engine.sock"}),
+        (
+            "unix://me:pw@/run/engine.sock?db=2",
+            {"path": "/run/engine.sock", "username": "me", "password": "pw", "db": 2},
+        ),
+        ("redis://host", {"host": "host"}),
+        ("redis://:p%40ss@host:7000/3", {"host": "host", "port": 7000, "db": 3, "password": "p@ss"}),
+        ("rediss://host?ssl_ca_certs=/ca.pem", {"host": "host", "ssl_ca_certs": "/ca.pem"}),
+    ],
+)
+def test_a_url_is_taken_apart(url: str, wanted: dict[str, object]) -> None:
+    found = connection_options(url)
+    assert {key: value for key, value in found.items() if key != "connection_class"} == wanted
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("http://u:secret@host", "http://"),
+        ("host:6379", "host://"),
+        ("", "nothing://"),
+        ("unix://relative/path", "absolute path"),
+        ("unix://", "absolute path"),
+        ("redis://", "no host"),
+        ("redis://u:secret@host/name", "not the number of a database"),
+        ("redis://u:secret@host?socket_timeout=1", "unknown options socket_timeout"),
+        ("redis://u:secret@host?retry_on_timeout=1", "unknown options retry_on_timeout"),
+        ("redis://u:secret@host:port", "cannot be read"),
+        ("redis://u:secret@host?db=x", "cannot be read"),
+    ],
+)
+def test_a_wrong_url_is_refused_with_its_reason_and_never_with_its_password(url: str, said: str) -> None:
+    with pytest.raises(SettingsError, match=said) as caught:
+        connection_options(url)
+    assert "secret" not in caught.value.message
+    assert "secret" not in repr(caught.value.facts)
+    assert caught.value.facts["field"] == "engine.url"
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://me:secret@host:6379/1", "redis://***@host:6379/1"),
+        ("redis://host:6379", "redis://host:6379"),
+        ("unix://:secret@/run/s?password=secret", "unix://***@/run/s"),
+        ("rediss://h?password=secret&ssl_keyfile=/secret", "rediss://h"),
+    ],
+)
+def test_a_shown_url_has_no_credentials(url: str, shown: str) -> None:
+    assert redact(url) == shown
+
+
+def test_connections_never_retry_and_always_end() -> None:
+    pool = make_pool(
+        EngineSettings(url="unix:///none", command_timeout=2.0, connect_timeout=1.0), "unix:///none", name="t"
+    )
+    connection = pool.make_connection()
+    assert connection.retry.get_retries() == 0
+    assert connection.retry_on_error == []
+    assert connection.retry_on_timeout is False
+    assert connection.socket_timeout == 2.0
+    assert connection.socket_connect_timeout == 1.0
+    assert connection.health_check_interval == 0

@@ -1,0 +1,112 @@
+"""Which engines are used, and what is said of the others."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hostler.kernel.errors import EngineUnsafeError, EngineVersionError
+from hostler.valkeyio.safety import Facts, admit, judge
+
+SAFE = {
+    "maxmemory-policy": "noeviction",
+    "appendonly": "yes",
+    "appendfsync": "always",
+    "no-appendfsync-on-rewrite": "no",
+    "auto-aof-rewrite-percentage": "100",
+}
+
+
+def facts(
+    *,
+    name: str = "valkey",
+    version: str = "9.1.2",
+    role: str = "master",
+    cluster: bool = False,
+    functions: bool = True,
+    used: int = 0,
+    most: int = 0,
+    settings: dict[str, str] | None = SAFE,
+) -> Facts:
+    return Facts(
+        name=name,
+        version=version,
+        role=role,
+        cluster=cluster,
+        functions=functions,
+        used_memory=used,
+        max_memory=most,
+        settings=settings,
+    )
+
+
+def test_a_safe_engine_has_nothing_said_of_it() -> None:
+    verdict = judge(facts())
+    assert (verdict.impossible, verdict.unsafe, verdict.warnings) == ((), (), ())
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("maxmemory-policy", "allkeys-lru"),
+        ("maxmemory-policy", "volatile-ttl"),
+        ("appendonly", "no"),
+        ("appendfsync", "everysec"),
+        ("appendfsync", "no"),
+        ("no-appendfsync-on-rewrite", "yes"),
+        ("auto-aof-rewrite-percentage", "0"),
+    ],
+)
+def test_an_unsafe_setting_is_refused_with_its_name_and_the_command_that_mends_it(name: str, value: str) -> None:
+    with pytest.raises(EngineUnsafeError) as caught:
+        admit(facts(settings=SAFE | {name: value}), url="unix:///s", allow_degraded=False)
+    assert f"`{name}` is `{value}`" in caught.value.message
+    assert f"CONFIG SET {name}" in caught.value.message
+    assert len(judge(facts(settings=SAFE | {name: value})).unsafe) == 1
+
+
+@pytest.mark.parametrize("name", sorted(SAFE))
+def test_a_setting_that_the_server_does_not_tell_counts_as_wrong(name: str) -> None:
+    rest = {key: value for key, value in SAFE.items() if key != name}
+    assert len(judge(facts(settings=rest)).unsafe) == 1
+
+
+def test_settings_that_may_not_be_read_are_unsafe_and_say_how_to_allow_it() -> None:
+    with pytest.raises(EngineUnsafeError, match=r"config\|get"):
+        admit(facts(settings=None), url="unix:///s", allow_degraded=False)
+    assert len(admit(facts(settings=None), url="unix:///s", allow_degraded=True).unsafe) == 1
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (facts(version="7.2.4"), "Valkey 8 or Redis 7.0"),
+        (facts(name="redis", version="6.2.14"), "Valkey 8 or Redis 7.0"),
+        (facts(version="unknown"), "Valkey 8 or Redis 7.0"),
+        (facts(role="slave"), "read-only replica"),
+        (facts(cluster=True), "cluster"),
+        (facts(functions=False), "FCALL"),
+    ],
+)
+def test_what_can_never_work_is_refused_even_when_the_operator_insists(wrong: Facts, said: str) -> None:
+    with pytest.raises(EngineVersionError, match=said):
+        admit(wrong, url="unix:///s", allow_degraded=True)
+
+
+@pytest.mark.parametrize("version", ["7.0.15", "7.2", "8.0.1", "8.10.0"])
+def test_redis_from_seven_on_is_taken(version: str) -> None:
+    assert judge(facts(name="redis", version=version)).impossible == ()
+
+
+def test_a_nearly_full_memory_is_a_warning_and_no_limit_is_none() -> None:
+    assert "90% full" in judge(facts(used=90, most=100)).warnings[0]
+    assert judge(facts(used=79, most=100)).warnings == ()
+    assert judge(facts(used=10**12, most=0)).warnings == ()
+
+
+@given(st.dictionaries(st.sampled_from(sorted(SAFE)), st.text(max_size=12)))
+def test_only_the_safe_values_are_ever_called_safe(settings: dict[str, str]) -> None:
+    verdict = judge(facts(settings=settings))
+    wanted = {key: value for key, value in SAFE.items() if key != "auto-aof-rewrite-percentage"}
+    safe = all(settings.get(key) == value for key, value in wanted.items())
+    rewrites = settings.get("auto-aof-rewrite-percentage", "0") != "0"
+    assert (verdict.unsafe == ()) == (safe and rewrites)
