@@ -20,6 +20,7 @@
     │   └── LibraryMismatchError
     ├── ServiceUnavailableError an AI service does not answer
     ├── GatewayUnavailableError the gateway does not answer
+    ├── JobFailedError          the job ended without a result
     ├── MissingExtraError       an optional dependency is absent
     └── InternalError           a defect of Hostler
 
@@ -240,6 +241,12 @@ class GatewayUnavailableError(HostlerError):
     """The gateway does not answer; what was asked may or may not have happened."""
 
     code, retry, status = "gateway-unavailable", "later", 503
+
+
+class JobFailedError(HostlerError):
+    """The job whose result was asked for ended dead, cancelled or expired; `facts` say how and why."""
+
+    code, retry, status = "job-failed", "never", 409
 
 
 class MissingExtraError(HostlerError):
