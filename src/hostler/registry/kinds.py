@@ -1,0 +1,153 @@
+"""Kinds and queues: what may be submitted where, kept in the engine, read through a cache of one second."""
+
+import difflib
+import hashlib
+import time
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Final, cast
+
+import msgspec
+import structlog
+from msgspec import Struct
+
+from hostler.contracts.queue import KindSpec, QueueSpec, RegistryRow
+from hostler.kernel.errors import InvalidError, PlannedKindError, UnknownKindError, UnknownQueueError
+from hostler.kernel.units import Seconds
+from hostler.registry.schemas import Schemas
+from hostler.valkeyio.config import pack_config
+from hostler.valkeyio.keys import REGISTRY_TAG
+from hostler.valkeyio.library import HasClient, Library
+
+CACHED: Final[Seconds] = 1.0
+"""Longest time for which this process may not see a changed declaration; a new one is seen at once."""
+BUILT_IN: Final[Mapping[str, QueueSpec]] = MappingProxyType(
+    {"default": QueueSpec(name="default", about="Kinds that name no queue of their own.")}
+)
+"""Rows that are code; a declaration of the same name takes their place."""
+_NEAREST: Final = 3
+
+_log = structlog.get_logger(__name__)
+_decode_kind = msgspec.json.Decoder(KindSpec).decode
+_decode_queue = msgspec.json.Decoder(QueueSpec).decode
+
+
+class Snapshot(Struct, frozen=True, kw_only=True):
+    """All rows of one version."""
+
+    version: bytes = b""
+    kinds: Mapping[str, KindSpec] = MappingProxyType[str, KindSpec]({})
+    queues: Mapping[str, QueueSpec] = BUILT_IN
+
+
+class Kinds:
+    """The registry of kinds and queues, for one process."""
+
+    def __init__(
+        self, engine: HasClient, *, library: Library | None = None, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._library = library or Library(engine)
+        self._monotonic = monotonic
+        self._snapshot = Snapshot()
+        self._read_at: float | None = None
+        self.schemas = Schemas()
+
+    async def kind(self, name: str) -> KindSpec:
+        """Return a kind that can be submitted; `UnknownKindError` with the nearest names, or `PlannedKindError`."""
+        found = (await self._recent()).kinds.get(name) or (await self.read()).kinds.get(name)
+        if found is None:
+            near = tuple(difflib.get_close_matches(name, self._snapshot.kinds, n=_NEAREST, cutoff=0.5))
+            hint = f"; nearest: {', '.join(near)}" if near else ""
+            raise UnknownKindError(f"no kind is named {name!r}{hint}", field="kind", kind=name, nearest=near)
+        if found.planned:
+            raise PlannedKindError(f"{name!r} is planned: nothing runs it yet", field="kind", kind=name)
+        return found
+
+    async def queue(self, name: str) -> QueueSpec:
+        """Return a queue's row; `UnknownQueueError` with the nearest names."""
+        found = (await self._recent()).queues.get(name) or (await self.read()).queues.get(name)
+        if found is None:
+            near = tuple(difflib.get_close_matches(name, self._snapshot.queues, n=_NEAREST, cutoff=0.5))
+            hint = f"; nearest: {', '.join(near)}" if near else ""
+            raise UnknownQueueError(f"no queue is named {name!r}{hint}", field="queue", queue=name, nearest=near)
+        return found
+
+    async def rows(self) -> tuple[RegistryRow, ...]:
+        """Return every queue with its kinds, by name."""
+        now = await self.read()
+        return tuple(
+            RegistryRow(
+                queue=now.queues[name],
+                kinds=tuple(kind for _, kind in sorted(now.kinds.items()) if kind.queue == name),
+            )
+            for name in sorted(now.queues)
+        )
+
+    async def declare_kind(self, spec: KindSpec) -> None:
+        """Add or renew a kind, and its queue with defaults when there is none; the last declaration wins.
+
+        `InvalidError` when a payload or result type is no JSON Schema. Jobs that wait in the kind's former
+        queue stay there; that is logged.
+        """
+        for part, schema in (("payload", spec.payload), ("result", spec.result)):
+            if schema is not None:
+                self.schemas.check(schema, field=f"kinds.{spec.name}.{part}")
+        _refuse_reserved(spec.queue)
+        queue = "" if spec.queue in BUILT_IN else spec.queue
+        default, row = msgspec.json.encode(QueueSpec(name=spec.queue)), msgspec.json.encode(spec)
+        before = await self._declare("kinds", spec.name, row, queue=queue, queue_row=default)
+        if before:
+            former = _decode_kind(before).queue
+            if former != spec.queue:
+                _log.warning("kind moved to another queue, its jobs stay", kind=spec.name, was=former, queue=spec.queue)
+
+    async def declare_queue(self, spec: QueueSpec) -> None:
+        """Add or change a queue's row: its limits and times hold from the next call on."""
+        _refuse_reserved(spec.name)
+        packed = pack_config(spec)
+        # The function library never sees a row without its numbers: they are stored first.
+        await self._library.call("configure", spec.name, config=packed, hash=_digest(packed))
+        await self._declare("queues", spec.name, msgspec.json.encode(spec))
+
+    async def read(self) -> Snapshot:
+        """Return the rows as they are now."""
+        reply = cast(
+            "list[bytes | list[bytes]]",
+            await self._library.call_registry("catalogue", version=self._snapshot.version),
+        )
+        self._read_at = self._monotonic()
+        if len(reply) > 1:
+            version, kinds, queues = cast("tuple[bytes, list[bytes], list[bytes]]", tuple(reply))
+            self._snapshot = Snapshot(
+                version=version,
+                kinds=MappingProxyType({row.name: row for row in map(_decode_kind, kinds[1::2])}),
+                queues=MappingProxyType({**BUILT_IN, **{row.name: row for row in map(_decode_queue, queues[1::2])}}),
+            )
+        return self._snapshot
+
+    async def _recent(self) -> Snapshot:
+        if self._read_at is None or self._monotonic() - self._read_at > CACHED:
+            return await self.read()
+        return self._snapshot
+
+    async def _declare(self, family: str, name: str, row: bytes, *, queue: str = "", queue_row: bytes = b"") -> bytes:
+        changed, before, _ = cast(
+            "tuple[int, bytes, object]",
+            tuple(
+                await self._library.call_registry(
+                    "declare", family=family, name=name, row=row, queue=queue, queue_row=queue_row
+                )
+            ),
+        )
+        if changed:
+            await self.read()
+        return before
+
+
+def _refuse_reserved(queue: str) -> None:
+    if queue == REGISTRY_TAG:
+        raise InvalidError(f"no queue may be named {queue!r}: the engine keeps the registry there", field="queue")
+
+
+def _digest(packed: bytes) -> str:
+    return hashlib.sha1(packed, usedforsecurity=False).hexdigest()

@@ -1,0 +1,78 @@
+"""Payload types: compiled once per schema, judged without reaching outside."""
+
+from collections import OrderedDict
+from typing import Any, Final, Never, cast
+
+import jsonschema_rs
+import msgspec
+from msgspec import Raw
+
+from hostler.contracts.reference import payload_reference
+from hostler.kernel.errors import InvalidError, PayloadError
+
+_KEPT: Final = 1000
+_LISTED: Final = 8
+_WORDS: Final = 300
+
+
+class Schemas:
+    """Compiled JSON Schemas by their content; the least used are forgotten beyond a thousand."""
+
+    def __init__(self) -> None:
+        self._compiled: OrderedDict[bytes, jsonschema_rs.Validator] = OrderedDict()
+
+    def check(self, schema: dict[str, Any], *, field: str) -> None:
+        """Raise `InvalidError` unless this is a JSON Schema that stands by itself (no outside `$ref`)."""
+        try:
+            self._validator(schema)
+        except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError, TypeError) as error:
+            words = str(error).partition("\n")[0][:_WORDS]
+            raise InvalidError(f"{field} is no JSON Schema that stands by itself: {words}", field=field) from error
+
+    def judge(self, schema: dict[str, Any] | None, payload: Raw) -> None:
+        """Raise `PayloadError` with path and words unless the payload fits; a blob's content is not judged here."""
+        try:
+            value = msgspec.json.decode(payload)
+        except msgspec.DecodeError as error:
+            raise PayloadError(f"the payload is not JSON: {error}", field="payload") from error
+        if schema is None or payload_reference(payload) is not None:
+            return
+        found = [
+            {"path": _path(error.instance_path), "problem": error.message[:_WORDS]}
+            for error, _ in zip(self._validator(schema).iter_errors(value), range(_LISTED), strict=False)
+        ]
+        if found:
+            first = found[0]
+            raise PayloadError(f"{first['path']}: {first['problem']}", field=first["path"], problems=found)
+
+    def _validator(self, schema: dict[str, Any]) -> jsonschema_rs.Validator:
+        key = msgspec.json.encode(schema, order="sorted")
+        found = self._compiled.get(key)
+        if found is None:
+            found = jsonschema_rs.validator_for(_portable(schema), retriever=_no_outside)
+            self._compiled[key] = found
+            if len(self._compiled) > _KEPT:
+                self._compiled.popitem(last=False)
+        else:
+            self._compiled.move_to_end(key)
+        return found
+
+
+def _no_outside(uri: str) -> Never:
+    raise ValueError(f"{uri} lies outside the schema")
+
+
+def _path(parts: list[str | int]) -> str:
+    return ".".join(("payload", *map(str, parts)))
+
+
+def _portable(value: Any) -> Any:
+    r"""Return a schema whose patterns say `$` for Python's `\Z`, which JSON Schema's regular expressions lack."""
+    if isinstance(value, dict):
+        return {
+            key: part.replace("\\Z", "$") if key == "pattern" and isinstance(part, str) else _portable(part)
+            for key, part in cast("dict[str, Any]", value).items()
+        }
+    if isinstance(value, list):
+        return [_portable(part) for part in cast("list[Any]", value)]
+    return value

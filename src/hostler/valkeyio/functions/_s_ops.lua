@@ -1,0 +1,34 @@
+-- Operations: the same id gives the first answer again. The caller puts verb and job into the id.
+
+local ops = {}
+
+function ops.seen(q, id)
+  local got = redis.call('GET', q.p .. 'op:' .. id)
+  return got and cmsgpack.unpack(got)
+end
+
+-- Remember the answer with the writes of this call, and return it.
+function ops.keep(q, id, answer)
+  write.timed(q, 'op:' .. id, cmsgpack.pack(answer), ctx.config(q)[C.operations])
+  return answer
+end
+
+local function facts(reason)
+  return reason ~= '' and {reason = reason} or nil
+end
+
+-- An operator's verb on the queue: set scalars, say it once. Returns true when that changed anything.
+function ops.queue(q, verb, wanted, reason)
+  local changed = false
+  for name, value in pairs(wanted) do
+    changed = changed or q.m[name] ~= value
+    q.m[name] = value
+  end
+  if changed then
+    q.m.reason = reason
+    events.say(q, verb, false, nil, false, facts(reason))
+  end
+  return changed
+end
+
+ops.facts = facts

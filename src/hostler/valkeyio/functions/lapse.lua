@@ -1,0 +1,20 @@
+-- Upkeep of the registry: lost workers are an event each, old ones are forgotten, the stream is bounded.
+-- keys meta
+-- args most:int events_kept:int
+-- flags allow-oom
+-- reply {workers lost now, 1 when more is left to do}
+-- Done at most every half second, whoever asks.
+local q = ctx.open(meta_key)
+if q.now - q.m.tick < 500000 and q.m.tick > 0 then
+  return {0, 0}
+end
+local lost = staff.lapse(q, most)
+local more = staff.forget(q, most) == most or lost == most
+if not more then
+  q.m.tick = q.now
+end
+ctx.commit(q)
+if q.m.off > events_kept then
+  redis.call('XTRIM', q.p .. 'ev', 'MAXLEN', '~', events_kept)
+end
+return {lost, more and 1 or 0}
