@@ -48,10 +48,14 @@ def _reg(name: str, type_: KeyType, lifetime: Lifetime, meaning: str) -> KeyRow:
 
 
 KEYS: Final[tuple[KeyRow, ...]] = (
-    _row("meta", "hash", "queue", "scalars: clock, offsets, counters (see layout.META); read once, written once a call"),
+    _row(
+        "meta", "hash", "queue", "scalars: clock, offsets, counters (see layout.META); read once, written once a call"
+    ),
     _row("cfg", "string", "queue", "packed configuration (layout.CONFIG); its hash is `cfg` in meta"),
     _row("j:<seq>", "string", "job", "packed record of a job (layout.RECORD)"),
-    _row("p:<seq>", "string", "job", "sealed envelope: payload and all that never changes; the functions never open it"),
+    _row(
+        "p:<seq>", "string", "job", "sealed envelope: payload and all that never changes; the functions never open it"
+    ),
     _row("a:<seq>", "list", "job", "attempts that ended without success, oldest first (layout.ATTEMPT)"),
     _row("g:<seq>", "string", "job", "latest progress and remote reference (layout.PROGRESS)"),
     _row("c:<seq>", "string", "job", "checkpoint, sealed"),
@@ -60,7 +64,9 @@ KEYS: Final[tuple[KeyRow, ...]] = (
     _row("tl:<tenant>", "zset", "work", "lanes where the tenant has claimable jobs, by their head's effective arrival"),
     _row("lt:<lane>", "set", "work", "tenants with claimable jobs in a lane"),
     _row("TN", "zset", "work", "tenants with claimable jobs, by exact pass"),
-    _row("TN:<class>", "zset", "class", "tenants that may have jobs for a worker class, by a lower bound of their pass"),
+    _row(
+        "TN:<class>", "zset", "class", "tenants that may have jobs for a worker class, by a lower bound of their pass"
+    ),
     _row("pass", "hash", "work", "pass of tenants without claimable jobs that is still ahead of the queue's"),
     _row("td", "hash", "work", "jobs that have not ended, per tenant"),
     _row("lanes", "hash", "lane", "lane number -> packed row (layout.LANE)"),

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from typing import Any, Final, Protocol, cast
 
-import redis.asyncio
+from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from hostler.kernel.errors import InternalError, LibraryMismatchError
+from hostler.valkeyio.client import send
 from hostler.valkeyio.faults import mapped
 from hostler.valkeyio.keys import meta_key, registry_key
 from hostler.valkeyio.library_text import NAME, PRODUCTION, Argument, Build, LibraryText, Verb, shipped
@@ -22,7 +23,7 @@ class HasClient(Protocol):
     """What the library needs of an engine."""
 
     @property
-    def client(self) -> "redis.asyncio.Redis":
+    def client(self) -> Redis:
         """Return the client for commands that do not block."""
         ...
 
@@ -47,11 +48,9 @@ class Library:
     async def installed(self) -> str | None:
         """Return the hash of the text in the engine, None when the library is absent."""
         try:
-            found = cast("bytes", await self._command("FCALL_RO", f"{NAME}_version", 0))
-        except ResponseError as error:
-            if _absent(error):
-                return None
-            raise
+            found = cast("bytes", await self._send("FCALL_RO", f"{NAME}_version", 0))
+        except _AbsentError:
+            return None
         return found.decode()
 
     async def ensure(self) -> None:
@@ -61,11 +60,7 @@ class Library:
         """
         found = await self.installed()
         if found is None:
-            try:
-                await self._command("FUNCTION", "LOAD", self._text.text)
-            except ResponseError as error:
-                if "already exists" not in str(error):
-                    raise
+            await self._load()
             found = await self.installed()
         if found != self._text.sha256:
             raise LibraryMismatchError(
@@ -79,7 +74,7 @@ class Library:
 
     async def replace(self) -> None:
         """Install this text whatever is there: for an operator, once nothing of the other version runs."""
-        await self._command("FUNCTION", "LOAD", "REPLACE", self._text.text)
+        await self._send("FUNCTION", "LOAD", "REPLACE", self._text.text)
 
     async def call(self, verb: str, queue: str, **named: Value) -> Reply:
         """Call one function for one queue; `InternalError` when the names differ from its header.
@@ -101,19 +96,31 @@ class Library:
             raise InternalError(f"The function library has no verb {verb!r}", verb=verb)
         words = (encoder.command, f"{NAME}_{verb}", 1, key, *encoder.encode(named))
         try:
-            return await self._command(*words)
-        except ResponseError as error:
-            if not _absent(error):
+            return await self._send(*words)
+        except _AbsentError:
+            await self.ensure()
+        return await self._send(*words)
+
+    async def _load(self) -> None:
+        with mapped():
+            try:
+                await send(self._engine.client, "FUNCTION", "LOAD", self._text.text)
+            except ResponseError as error:
+                if "already exists" not in str(error):  # another process was faster: `ensure` verifies what it loaded
+                    raise
+
+    async def _send(self, *words: str | bytes | float) -> Reply:
+        with mapped():
+            try:
+                return await send(self._engine.client, *words)
+            except ResponseError as error:
+                if "function not found" in str(error).lower():
+                    raise _AbsentError(NAME) from error
                 raise
-        await self.ensure()
-        return await self._command(*words)
-
-    async def _command(self, *words: str | bytes | float) -> Reply:
-        return await self._engine.client.execute_command(*words)  # pyright: ignore[reportUnknownMemberType] -- untyped in redis-py
 
 
-def _absent(error: ResponseError) -> bool:
-    return "function not found" in str(error).lower()
+class _AbsentError(Exception):
+    """The engine has no such library."""
 
 
 class _Encoder:

@@ -210,8 +210,7 @@ def _function(verb: Verb, body: str) -> str:
             lines.append(f"  local {argument.name} = {_UNPACK[argument.type] % index}")
     flags = ", ".join(f"'{flag}'" for flag in verb.flags)
     register = (
-        f"redis.register_function{{function_name='{NAME}_{verb.name}', "
-        f"callback=verb_{verb.name}, flags={{{flags}}}}}"
+        f"redis.register_function{{function_name='{NAME}_{verb.name}', callback=verb_{verb.name}, flags={{{flags}}}}}"
     )
     return "\n".join((*lines, body, "end", register))
 
@@ -235,9 +234,7 @@ def assemble(files: Mapping[str, str], build: Build = PRODUCTION) -> LibraryText
         f"redis.register_function{{function_name='{NAME}_version', "
         f"callback=function() return '{digest}' end, flags={{'no-writes'}}}}"
     )
-    return LibraryText(
-        text=f"#!lua name={NAME}\n{text}\n{version}\n", sha256=digest, verbs=MappingProxyType(verbs)
-    )
+    return LibraryText(text=f"#!lua name={NAME}\n{text}\n{version}\n", sha256=digest, verbs=MappingProxyType(verbs))
 
 
 _PROBE: Final = f"""

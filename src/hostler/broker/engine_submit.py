@@ -1,0 +1,161 @@
+"""Submitting to the engine: jobs that were judged already are encoded, grouped and stored in one step."""
+
+from collections.abc import Sequence
+from hashlib import blake2b
+from typing import Final
+
+import msgspec
+from msgspec import Raw, Struct
+
+from hostler.broker.engine_group import Group
+from hostler.broker.records import Envelope, job_id, micros, pack, sealed, sealed_lane
+from hostler.contracts.job import JobRequest, Submitted
+from hostler.contracts.queue import KindSpec
+from hostler.kernel.errors import CapacityError, HostlerError, IdempotencyConflictError, InternalError, QueueFullError
+from hostler.policy.lanes import lane_key, lane_of
+from hostler.valkeyio.library import Library
+
+SUBMIT_MAX: Final = 100
+"""Jobs of one function call."""
+FULL_RETRY: Final = 1.0
+"""Seconds after which a submit that found no room may be tried again."""
+DRAIN_RETRY: Final = 30.0
+
+_MICRO: Final = 1_000_000
+_STORED, _KNOWN, _OTHER_BODY, _DEPTH, _BYTES, _TENANT, _LANES, _DRAINING = range(1, 9)
+_LIMITS: Final = {_DEPTH: "depth", _BYTES: "bytes", _TENANT: "tenant_depth", _LANES: "lanes"}
+_body = msgspec.json.Encoder(order="sorted").encode
+
+
+class Prepared(Struct, frozen=True, kw_only=True):
+    """One job as the function `submit` takes it."""
+
+    lane: str
+    """Its lane's key."""
+    row: bytes
+    facts: tuple[object, ...]
+    """All but the place of its lane, in the order that the function's header says."""
+    envelope: bytes
+
+
+class Submission(Struct, frozen=True, kw_only=True):
+    """The jobs of one operation for one queue; they are stored in one step."""
+
+    operation: str
+    jobs: tuple[Prepared, ...]
+
+
+def prepare(request: JobRequest, kind: KindSpec) -> Prepared:
+    """Encode one job whose kind, needs and payload were judged already."""
+    lane = lane_of(request)
+    wait = request.timeouts.queue if request.timeouts.queue is not None else kind.timeouts.queue
+    payload = bytes(request.payload)
+    envelope = Envelope(
+        request.kind,
+        payload,
+        request.needs,
+        request.avoid,
+        request.timeouts,
+        request.labels,
+        request.webhook,
+        request.concurrency_key,
+        request.idempotency_key,
+    )
+    facts = (
+        request.tenant,
+        request.priority,
+        request.concurrency_key or False,
+        _span(request.delay),
+        micros(request.run_at),
+        micros(request.deadline),
+        -1 if wait is None else _span(wait),
+        kind.retry.attempts,
+        kind.retry.crashes,
+        kind.retry.overloads,
+        len(payload),
+        request.idempotency_key or False,
+        _hash_of(request) if request.idempotency_key else False,
+    )
+    return Prepared(lane=lane_key(lane), row=sealed_lane(lane), facts=facts, envelope=pack(envelope))
+
+
+def _span(seconds: float | None) -> int:
+    return round((seconds or 0.0) * _MICRO)
+
+
+def _hash_of(request: JobRequest) -> str:
+    """Return what makes a body the same body: all of it, whatever order it was written in."""
+    return blake2b(_body(request), digest_size=12).hexdigest()
+
+
+class Submitter:
+    """Stores jobs in one engine; calls that wait at the same moment share one function call."""
+
+    def __init__(self, library: Library) -> None:
+        self._library = library
+        self._groups: dict[str, Group[Submission, tuple[Submitted | HostlerError, ...]]] = {}
+
+    async def submit(
+        self, queue: str, prepared: Sequence[Prepared], operation: str
+    ) -> tuple[Submitted | HostlerError, ...]:
+        """Store jobs of one queue in one step, at most `SUBMIT_MAX`; one answer each, in order.
+
+        `EngineUnavailableError` and `EngineTimeoutError` mean that they may or may not be stored: the same
+        `operation` may be sent again.
+        """
+        if len(prepared) > SUBMIT_MAX:
+            raise InternalError(f"{len(prepared)} jobs in one step, at most {SUBMIT_MAX}")
+        group = self._groups.get(queue)
+        if group is None:
+
+            async def act(batch: Sequence[Submission]) -> list[tuple[Submitted | HostlerError, ...]]:
+                return await submit_all(self._library, queue, batch)
+
+            group = Group(act, most=SUBMIT_MAX)
+            self._groups[queue] = group
+        return await group.do(Submission(operation=operation, jobs=tuple(prepared)), weight=len(prepared))
+
+
+async def submit_jobs(
+    library: Library, queue: str, prepared: Sequence[Prepared], operation: str
+) -> tuple[Submitted | HostlerError, ...]:
+    """Store jobs of one queue with one function call of their own; as `Submitter.submit`."""
+    return (await submit_all(library, queue, (Submission(operation=operation, jobs=tuple(prepared)),)))[0]
+
+
+async def submit_all(
+    library: Library, queue: str, batch: Sequence[Submission]
+) -> list[tuple[Submitted | HostlerError, ...]]:
+    """Store several operations' jobs with one function call; one answer per operation, in order."""
+    lanes: dict[str, int] = {}
+    rows: list[str | Raw] = []
+    jobs: list[tuple[object, ...]] = []
+    for submission in batch:
+        for job in submission.jobs:
+            if job.lane not in lanes:
+                rows += (job.lane, sealed(job.row))
+                lanes[job.lane] = len(lanes) + 1
+            jobs.append((lanes[job.lane], *job.facts))
+    _, answers = await library.call(
+        "submit",
+        queue,
+        jobs=pack(jobs),
+        lanes_given=pack(rows),
+        operations=pack([word for one in batch for word in (one.operation, len(one.jobs))]),
+        envelopes=[job.envelope for one in batch for job in one.jobs],
+    )
+    replies = iter([_reply(queue, code, seq) for code, seq in zip(answers[::2], answers[1::2], strict=True)])
+    return [tuple(next(replies) for _ in one.jobs) for one in batch]
+
+
+def _reply(queue: str, code: int, seq: bytes) -> Submitted | HostlerError:
+    if code in {_STORED, _KNOWN}:
+        return Submitted(id=job_id(queue, seq), created=code == _STORED)
+    if code == _OTHER_BODY:
+        return IdempotencyConflictError(
+            "the idempotency key was used for another body", job=job_id(queue, seq), field="idempotency_key"
+        )
+    if code == _DRAINING:
+        return CapacityError(f"{queue} is being drained", retry_after=DRAIN_RETRY, queue=queue)
+    limit = _LIMITS[code]
+    return QueueFullError(f"{queue} has reached its {limit}", retry_after=FULL_RETRY, queue=queue, limit=limit)
