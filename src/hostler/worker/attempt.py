@@ -37,7 +37,7 @@ from hostler.worker.stages import StageWatch, complete
 
 _LOG = structlog.stdlib.get_logger("hostler.worker.attempt")
 
-HALT_LIMIT: Seconds = 5.0
+HALT_LIMIT: Seconds = 0.9
 """How long work may take to stop after it was told to; then it is left behind, and its slot is free."""
 CANCEL_LIMIT: Seconds = 5.0
 """How long a service may take to confirm that it stopped."""
@@ -238,8 +238,8 @@ class Attempt:
         name = hashlib.sha256(body).hexdigest()
         try:
             await self.tools.blobs.put(name, _once(body), limit=BLOB_LIMIT)
-        except HostlerError as error:
-            words = f"the result could not be stored: {error.message}"
+        except Exception as error:  # noqa: BLE001 - whatever the store runs into, the job must get an end
+            words = f"the result could not be stored: {type(error).__name__}: {error}"
             return Again(failure=Failure(class_=FailureClass.TRANSIENT, message=words), delay=1.0)
         return Succeed(ref=BlobRef(sha256=name, size=size))
 

@@ -34,7 +34,7 @@ _LOG = structlog.stdlib.get_logger("hostler.worker.processes")
 
 START_LIMIT = 30.0
 """Seconds that a child may take to start."""
-STOP_GRACE = 1.0
+STOP_GRACE = 0.5
 """Seconds that a child has to end its work after a word to stop, before it is killed."""
 
 

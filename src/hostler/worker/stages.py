@@ -67,13 +67,13 @@ class StageWatch:
             Stage.IDLE: self._timeouts.idle,
         }[self._stage]
         limits: list[tuple[float, Stage]] = []
-        if own is not None:
-            limits.append((self._since + own + self._slack, self._stage))
-        if self._timeouts.run is not None:
-            limits.append((self._started + self._timeouts.run + self._slack, Stage.RUN))
         if self._ends is not None:
             limits.append((self._ends, Stage.DEADLINE))
-        return min(limits, default=None)
+        if self._timeouts.run is not None:
+            limits.append((self._started + self._timeouts.run + self._slack, Stage.RUN))
+        if own is not None:
+            limits.append((self._since + own + self._slack, self._stage))
+        return min(limits, key=lambda limit: limit[0], default=None)  # of two at once, the wider one is named
 
     def late(self, now: float) -> Failure | None:
         """Return the failure of the limit that has ended, if one has."""
