@@ -107,12 +107,8 @@ def test_kinds_of_connectors_are_declared_with_types_and_every_timeout() -> None
             for spec in specs:
                 assert (spec.declared_by, spec.service) == (name, found.service)
                 assert spec.payload is not None
-                assert None not in {
-                    spec.timeouts.connect,
-                    spec.timeouts.first_byte,
-                    spec.timeouts.idle,
-                    spec.timeouts.run,
-                }
+                limits = spec.timeouts
+                assert None not in {limits.connect, limits.first_byte, limits.idle, limits.run}
 
 
 def test_a_credential_is_not_shown_by_the_configuration_that_holds_it() -> None:

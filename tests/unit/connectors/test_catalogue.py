@@ -43,7 +43,7 @@ class BareHttpConnector:
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     (tmp_path / "lighthouse_plugin.py").write_text(FOREIGN)
     (tmp_path / "lighthouse_broken.py").write_text("import a_module_that_is_not_there\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     for module in ("lighthouse_plugin", "lighthouse_broken"):
         monkeypatch.delitem(sys.modules, module, raising=False)
     return "lighthouse_plugin"

@@ -1,5 +1,7 @@
 """Streams are read the same wherever the network cuts them."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,7 +23,7 @@ EVENTS = [
 
 def cut(data: bytes, at: list[int]) -> list[bytes]:
     edges = [0, *sorted(position % (len(data) + 1) for position in at), len(data)]
-    return [data[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    return [data[a:b] for a, b in pairwise(edges)]
 
 
 @given(st.lists(st.integers(min_value=0, max_value=500), max_size=30))
@@ -46,16 +48,18 @@ def test_lines_do_not_depend_on_where_the_chunks_end(lines: list[str], at: list[
 
 def test_an_endless_line_is_a_fault_and_not_a_full_memory() -> None:
     splitter = LineSplitter(limit=1000)
+    for _ in range(10):
+        splitter.feed(b"x" * 100)
     with pytest.raises(ServiceFaultError, match="over 1000 bytes"):
-        for _ in range(11):
-            splitter.feed(b"x" * 100)
+        splitter.feed(b"x")
 
 
 def test_an_endless_event_is_a_fault_too() -> None:
     parser = SseParser(limit=1000)
+    for _ in range(100):
+        parser.feed(b"data: xxxxxxxxx\n")
     with pytest.raises(ServiceFaultError, match="over 1000 bytes"):
-        for _ in range(101):
-            parser.feed(b"data: xxxxxxxxx\n")
+        parser.feed(b"data: xxxxxxxxx\n")
 
 
 async def test_ndjson_gives_every_line_also_the_last_without_an_end() -> None:

@@ -90,8 +90,9 @@ class Answer:
 class HttpStream:
     """An answer that is still arriving; leaving its context closes the connection unless it was read to the end."""
 
-    def __init__(self, response: aiohttp.ClientResponse, *, limit: Bytes) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, *, limit: Bytes, secret: str | None = None) -> None:
         self._response = response
+        self._secret = secret
         self._limit = limit
         self.status = response.status
         self.headers = response.headers
@@ -111,22 +112,22 @@ class HttpStream:
 
     def sse(self) -> AsyncGenerator[SseEvent]:
         """Read it as server-sent events."""
-        return read_sse(self.chunks())
+        return read_sse(self.chunks(), secret=self._secret)
 
     def ndjson(self) -> AsyncGenerator[bytes]:
         """Read it as one JSON document a line."""
-        return read_ndjson(self.chunks())
+        return read_ndjson(self.chunks(), secret=self._secret)
 
     async def read(self, codes: Codes = NO_CODES) -> bytes:
         """Read it whole; raises the fault of a status that is not 2xx."""
         await self.expect(self.content_type, codes)
         async with aclosing(self.chunks()) as chunks:
-            return b"".join([chunk async for chunk in chunks])
+            return _scrubbed(b"".join([chunk async for chunk in chunks]), self._secret)
 
     async def expect(self, content_type: str, codes: Codes = NO_CODES) -> None:
         """Raise the fault of a status that is not 2xx, or of another content type."""
         if not 200 <= self.status < 300:  # noqa: PLR2004 - the range is what 2xx means
-            body = await _read(self._response, ERROR_LIMIT, cut=True)
+            body = _scrubbed(await _read(self._response, ERROR_LIMIT, cut=True), self._secret)
             raise ServiceFaultError(failure_of_answer(self.status, self.headers, body, codes=codes))
         if self.content_type != content_type:
             raise off_protocol(
@@ -185,6 +186,7 @@ class HttpTransport:
         self.base = parse_base(base)
         self._settings = settings
         self._headers = {"User-Agent": f"hostler/{__version__}", "Accept-Encoding": "identity"}
+        self._secret = api_key or None
         if api_key:
             self._headers["Authorization"] = f"Bearer {api_key}"
         self._connect = connect
@@ -252,7 +254,8 @@ class HttpTransport:
                 allow_redirects=False,
                 timeout=aiohttp.ClientTimeout(total=within, sock_connect=min(self._connect, within)),
             ) as response:
-                return Answer(response.status, response.headers, await _read(response, limit))
+                body = _scrubbed(await _read(response, limit), self._secret)
+                return Answer(response.status, response.headers, body)
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise ServiceFaultError(failure_of_exception(error, stage=stage, seconds=within)) from error
 
@@ -287,7 +290,7 @@ class HttpTransport:
             raise ServiceFaultError(failure_of_exception(error, stage=Stage.FIRST_BYTE, seconds=first_byte)) from error
         self._responses.add(response)
         try:
-            yield HttpStream(response, limit=limit)
+            yield HttpStream(response, limit=limit, secret=self._secret)
         finally:
             self._responses.discard(response)
             response.close()
@@ -303,6 +306,11 @@ def _with_json(headers: Mapping[str, str] | None, body: bytes | None) -> dict[st
     if body is not None:
         found.setdefault("Content-Type", "application/json")
     return found
+
+
+def _scrubbed(body: bytes, secret: str | None) -> bytes:
+    """Take the credential out of what a server echoes, so that no failure and no result can carry it."""
+    return body if secret is None else body.replace(secret.encode(), b"***")
 
 
 async def _read(response: aiohttp.ClientResponse, limit: Bytes, *, cut: bool = False) -> bytes:

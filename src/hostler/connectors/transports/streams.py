@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Final
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from hostler.connectors.faults import off_protocol
 from hostler.kernel.units import Bytes
@@ -101,23 +101,28 @@ class SseParser:
         return SseEvent(data="\n".join(data), event=event or "message", id=self._id)
 
 
-async def read_sse(chunks: AsyncGenerator[bytes], *, limit: Bytes = EVENT_LIMIT) -> AsyncGenerator[SseEvent]:
-    """Yield the events of a stream."""
+async def read_sse(
+    chunks: AsyncGenerator[bytes], *, limit: Bytes = EVENT_LIMIT, secret: str | None = None
+) -> AsyncGenerator[SseEvent]:
+    """Yield the events of a stream; `secret` is taken out of what a server echoes."""
     parser = SseParser(limit)
     async with aclosing(chunks):
         async for chunk in chunks:
             for event in parser.feed(chunk):
-                yield event
+                leaky = secret is not None and secret in event.data
+                yield structs.replace(event, data=event.data.replace(secret or "", "***")) if leaky else event
 
 
-async def read_ndjson(chunks: AsyncGenerator[bytes], *, limit: Bytes = EVENT_LIMIT) -> AsyncGenerator[bytes]:
-    """Yield the lines of a stream that are not blank, still encoded."""
+async def read_ndjson(
+    chunks: AsyncGenerator[bytes], *, limit: Bytes = EVENT_LIMIT, secret: str | None = None
+) -> AsyncGenerator[bytes]:
+    """Yield the lines of a stream that are not blank, still encoded; `secret` is taken out of them."""
     splitter = LineSplitter(limit)
     async with aclosing(chunks):
         async for chunk in chunks:
             for line in splitter.feed(chunk):
                 if line.strip():
-                    yield line.encode()
+                    yield (line.replace(secret, "***") if secret else line).encode()
     for line in splitter.feed(b"", last=True):
         if line.strip():
-            yield line.encode()
+            yield (line.replace(secret, "***") if secret else line).encode()
