@@ -64,7 +64,7 @@ async def backup(engine: Engine, target: str | Path) -> Manifest:
             "its dump, or a replica)",
             field="engine.url",
         )
-    folder = locate(engine.data)
+    folder = Folder(engine.data)
     archive = await asyncio.to_thread(_new_file, Path(target))
     try:
         async with exclusive(folder.backup, within=_SNAPSHOT_LIMIT):

@@ -95,6 +95,8 @@ def translate(error: BaseException) -> HostlerError | None:
     """Return our error for one that the client library or its sockets raised; None for anything else."""
     if isinstance(error, HostlerError):
         return error
+    if type(error) is foreign.ConnectionError and isinstance(error.__cause__, foreign.RedisError):
+        error = error.__cause__  # what a new connection was told, wrapped by the library as if nobody were there
     for ancestor in type(error).__mro__:
         kind = FAULTS.get(ancestor)
         if kind is not None:

@@ -1,5 +1,6 @@
 """Servers with settings of the test's own, and other processes that open an engine."""
 
+import asyncio
 import subprocess
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
@@ -65,7 +66,8 @@ async def start_server(data_folder: Path) -> AsyncGenerator[StartServer]:
         folder.mkdir(parents=True)
         settings = SAFE | {"unixsocket": str(folder / "s"), "dir": str(folder)} | options
         words = [word for name, value in settings.items() for word in (f"--{name}", value)]
-        process = subprocess.Popen([str(server_program()), *words], stdout=subprocess.DEVNULL)
+        program = await asyncio.to_thread(server_program)
+        process = subprocess.Popen([str(program), *words], stdout=subprocess.DEVNULL)
         started.append(process)
 
         async def answers() -> bool:
