@@ -14,7 +14,6 @@ from typing import Annotated, Any, Final, Literal, cast
 from cyclopts import Parameter
 from msgspec import Struct
 
-from hostler import __version__
 from hostler.cli.config import Loaded, build_connector, load, parts_of, spec_name
 from hostler.cli.flags import ToEngine
 from hostler.cli.output import FAILED, OK, Out
@@ -24,6 +23,7 @@ from hostler.kernel.settings import Settings
 from hostler.kernel.spec import Instance
 from hostler.kernel.table import SECRET
 from hostler.kernel.units import Bytes, Seconds
+from hostler.kernel.version import __version__
 
 Level = Literal["ok", "note", "bad"]
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from cyclopts import App, CycloptsError
 
-from hostler import __version__
 from hostler.cli.output import USAGE, fail
 from hostler.kernel.errors import HostlerError, InternalError, SettingsError
+from hostler.kernel.version import __version__
 
 COMMANDS = {
     "demo": "hostler.cli.demo.command:demo",

@@ -1,0 +1,128 @@
+"""`hostler queues`: where jobs wait."""
+
+from typing import Annotated
+
+from cyclopts import App, Parameter
+
+from hostler.cli.flags import ToGateway
+from hostler.cli.output import OK, Out
+from hostler.cli.talk import facts_table, talking
+from hostler.contracts.queue import QueueView
+
+queues = App(name="queues", help="List, measure, pause, resume and drain queues.")
+
+Reason = Annotated[str, Parameter(help="Why; it is kept with the event.")]
+
+
+@queues.command(name="list")
+async def list_(*, common: ToGateway = ToGateway()) -> int:
+    """List queues with what waits and runs in them."""
+    out = Out(json=common.json)
+    async with talking(common) as fleet:
+        found = await fleet.queues.list()
+    if out.json:
+        out.document({"items": found})
+        return OK
+    columns = ("queue", "", "ready", "scheduled", "running", "waiting", "unworkable", "workers", "kinds")
+    rows = [
+        (
+            row.stats.name,
+            _mood(row),
+            row.stats.ready,
+            row.stats.scheduled,
+            row.stats.running,
+            row.stats.waiting,
+            row.stats.unworkable,
+            row.stats.workers,
+            ", ".join(kind.name for kind in row.kinds),
+        )
+        for row in found
+    ]
+    out.table(columns, rows, empty="no queues")
+    return OK
+
+
+@queues.command
+async def stats(queue: str, /, *, common: ToGateway = ToGateway()) -> int:
+    """Show the exact counters of one queue."""
+    out = Out(json=common.json)
+    async with talking(common) as fleet:
+        found = (await fleet.queues.get(queue)).stats
+    if out.json:
+        out.document(found)
+        return OK
+    facts_table(
+        out,
+        (
+            ("queue", found.name),
+            ("paused", found.paused),
+            ("draining", found.draining),
+            ("reason", found.reason),
+            *((name, getattr(found, name)) for name in ("ready", "scheduled", "running", "waiting", "unworkable")),
+            *((name, getattr(found, name)) for name in ("depth", "bytes", "lanes", "tenants", "workers")),
+            ("oldest ready", found.oldest_ready_at),
+            ("event offset", found.offset),
+        ),
+    )
+    for title, counts in (("in all", found.totals), ("kept", found.kept)):
+        out.say(f"{title:<14}{', '.join(f'{name} {count}' for name, count in counts.items() if count) or 'nothing'}")
+    return OK
+
+
+@queues.command
+async def pause(queue: str, /, *, reason: Reason = "", common: ToGateway = ToGateway()) -> int:
+    """Stop claims from a queue; what runs goes on."""
+    async with talking(common) as fleet:
+        return _done(common, await fleet.queues.pause(queue, reason=reason))
+
+
+@queues.command
+async def resume(queue: str, /, *, reason: Reason = "", common: ToGateway = ToGateway()) -> int:
+    """Allow claims from a queue again; ends a drain too."""
+    async with talking(common) as fleet:
+        return _done(common, await fleet.queues.resume(queue, reason=reason))
+
+
+@queues.command
+async def drain(queue: str, /, *, reason: Reason = "", common: ToGateway = ToGateway()) -> int:
+    """Refuse new jobs and let what is there run out."""
+    async with talking(common) as fleet:
+        return _done(common, await fleet.queues.drain(queue, reason=reason))
+
+
+@queues.command
+async def registry(*, common: ToGateway = ToGateway()) -> int:
+    """Show the queue registry: who puts what where, and how it is treated."""
+    out = Out(json=common.json)
+    async with talking(common) as fleet:
+        found = await fleet.queues.list()
+    if out.json:
+        out.document({"items": [{"queue": row.spec, "kinds": row.kinds} for row in found]})
+        return OK
+    columns = ("queue", "kind", "service", "declared by", "payload", "result", "attempts", "lease (s)", "run (s)")
+    rows = [
+        (
+            row.name,
+            kind.name,
+            kind.service,
+            kind.declared_by,
+            "typed" if kind.payload else "untyped",
+            "typed" if kind.result else "untyped",
+            kind.retry.attempts,
+            row.spec.lease,
+            kind.timeouts.run,
+        )
+        for row in found
+        for kind in row.kinds
+    ]
+    out.table(columns, rows, empty="no kinds are declared yet: a worker, a connector or the configuration does it")
+    return OK
+
+
+def _mood(row: QueueView) -> str:
+    return "draining" if row.stats.draining else "paused" if row.stats.paused else ""
+
+
+def _done(common: ToGateway, row: QueueView) -> int:
+    Out(json=common.json).answer(row.stats, f"{row.stats.name} is {_mood(row) or 'open'}")
+    return OK
