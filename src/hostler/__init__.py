@@ -3,6 +3,8 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from hostler.kernel.version import __version__
+
 if TYPE_CHECKING:
     from hostler.client import connect as connect
     from hostler.client import connect_sync as connect_sync
@@ -10,7 +12,7 @@ if TYPE_CHECKING:
     from hostler.worker.call import Failed as Failed
     from hostler.worker.handlers import handler as handler
 
-__version__ = "0.1.0"
+__all__ = ["Call", "Failed", "__version__", "connect", "connect_sync", "handler"]
 
 _LAZY = {
     "Call": "hostler.worker.call",

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
-from hostler import __version__
 from hostler.contracts.event import Event
 from hostler.contracts.job import JobState
 from hostler.contracts.queue import QueueStats, RegistryRow
@@ -15,6 +14,7 @@ from hostler.contracts.worker import Worker
 from hostler.gateway.rooms import Rooms
 from hostler.kernel.errors import HostlerError, NotFoundError
 from hostler.kernel.units import Seconds
+from hostler.kernel.version import __version__
 from hostler.ports.broker import Desk
 from hostler.telemetry.logs import logger
 from hostler.telemetry.metrics import LabelValues, Metrics

@@ -7,7 +7,6 @@ from typing import Any, Final
 
 import msgspec
 
-from hostler import __version__
 from hostler.contracts.event import Event
 from hostler.contracts.job import JobRequest
 from hostler.contracts.problem import Problem
@@ -27,6 +26,7 @@ from hostler.kernel.errors import (
     TooLargeError,
     WrongHostError,
 )
+from hostler.kernel.version import __version__
 
 _REF: Final = "#/components/schemas/{name}"
 _SEALED: Final = "JobRequest"

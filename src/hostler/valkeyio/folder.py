@@ -14,8 +14,8 @@ from types import MappingProxyType
 import msgspec
 from msgspec import Struct
 
-from hostler import __version__
 from hostler.kernel.errors import EngineError, EngineVersionError, FolderHeldError
+from hostler.kernel.version import __version__
 from hostler.valkeyio.locks import FileLock, is_held
 
 FORMAT = 1

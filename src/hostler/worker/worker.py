@@ -13,12 +13,12 @@ from typing import Any
 import msgspec
 import structlog
 
-import hostler
 from hostler.contracts.lease import LeaseRef
 from hostler.contracts.worker import Worker as WorkerRecord
 from hostler.contracts.worker import WorkerState
 from hostler.kernel.settings import WorkerSettings
 from hostler.kernel.units import Seconds
+from hostler.kernel.version import __version__
 from hostler.ports.blobs import Blobs
 from hostler.ports.broker import Broker, Foreman
 from hostler.ports.clock import Clock, Dice
@@ -294,7 +294,7 @@ class Worker:
             state=self._life.state,
             machine=self._machine,
             pid=os.getpid(),
-            version=hostler.__version__,
+            version=__version__,
             slots=self._settings.slots,
             running=len(jobs),
             queues=self._stock.queues(),

@@ -5,13 +5,13 @@ from collections.abc import Callable
 from html import escape
 from typing import Any, Final
 
-from hostler import __version__
 from hostler.contracts.api import Health
 from hostler.gateway.measure import Scrape
 from hostler.gateway.operation import JSON, Answer, Call, Nothing, Operation, Reply
 from hostler.gateway.rooms import Rooms
 from hostler.kernel.errors import EngineError, EngineTimeoutError, EngineUnavailableError
 from hostler.kernel.units import Seconds
+from hostler.kernel.version import __version__
 from hostler.telemetry.metrics import CONTENT_TYPE
 
 PATIENCE: Final[Seconds] = 2.0
