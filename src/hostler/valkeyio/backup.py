@@ -21,9 +21,9 @@ from typing import IO, Final
 import msgspec
 from msgspec import Struct
 
-from hostler import __version__
 from hostler.kernel.errors import ConflictError, EngineDataError, EngineUnavailableError, InvalidError, NotFoundError
 from hostler.kernel.units import Bytes, Instant, Seconds
+from hostler.kernel.version import __version__
 from hostler.valkeyio.engine import Engine
 from hostler.valkeyio.folder import Folder, locate, prepare, sync_folder, write_durably
 from hostler.valkeyio.locks import exclusive

@@ -12,7 +12,6 @@ import msgspec
 from multidict import CIMultiDictProxy
 from yarl import URL
 
-from hostler import __version__
 from hostler.connectors.faults import ServiceFaultError, fault, off_protocol, timed_out
 from hostler.connectors.transports.http_faults import failure_of_answer, failure_of_exception
 from hostler.connectors.transports.streams import SseEvent, read_ndjson, read_sse
@@ -20,6 +19,7 @@ from hostler.contracts.failure import FailureClass, Stage
 from hostler.kernel.errors import InvalidError
 from hostler.kernel.settings import HttpSettings
 from hostler.kernel.units import Bytes, Seconds
+from hostler.kernel.version import __version__
 
 T = TypeVar("T")
 
