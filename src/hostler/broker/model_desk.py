@@ -137,6 +137,7 @@ class ModelDesk(ModelCore):
         if job.state is not S.DEAD:
             raise StateConflictError(f"{job_id} is {job.state}, not dead", job=job_id, state=str(job.state))
         job.generation += 1
+        job.lane = lane_of(job.request)
         job.attempts_used = job.crashes = job.overloads = 0
         job.down.clear()
         job.finished_at = job.error = job.cancel_asked = None

@@ -44,7 +44,7 @@ class ModelWork(ModelCore):
         room = Room(self._taken(queue))
         leases: list[Lease] = []
         while len(leases) < request.limit and not (queue.paused or queue.draining):
-            chosen = next(self._eligible(queue, request, room, now), None)
+            chosen = self._choose(queue, request, room, now)
             if chosen is None:
                 break
             room.take(chosen.wants)
@@ -107,6 +107,10 @@ class ModelWork(ModelCore):
         return tuple(self._settle(worker, settlement, now) for settlement in settlements)
 
     # order
+
+    def _choose(self, queue: QueueRecord, request: ClaimRequest, room: Room, now: datetime) -> Choice | None:
+        """Return the best job that this worker may run now."""
+        return next(self._eligible(queue, request, room, now), None)
 
     def _eligible(self, queue: QueueRecord, request: ClaimRequest, room: Room, now: datetime) -> Iterator[Choice]:
         """Yield the jobs that this worker may run now, best first; big ones that wait keep their room."""
@@ -264,7 +268,7 @@ class ModelWork(ModelCore):
                 self._close_attempt(job, now, "wait", failure=ending.failure)
                 queue.move(now, job, Verb.WAIT, S.WAITING, worker=worker)
                 job.waiting_for = ending.reason
-                job.due = None if ending.until is None else now + seconds(ending.until)
+                job.due = job.ready_at = None if ending.until is None else now + seconds(ending.until)
             case Die():
                 self._close_attempt(job, now, "fail", failure=ending.failure, counted=True)
                 self._end(queue, job, now, Verb.FAIL, S.DEAD, worker=worker)
@@ -290,7 +294,7 @@ class ModelWork(ModelCore):
             job.lane = ending.lane
         if ending.delay > 0:
             queue.move(now, job, Verb.RETRY, S.SCHEDULED, worker=worker, delay=ending.delay)
-            job.due = now + seconds(ending.delay)
+            job.due = job.ready_at = now + seconds(ending.delay)
         else:
             self._ready(queue, job, now, Verb.RETRY, worker=worker)
 
