@@ -10,11 +10,13 @@ from pathlib import Path
 
 import msgspec
 
+from hostler.connectors.catalogue import build, connector_names
 from hostler.contracts.job import JobState
 from hostler.contracts.queue import KindSpec, QueueSpec
 from hostler.kernel.errors import HostlerError, all_errors
 from hostler.kernel.settings import Settings
 from hostler.policy.lifecycle import ENDPOINT_MOVES, JOB_MOVES, TERMINAL, WORKER_MOVES
+from hostler.registry.kinds import BUILT_IN
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -111,13 +113,11 @@ def _setting_rows(struct: type[msgspec.Struct], path: tuple[str, ...]) -> Iterat
 
 def queues() -> str:
     """Return the page on queues and kinds that come with Hostler."""
-    from hostler.connectors.catalogue import built_in_kinds  # noqa: PLC0415 - heavy, only for this page
-    from hostler.registry.kinds import BUILT_IN_QUEUES  # noqa: PLC0415 - as above
-
     kinds: dict[str, list[KindSpec]] = defaultdict(list)
-    for kind in built_in_kinds():
-        kinds[kind.queue].append(kind)
-    rows = {queue.name: queue for queue in BUILT_IN_QUEUES}
+    for connector in connector_names():
+        for kind in build(connector, url="http://127.0.0.1:1").kinds():
+            kinds[kind.queue].append(kind)
+    rows = dict(BUILT_IN)
     for name in kinds:
         rows.setdefault(name, QueueSpec(name=name))
     lines = [
