@@ -1,10 +1,11 @@
-"""A wire to a broker or registry that a test can cut, or make lose answers."""
+"""A wire to a broker or registry that a test can cut, make lose answers, or make refuse."""
 
 import asyncio
 import inspect
+from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
-from hostler.kernel.errors import EngineTimeoutError, EngineUnavailableError
+from hostler.kernel.errors import EngineTimeoutError, EngineUnavailableError, InvalidError
 
 P = TypeVar("P")
 
@@ -14,6 +15,10 @@ class Wire:
 
     def __init__(self) -> None:
         self.cut = False
+        self.drops = 0
+        """How many calls are lost from now on."""
+        self.refuse: Callable[[str, tuple[Any, ...]], bool] | None = None
+        """Whether a call (verb and arguments) is refused as invalid."""
         self.lose: dict[str, int] = {}
         """How many answers of a verb are lost from now on."""
         self.calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
@@ -42,6 +47,11 @@ class _Wired:
             wire = self._wire
             wire.calls.append((name, args, named))
             await asyncio.sleep(0)
+            if wire.refuse is not None and wire.refuse(name, args):
+                raise InvalidError("refused")
+            if wire.drops > 0:
+                wire.drops -= 1
+                raise EngineUnavailableError("the call was lost")
             if wire.cut:
                 raise EngineUnavailableError("the wire is cut")
             answer = await value(*args, **named)

@@ -13,6 +13,7 @@ import hostler
 from hostler.contracts.queue import RetryPolicy
 from hostler.contracts.timeouts import Timeouts
 from hostler.kernel.errors import PayloadError, SettingsError
+from hostler.worker.call import CallFacts
 from hostler.worker.handlers import HandlerSet, handler, handler_of
 from hostler.worker.shapes import Shape
 
@@ -183,8 +184,6 @@ async def test_a_handler_can_be_tried_by_calling_it() -> None:
 
         def progress(self, progress: object) -> None: ...
         def checkpoint(self, value: Raw) -> None: ...
-
-    from hostler.worker.call import CallFacts
 
     call = hostler.Call(
         Merge(left="a", right="b"), CallFacts(job_id="q.1", kind="nlp.merge", attempt=1, fence=1), Nowhere()
