@@ -65,7 +65,7 @@ def test_a_mapping_with_mistakes_stops_every_process_before_anything_starts(shel
     assert not (shell.folder / "d").exists()
 
 
-@pytest.mark.row("001:67")
+@pytest.mark.row("001:31")
 def test_an_unknown_worker_name_is_refused_with_both_lists(shell: Shell) -> None:
     (shell.folder / "hostler.toml").write_text('[connectors.studio]\nconnector = "simulation-http"\n')
     ran = shell.run("up", "--data", "d", "--workers", "simulaton-http:2,studio")

@@ -118,7 +118,7 @@ def test_everything_that_is_wrong_is_listed_at_once_by_name() -> None:
     assert len(problems) == 6
 
 
-@pytest.mark.row("000:19", "001:67")
+@pytest.mark.row("000:19", "001:31")
 def test_the_old_name_of_the_simulation_connector_is_refused_with_the_new_one() -> None:
     document = sound()
     document["services"]["simulation-http"]["connector"] = "SimulationConnector"

@@ -30,7 +30,7 @@ def test_instances_follow_one_another_by_port() -> None:
     assert urls("both") == ["http://[::1]:9000/v1", "http://127.0.0.1:8299"]
 
 
-@pytest.mark.row("001:67")
+@pytest.mark.row("001:31")
 def test_an_unknown_name_is_refused_with_both_lists_and_every_problem_at_once() -> None:
     _, problems = resolve_spec("simulaton-http:2,nobody,chat:0,a b", name="--workers", settings=SETTINGS, known=KNOWN)
     assert len(problems) == 4
