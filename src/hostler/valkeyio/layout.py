@@ -136,6 +136,9 @@ META: Final = (
     "tick",  # when it did
     "sweep",  # when the last sweep over lanes began
     "cursor",  # where the sweep is
+    "mark_at",  # events: when the younger mark was set
+    "mark_off",  # the offset at that mark
+    "trim_to",  # offsets up to here are older than an hour
     *(f"n_{state}" for state in JobState),
     "t_submitted",
     "t_deduplicated",

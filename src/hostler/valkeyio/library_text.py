@@ -261,7 +261,11 @@ def read_files(keep: Callable[[str], bool] = lambda _: True) -> dict[str, str]:
     return {name[:-4]: (folder / name).read_text("utf-8") for name in names if keep(name)}
 
 
+_FILES: Final = MappingProxyType(read_files())
+"""Read once, with the module: nobody waits for a disk while work goes on."""
+
+
 @cache
 def shipped(build: Build = PRODUCTION) -> LibraryText:
     """Return the library that this Hostler brings."""
-    return assemble(read_files(), build)
+    return assemble(_FILES, build)

@@ -11,7 +11,7 @@ end
 -- A ready job takes its place; one whose concurrency key is full is parked beside the line.
 function line.enter(q, seq, record)
   local lane = record[F.lane]
-  write.bump(q, 'lc', lane .. 'r', 1)
+  write.bump(q, 'lr', lane, 1)
   if record[F.ckey] and not locks.enter(q, seq, record) then
     return
   end
@@ -28,7 +28,7 @@ end
 -- A job leaves its place, whether it is claimed, cancelled or expires.
 function line.leave(q, seq, record)
   local lane = record[F.lane]
-  write.bump(q, 'lc', lane .. 'r', -1)
+  write.bump(q, 'lr', lane, -1)
   if record[F.parked] == 1 then
     record[F.parked] = 0
     return locks.unpark(q, seq, record)

@@ -54,7 +54,7 @@ function lanes.number(q, found, i)
   if found.numbers[i] then
     return found.numbers[i]
   end
-  q.lane_count = q.lane_count or redis.call('HLEN', q.p .. 'lanes')
+  q.lane_count = q.lane_count or redis.call('HLEN', q.p .. 'lc')
   if q.lane_count >= ctx.config(q)[C.lanes] then
     return nil
   end

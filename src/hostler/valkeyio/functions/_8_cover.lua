@@ -115,5 +115,6 @@ function class.present(q, worker, name)
   local row = packed and cmsgpack.unpack(packed)
   if not row or row[2] ~= name or row[1] < q.now + 7000000 then
     redis.call('HSET', q.p .. 'w', worker, cmsgpack.pack({q.now + 10000000, name}))
+    redis.call('HSETNX', q.p .. 'classes', name, 0)
   end
 end

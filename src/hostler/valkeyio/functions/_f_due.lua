@@ -2,7 +2,7 @@
 
 local due = {}
 
-local function take(q, key, most)
+function due.take(q, key, most)
   return redis.call('ZRANGE', q.p .. key, '-inf', q.now, 'BYSCORE', 'LIMIT', 0, most)
 end
 
@@ -16,8 +16,8 @@ function due.promote(q, most)
   if q.m.due == 0 or q.m.due > q.now then
     return 0
   end
-  local delayed = take(q, 'delayed', most)
-  local waiting = take(q, 'waiting', most - #delayed)
+  local delayed = due.take(q, 'delayed', most)
+  local waiting = due.take(q, 'waiting', most - #delayed)
   q.m.due = 0
   for key, n in pairs({delayed = #delayed, waiting = #waiting}) do
     local at = next_of(q, key, n)
@@ -72,7 +72,7 @@ end
 
 -- Reap leases that ran out, at most `most`; returns how many.
 function due.reap(q, most)
-  local seqs = take(q, 'leases', most)
+  local seqs = due.take(q, 'leases', most)
   if #seqs == 0 then
     return 0
   end

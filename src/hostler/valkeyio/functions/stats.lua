@@ -12,11 +12,8 @@ for _, name in ipairs(META) do
 end
 local marked, unworkable = redis.call('HKEYS', q.p .. 'un'), 0
 for first = 1, #marked, 1000 do
-  local fields = {}
-  for i = first, math.min(first + 999, #marked) do
-    fields[#fields + 1] = marked[i] .. 'r'
-  end
-  for _, count in ipairs(redis.call('HMGET', q.p .. 'lc', unpack(fields))) do
+  local some = {unpack(marked, first, math.min(first + 999, #marked))}
+  for _, count in ipairs(redis.call('HMGET', q.p .. 'lr', unpack(some))) do
     unworkable = unworkable + tonumber(count or '0')
   end
 end
@@ -39,10 +36,5 @@ local workers = 0
 for _ in pairs(class.workers(q)) do
   workers = workers + 1
 end
-local live = 0
-for i, value in ipairs(redis.call('HGETALL', q.p .. 'lc')) do
-  if i % 2 == 1 and string.sub(value, -1) ~= 'r' then
-    live = live + 1
-  end
-end
+local live = redis.call('HLEN', q.p .. 'lc')
 return {scalars, live, redis.call('HLEN', q.p .. 'td'), workers, unworkable, int(oldest)}

@@ -1,0 +1,103 @@
+-- Upkeep of jobs: grace after a restart, expiry, escalated cancels, retention. Slices, never everything.
+
+local upkeep = {}
+local STALL = 5000000
+local SLICE = 100
+
+-- After a new server process, or a stall, every live lease gets one lease of grace; what is lost then is not charged.
+function upkeep.grace(q, run)
+  local new_run = q.m.run and q.m.run ~= run
+  local stalled = q.m.tick > 0 and q.now - q.m.tick > STALL
+  q.m.run = run
+  if new_run then
+    q.m.epoch = q.m.epoch + 1
+  end
+  if not (new_run or stalled) then
+    return
+  end
+  local seqs = redis.call('ZRANGE', q.p .. 'leases', 0, -1, 'WITHSCORES')
+  for first = 1, #seqs, 1000 do
+    local some, ends, words = {}, {}, {}
+    for i = first, math.min(first + 999, #seqs), 2 do
+      some[#some + 1] = seqs[i]
+      ends[#ends + 1] = tonumber(seqs[i + 1])
+    end
+    for i, record in ipairs(rec.many(q, some)) do
+      local lease = record and record[F.lease] or 0
+      words[#words + 1] = math.max(ends[i], q.now + lease)
+      words[#words + 1] = some[i]
+    end
+    redis.call('ZADD', q.p .. 'leases', unpack(words))
+    redis.call('ZADD', q.p .. 'grace', unpack(words))
+  end
+  redis.call('PEXPIRE', q.p .. 'grace', 7200000)
+end
+
+-- Take back running jobs that did not acknowledge a cancel within its grace.
+function upkeep.escalate(q)
+  local seqs = due.take(q, 'cancels', SLICE)
+  local progress = life.remotes(q, seqs)
+  for i, record in ipairs(rec.many(q, seqs)) do
+    local seq = seqs[i]
+    if record and record[F.state] == S.running and record[F.cancel] > 0 then
+      local g = progress[seq]
+      life.attempt(q, seq, record, 'cancel', false, false, g[G.endpoint], g[G.remote])
+      life.finish(q, V.cancel, seq, record, S.cancelled)
+    else
+      write.zrem(q, 'cancels', seq)
+    end
+  end
+  return #seqs
+end
+
+-- Expire jobs whose deadline or longest wait has passed.
+function upkeep.expire(q)
+  local seqs = due.take(q, 'expiry', SLICE)
+  for i, record in ipairs(rec.many(q, seqs)) do
+    local ends = record and record[F.finished] == 0 and life.ends(record)
+    if ends and ends <= q.now then
+      life.expire(q, seqs[i], record)
+    else
+      write.zadd(q, 'expiry', ends or false, seqs[i])
+    end
+  end
+  return #seqs
+end
+
+local function surplus(q, key, count)
+  local over = redis.call('ZCARD', q.p .. key) - count
+  return over > 0 and redis.call('ZRANGE', q.p .. key, 0, math.min(over, SLICE) - 1) or {}
+end
+
+local function purge(q, key, seqs)
+  for i, record in ipairs(rec.many(q, seqs)) do
+    write.zrem(q, key, seqs[i])
+    if record and record[F.finished] > 0 then
+      rec.uncount(q, record)
+      rec.drop(q, seqs[i])
+      q.m.t_purged = q.m.t_purged + 1
+    end
+  end
+  return #seqs
+end
+
+-- Forget jobs that ended long ago, or that are too many.
+function upkeep.retire(q, cfg)
+  local aged = redis.call('ZRANGE', q.p .. 'done', '-inf', q.now - cfg[C.terminal], 'BYSCORE', 'LIMIT', 0, SLICE)
+  if #aged == 0 then
+    aged = surplus(q, 'done', cfg[C.terminal_count])
+  end
+  local dead = redis.call('ZRANGE', q.p .. 'dead', '-inf', q.now - cfg[C.dead], 'BYSCORE', 'LIMIT', 0, SLICE)
+  return math.max(purge(q, 'done', aged), purge(q, 'dead', dead))
+end
+
+-- Keep the last `events` and at least an hour of them: marks an hour apart say which offsets are that old.
+function upkeep.trim(q, cfg)
+  if q.now - q.m.mark_at >= 3600000000 then
+    q.m.trim_to, q.m.mark_off, q.m.mark_at = q.m.mark_off, q.m.off, q.now
+  end
+  local first = math.min(q.m.off - cfg[C.events], q.m.trim_to)
+  if first > 0 then
+    redis.call('XTRIM', q.p .. 'ev', 'MINID', '~', int(first) .. '-0')
+  end
+end

@@ -1,0 +1,24 @@
+-- Do one slice of upkeep; at most every half second, unless the last one left work behind.
+-- keys  meta
+-- flags allow-oom
+-- reply 1 when more is left to do at once, else 0
+local q = ctx.open(meta_key)
+if q.m.tick > 0 and q.now - q.m.tick < 500000 then
+  return 0
+end
+local cfg = ctx.config(q)
+upkeep.grace(q, string.match(redis.call('INFO', 'server'), 'run_id:(%x+)'))
+local most = math.max(due.promote(q, 100), due.reap(q, 100), upkeep.escalate(q), upkeep.expire(q), upkeep.retire(q, cfg))
+ctx.commit(q)
+local more = most >= 100
+if q.m.cursor ~= 0 or q.now - q.m.sweep >= 1000000 then
+  if q.m.cursor == 0 then
+    q.m.sweep = q.now
+    sweep.passes(q)
+    upkeep.trim(q, cfg)
+  end
+  more = sweep.lanes(q, sweep.workers(q), 200) or more
+end
+q.m.tick = more and q.now - 500000 or q.now
+ctx.commit(q)
+return more and 1 or 0
