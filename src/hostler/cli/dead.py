@@ -14,7 +14,7 @@ from hostler.kernel.errors import SettingsError
 dead = App(name="dead", help="List, show, replay and purge dead jobs.")
 dead.command(show, name="show")
 
-Ids = Annotated[tuple[str, ...], Parameter(help="Which dead jobs.")]
+Ids = Annotated[str, Parameter(help="Which dead jobs.")]
 All = Annotated[bool, Parameter(name="--all", negative="", help="Every dead job.")]
 DryRun = Annotated[bool, Parameter(negative="", help="Only say which.")]
 Reason = Annotated[str, Parameter(help="Why; it is kept with the event.")]

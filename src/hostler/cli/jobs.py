@@ -72,7 +72,7 @@ async def show(job: str, /, *, common: ToGateway = ToGateway()) -> int:
             ("service", found.service),
             ("labels", ", ".join(f"{name}={value}" for name, value in found.labels.items())),
             ("payload", bytes(found.payload).decode() if found.payload else None),
-            ("result", bytes(found.result).decode() if found.result is not None else None),
+            ("result", bytes(found.result).decode() if bytes(found.result) != b"null" else None),
             ("result", f"blob {found.result_ref.sha256}" if found.result_ref else None),
         ),
     )

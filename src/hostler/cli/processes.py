@@ -1,11 +1,12 @@
 """`hostler gateway` and `hostler worker`: one part each, wired to the engine."""
 
 import asyncio
+import contextlib
 import os
 import sys
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from cyclopts import Parameter
 
@@ -13,14 +14,19 @@ from hostler.cli.children import stop_requested, tether
 from hostler.cli.config import Loaded, build_connector, load, parts_of, spec_name
 from hostler.cli.flags import ToEngine, given
 from hostler.cli.output import OK, Out
+from hostler.contracts.worker import WorkerState
 from hostler.kernel.settings import EngineSettings, Settings
 from hostler.kernel.sources import refuse
+from hostler.kernel.units import Seconds
 from hostler.ports.blobs import Blobs
 from hostler.ports.broker import Broker
 from hostler.ports.connector import Connector
 from hostler.ports.registry import Registry
 from hostler.valkeyio.engine import Engine
 from hostler.valkeyio.folder import locate
+
+STATE_POLL: Final[Seconds] = 0.02
+"""How often a starting worker is looked at, to say that it is ready."""
 
 Tethered = Annotated[bool, Parameter(name="--tether", negative="", show=False)]
 """End when the process at the other end of stdin does; for processes that another one started."""
@@ -44,15 +50,18 @@ async def gateway(
     settings = loaded.settings
     stop = await stop_requested()
     metrics = Metrics()
-    async with _engine(settings.engine, "gateway") as engine, _blobs(settings, engine) as blobs:
+    async with contextlib.AsyncExitStack() as stack:
+        engine = await stack.enter_async_context(_engine(settings.engine, "gateway"))
+        blobs = await stack.enter_async_context(_blobs(settings, engine))
         from hostler.broker.desk import EngineDesk
         from hostler.broker.foreman import EngineForeman
         from hostler.registry.engine import EngineRegistry
 
         foreman = EngineForeman(engine)
         await _declare(loaded, foreman)
+        desk = await stack.enter_async_context(contextlib.aclosing(EngineDesk(engine)))
         app = build_app(
-            EngineDesk(engine),
+            desk,
             foreman,
             EngineRegistry(engine),
             blobs,
@@ -102,7 +111,10 @@ async def worker(
         made = await _worker(loaded, engine, blobs, served, metrics)
         with exported(metrics, settings.worker.metrics_port):
             running = asyncio.create_task(run_until_told(made))
-            out.answer({"event": "ready", "worker": made.id, "pid": os.getpid()}, f"worker {made.id} runs")
+            while made.state is WorkerState.STARTING and not running.done():
+                await asyncio.wait({running}, timeout=STATE_POLL)
+            if not running.done():
+                out.answer({"event": "ready", "worker": made.id, "pid": os.getpid()}, f"worker {made.id} runs")
             await running
     out.answer({"event": "stopped", "worker": made.id}, f"worker {made.id} stopped")
     return OK
