@@ -66,7 +66,7 @@ async def engine_settings(engine_socket: Path) -> EngineSettings:
     """Settings of the run's server, empty now (its function libraries stay: they are versioned by themselves)."""
     settings = EngineSettings(url=f"unix://{engine_socket}")
     async with Engine.open(settings, role="test-flush") as engine:
-        await engine.client.execute_command("FLUSHALL")
+        await engine.command("FLUSHALL")
     return settings
 
 

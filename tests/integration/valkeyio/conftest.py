@@ -67,7 +67,7 @@ async def start_server(data_folder: Path) -> AsyncGenerator[StartServer]:
         settings = SAFE | {"unixsocket": str(folder / "s"), "dir": str(folder)} | options
         words = [word for name, value in settings.items() for word in (f"--{name}", value)]
         program = await asyncio.to_thread(server_program)
-        process = subprocess.Popen([str(program), *words], stdout=subprocess.DEVNULL)
+        process = await asyncio.to_thread(subprocess.Popen[bytes], [str(program), *words], stdout=subprocess.DEVNULL)
         started.append(process)
 
         async def answers() -> bool:

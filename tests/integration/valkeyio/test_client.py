@@ -9,6 +9,7 @@ import pytest
 from hostler.kernel.errors import EngineTimeoutError, EngineUnavailableError
 from hostler.kernel.settings import EngineSettings
 from hostler.testing.eventually import eventually
+from hostler.valkeyio.client import send
 from hostler.valkeyio.engine import Engine
 
 from .conftest import StartServer
@@ -140,7 +141,7 @@ async def test_a_blocking_call_waits_longer_than_commands_may_and_holds_up_no_co
 ) -> None:
     settings = EngineSettings(url=engine_settings.url, command_timeout=0.3, connections=1)
     async with Engine.open(settings, role="test") as engine:
-        waiting = asyncio.create_task(engine.blocking.blpop(["list"], timeout=10))
+        waiting = asyncio.create_task(send(engine.blocking, "BLPOP", "list", 10))
         await eventually(lambda: engine.pools()["blocking"].in_use == 1)
         started = time.perf_counter()
 

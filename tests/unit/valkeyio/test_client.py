@@ -68,7 +68,6 @@ def test_connections_never_retry_and_always_end() -> None:
     )
     connection = pool.make_connection()
     assert connection.retry.get_retries() == 0
-    assert connection.retry_on_error == []
     assert connection.retry_on_timeout is False
     assert connection.socket_timeout == 2.0
     assert connection.socket_connect_timeout == 1.0

@@ -59,7 +59,6 @@ def test_every_exception_of_the_library_becomes_an_error_of_ours_with_its_cause(
         (foreign.TimeoutError("slow"), EngineTimeoutError),
         (foreign.MaxConnectionsError("busy"), EngineTimeoutError),
         (TimeoutError(), EngineTimeoutError),
-        (asyncio.TimeoutError(), EngineTimeoutError),
         (ConnectionRefusedError(111, "refused"), EngineUnavailableError),
         (FileNotFoundError(2, "no socket"), EngineUnavailableError),
         (foreign.OutOfMemoryError("full"), CapacityError),
