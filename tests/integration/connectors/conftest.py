@@ -1,8 +1,12 @@
 """Servers that misbehave on purpose, byte by byte, for tests of what connectors make of it."""
 
 import asyncio
+import json
+import shutil
+import subprocess
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 
 import pytest
 
@@ -71,3 +75,70 @@ def answer() -> Callable[..., Script]:
         return script
 
     return make
+
+
+AIMOCK = "@copilotkit/aimock@^1.43.0"
+FIXTURES = {
+    "fixtures": [
+        {"match": {"userMessage": "hello"}, "response": {"content": "Hello there, I am a mock of the protocol."}},
+        {
+            "match": {"userMessage": "weather"},
+            "response": {"toolCalls": [{"name": "get_weather", "arguments": {"city": "Bergen", "unit": "°C"}}]},
+        },
+        {
+            "match": {"userMessage": "break"},
+            "response": {"content": "This answer is cut off after a while, and more words follow."},
+            "truncateAfterChunks": 2,
+        },
+        {
+            "match": {"userMessage": "filter"},
+            "response": {"content": "I would rather", "finishReason": "content_filter"},
+        },
+        {
+            "match": {"userMessage": "limit"},
+            "response": {"error": {"message": "You have nothing left", "code": "insufficient_quota"}, "status": 429},
+        },
+    ]
+}
+
+
+@pytest.fixture(scope="session")
+def aimock_program() -> Path:
+    """The third-party mock server, installed once into `.cache/aimock`."""
+    if shutil.which("node") is None or shutil.which("npm") is None:
+        pytest.skip("aimock needs node and npm, which are not installed")
+    folder = Path(__file__).parents[3] / ".cache" / "aimock"
+    program = folder / "node_modules" / ".bin" / "llmock"
+    if not program.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        command = ["npm", "install", "--prefix", str(folder), "--no-audit", "--no-fund", AIMOCK]
+        found = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
+        if found.returncode != 0:
+            pytest.skip(f"aimock could not be installed: {found.stderr[-300:]}")
+    return program
+
+
+@pytest.fixture
+async def aimock(aimock_program: Path, tmp_path: Path) -> AsyncGenerator[str]:
+    """URL of a fresh aimock; its moods are set by `POST /__aimock/chaos`."""
+    path = tmp_path / "fixtures.json"
+    path.write_text(json.dumps(FIXTURES))
+    server = await asyncio.create_subprocess_exec(
+        str(aimock_program),
+        "-p",
+        "0",
+        "-f",
+        str(path),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    assert server.stdout is not None
+    try:
+        async with asyncio.timeout(20):
+            while line := (await server.stdout.readline()).decode():
+                if "listening on " in line:
+                    break
+        yield line.rpartition("listening on ")[2].strip()
+    finally:
+        server.kill()
+        await server.communicate()

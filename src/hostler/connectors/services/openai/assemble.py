@@ -3,6 +3,7 @@
 from typing import Final
 
 import msgspec
+from msgspec import UNSET
 
 from hostler.connectors.faults import ServiceFaultError, failure, fault, off_protocol
 from hostler.connectors.services.openai.messages import (
@@ -52,7 +53,7 @@ class Assembler:
 
         Raises the failure that a chunk with an error object spells.
         """
-        if chunk.error is not None:
+        if chunk.error is not UNSET and bytes(chunk.error) != b"null":
             raise spoken_error(bytes(chunk.error))
         if chunk.choices is None and chunk.usage is None:
             raise off_protocol("the service sent an answer without choices")

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from msgspec import Meta, Raw, Struct, field
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 
 from hostler.kernel.units import Json
 
@@ -125,7 +125,7 @@ class Chunk(Struct, frozen=True, kw_only=True):
     id: str | None = None
     model: str | None = None
     usage: Usage | None = None
-    error: Raw | None = None
+    error: Raw | UnsetType = UNSET
     """A failure in mid-stream."""
 
 
