@@ -139,9 +139,10 @@ class Attempt:
             word = await self.tools.settler.settle(settlement)
         finally:
             self.tools.reports.close(self.ref)
-        if word is not None and word.accepted and not isinstance(ending, Again):
-            await self._bounded(self.run_by.release())
-        elif word is None or not word.accepted:
+        if word is not None and word.accepted:
+            if self.run_by.endpoint is not None and not isinstance(ending, Again):
+                await self._bounded(self.run_by.release())
+        else:
             _LOG.warning("an ending was not accepted", job=self.ref.job_id, fence=self.ref.fence, word=word)
 
     async def _watched(self) -> Finished | Failed | Cause:

@@ -26,15 +26,6 @@ class PydanticModel(Protocol):
         ...
 
 
-@runtime_checkable
-class PydanticValue(Protocol):
-    """An instance of a pydantic model."""
-
-    def model_dump_json(self) -> str:
-        """Encode."""
-        ...
-
-
 class Shape(Generic[T]):
     """One declared type; None stands for any JSON."""
 
@@ -68,10 +59,8 @@ class Shape(Generic[T]):
         The proof is a decode of what was written, since a struct may hold fields of wrong types.
         """
         try:
-            if isinstance(value, PydanticValue):
-                sealed = value.model_dump_json().encode()
-            else:
-                sealed = msgspec.json.encode(value)
+            dump = getattr(value, "model_dump_json", None)  # a pydantic model; a look-up, for this is on the hot path
+            sealed = msgspec.json.encode(value) if dump is None else dump().encode()
         except (TypeError, ValueError, OverflowError) as error:
             raise PayloadError(str(error)) from error
         if self.kind is not None:

@@ -1,5 +1,7 @@
 """Which stage of an attempt is how late: pure bookkeeping on a clock that is handed in."""
 
+from functools import lru_cache
+
 from hostler.contracts.failure import Failure, FailureClass, Stage
 from hostler.contracts.timeouts import HANDLER_TIMEOUTS, SERVICE_TIMEOUTS, Timeouts
 from hostler.kernel.units import Seconds
@@ -11,6 +13,7 @@ LOADING = frozenset({"load", "loading"})
 """Progress stages in which a service is loading a model."""
 
 
+@lru_cache(maxsize=1024)
 def complete(job: Timeouts, kind: Timeouts, *, service: bool) -> Timeouts:
     """Return the job's timeouts with the kind's, then the defaults, in the gaps."""
     last = SERVICE_TIMEOUTS if service else HANDLER_TIMEOUTS
