@@ -1,7 +1,6 @@
 """Kinds and queues: what may be submitted where, kept in the engine, read through a cache of one second."""
 
 import difflib
-import hashlib
 import time
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -15,7 +14,7 @@ from hostler.contracts.queue import KindSpec, QueueSpec, RegistryRow
 from hostler.kernel.errors import InvalidError, PlannedKindError, UnknownKindError, UnknownQueueError
 from hostler.kernel.units import Seconds
 from hostler.registry.schemas import Schemas
-from hostler.valkeyio.config import pack_config
+from hostler.valkeyio.config import config_hash, pack_config
 from hostler.valkeyio.keys import REGISTRY_TAG
 from hostler.valkeyio.library import HasClient, Library
 
@@ -72,6 +71,10 @@ class Kinds:
             raise UnknownQueueError(f"no queue is named {name!r}{hint}", field="queue", queue=name, nearest=near)
         return found
 
+    async def known(self) -> Mapping[str, KindSpec]:
+        """Return every declared kind by name, planned ones included, as of at most a second ago."""
+        return (await self._recent()).kinds
+
     async def rows(self) -> tuple[RegistryRow, ...]:
         """Return every queue with its kinds, by name."""
         now = await self.read()
@@ -106,7 +109,7 @@ class Kinds:
         _refuse_reserved(spec.name)
         packed = pack_config(spec)
         # The function library never sees a row without its numbers: they are stored first.
-        await self._library.call("configure", spec.name, config=packed, hash=_digest(packed))
+        await self._library.call("configure", spec.name, config=packed, hash=config_hash(packed))
         await self._declare("queues", spec.name, msgspec.json.encode(spec))
 
     async def read(self) -> Snapshot:
@@ -147,7 +150,3 @@ class Kinds:
 def _refuse_reserved(queue: str) -> None:
     if queue == REGISTRY_TAG:
         raise InvalidError(f"no queue may be named {queue!r}: the engine keeps the registry there", field="queue")
-
-
-def _digest(packed: bytes) -> str:
-    return hashlib.sha1(packed, usedforsecurity=False).hexdigest()
