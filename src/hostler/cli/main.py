@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sys
+import traceback
 from collections.abc import Coroutine
 from typing import Any
 
@@ -75,6 +76,9 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(0)
     except OSError as error:
         fail(InternalError(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"), json=json)
+    except Exception as error:  # noqa: BLE001 - a defect of ours: shown whole on stderr, named on stdout
+        traceback.print_exc()
+        fail(InternalError(f"a defect of Hostler: {type(error).__name__}: {error}; please report it"), json=json)
     sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -29,13 +29,14 @@ class Screen:
     def __init__(self, console: Console, *, total: int) -> None:
         self._console = console
         self._total = total
-        self._live = Live(console=console, get_renderable=self._draw, refresh_per_second=8, transient=True)
         self._recent: deque[Text] = deque(maxlen=RECENT)
         self._queues: Sequence[QueueStats] = ()
         self._workers: Sequence[Worker] = ()
         self._chat = ("", "")
         self._counts: Counter[str] = Counter()
         self._phase = "starting"
+        # The last of all: it draws at once.
+        self._live = Live(console=console, get_renderable=self._draw, refresh_per_second=8, transient=True)
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
