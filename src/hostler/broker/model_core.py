@@ -173,12 +173,28 @@ class ModelCore:
             limits.append(job.ready_at + seconds(wait))
         return min(limits, default=None)
 
+    def _expire(self, queue: QueueRecord, now: datetime) -> None:
+        """End what has passed its deadline or its longest wait."""
+        for job in [job for job in queue.jobs.values() if job.live]:
+            limit = job.deadline if job.state is S.RUNNING else self._expires(job)
+            if limit is None or limit > now:
+                continue
+            worker = job.worker
+            if job.state is S.RUNNING:
+                self._close_attempt(job, now, "expire")
+            self._end(queue, job, now, Verb.EXPIRE, S.EXPIRED, worker=worker)
+
+    def _forget(self, queue: QueueRecord, job: JobRecord) -> None:
+        """Remove a job that ended, with all that is kept of it."""
+        del queue.jobs[job.id]
+        queue.count("purged")
+
     def _lose(self, queue: QueueRecord, job: JobRecord, now: datetime) -> None:
         """Take a lease away that ran out."""
         lease = job.lease
         if lease is None:
             raise AssertionError(f"{job.id} has no lease to lose")
-        if not lease.grace:
+        if job.grace != lease.ends:
             job.crashes += 1
             job.down.append(lease.worker)
         failure = Failure(class_=FailureClass.LOST, message=f"the lease of worker {lease.worker} ran out")

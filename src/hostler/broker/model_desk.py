@@ -168,8 +168,7 @@ class ModelDesk(ModelCore):
         if job.live:
             raise StateConflictError(f"{job_id} is {job.state}: it has not ended", job=job_id, state=str(job.state))
         queue.emit(now, "purge", job, reason=reason)
-        queue.count("purged")
-        del queue.jobs[job_id]
+        self._forget(queue, job)
         self._remember(f"purge:{job_id}:{operation}", None, now)
 
     async def events(self, queue: str, *, after: int, limit: int = 1000, wait: float = 0.0) -> Page:
@@ -192,6 +191,8 @@ class ModelDesk(ModelCore):
             raise InvalidError(f"{wrong[0][0]}: {wrong[0][1]}", field=wrong[0][0])
         if request.delay is not None and request.run_at is not None:
             raise InvalidError("give delay or run_at, not both", field="run_at")
+        if request.deadline is not None and request.deadline <= now:
+            raise InvalidError("the deadline has passed", field="deadline")
         first = self._seen(queue, request, now)
         if first is not None:
             queue.count("deduplicated")

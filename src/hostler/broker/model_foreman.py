@@ -15,6 +15,9 @@ TICK = 0.5
 STALL = 5.0
 """Seconds without upkeep after which every live lease gets one lease of grace."""
 
+EVENTS_HOUR = 3600.0
+"""Seconds for which events are kept however many there are."""
+
 
 class ModelForeman(ModelCore):
     """Implements `ports.broker.Foreman`."""
@@ -115,6 +118,7 @@ class ModelForeman(ModelCore):
         for job in record.jobs_in(S.READY):
             self._mark_lane(record, job.lane, now)
         self._retire(record, now)
+        self._trim(record, now)
         return False
 
     async def audit(self, queue: str, *, repair: bool = False) -> tuple[str, ...]:
@@ -129,7 +133,7 @@ class ModelForeman(ModelCore):
         for job in queue.jobs_in(S.RUNNING):
             lease = self._lease(job)
             lease.ends = max(lease.ends, now + seconds(lease.seconds))
-            lease.grace = True
+            job.grace = lease.ends
 
     def _reap(self, queue: QueueRecord, now: datetime) -> None:
         for job in sorted(queue.jobs_in(S.RUNNING), key=lambda one: (self._lease(one).ends, one.number)):
@@ -143,15 +147,11 @@ class ModelForeman(ModelCore):
                 self._close_attempt(job, now, "cancel")
                 self._end(queue, job, now, Verb.CANCEL, S.CANCELLED, worker=worker)
 
-    def _expire(self, queue: QueueRecord, now: datetime) -> None:
-        for job in [job for job in queue.jobs.values() if job.live]:
-            limit = job.deadline if job.state is S.RUNNING else self._expires(job)
-            if limit is None or limit > now:
-                continue
-            worker = job.worker
-            if job.state is S.RUNNING:
-                self._close_attempt(job, now, "expire")
-            self._end(queue, job, now, Verb.EXPIRE, S.EXPIRED, worker=worker)
+    def _trim(self, queue: QueueRecord, now: datetime) -> None:
+        """Keep the last events, and all of the last hour."""
+        surplus = max(0, len(queue.events) - queue.spec.retention.events)
+        old = sum(1 for event in queue.events[:surplus] if event.at <= now - seconds(EVENTS_HOUR))
+        del queue.events[:old]
 
     def _retire(self, queue: QueueRecord, now: datetime) -> None:
         kept = queue.spec.retention
@@ -161,10 +161,10 @@ class ModelForeman(ModelCore):
         surplus = ended[: max(0, len(ended) - kept.terminal_count)]
         for job in ended:
             if job in surplus or _age(job, now) >= seconds(kept.terminal):
-                del queue.jobs[job.id]
+                self._forget(queue, job)
         for job in queue.jobs_in(S.DEAD):
             if _age(job, now) >= seconds(kept.dead):
-                del queue.jobs[job.id]
+                self._forget(queue, job)
 
 
 def _age(job: JobRecord, now: datetime) -> timedelta:

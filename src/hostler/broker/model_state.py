@@ -40,8 +40,6 @@ class LeaseRecord:
     began: datetime
     taken: tuple[tuple[str, str, float], ...]
     """Pool id, name and amount of everything it takes."""
-    grace: bool = False
-    """Extended after a restart or stall: its loss is not charged to the job."""
 
 
 @dataclass(kw_only=True)
@@ -86,6 +84,8 @@ class JobRecord:
     """The last ending that was accepted: sent again, it is accepted again."""
     rejected: set[int] = field(default_factory=set[int])
     """Fences whose refusal is an event already."""
+    grace: datetime | None = None
+    """The end that its lease was given after a restart or stall: a lease lost at it is not charged."""
     down: list[str] = field(default_factory=list[str])
     """Workers that lost their lease on it."""
 
@@ -163,7 +163,6 @@ class QueueRecord:
                 data=facts,
             )
         )
-        del self.events[: -self.spec.retention.events]
 
 
 @dataclass(kw_only=True)

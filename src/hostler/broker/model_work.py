@@ -41,6 +41,7 @@ class ModelWork(ModelCore):
         if known is not None and known.until > now:
             return tuple(lease for lease in known.answer if self._held(queue, lease.job_id, lease.fence))
         self._wake_due(queue, now)
+        self._expire(queue, now)
         room = Room(self._taken(queue))
         leases: list[Lease] = []
         while len(leases) < request.limit and not (queue.paused or queue.draining):
@@ -72,7 +73,6 @@ class ModelWork(ModelCore):
             queue, job = found
             lease = self._lease(job)
             lease.ends = max(lease.ends, now + seconds(lease.seconds))
-            lease.grace = False
             ends.append(lease.ends)
             if job.cancel_asked is not None:
                 stop.append(ref)
@@ -116,9 +116,6 @@ class ModelWork(ModelCore):
         """Yield the jobs that this worker may run now, best first; big ones that wait keep their room."""
         running = self._keys_running(queue)
         for job in sorted(queue.jobs_in(S.READY), key=lambda one: self._rank(queue, one)):
-            expires = self._expires(job)
-            if expires is not None and expires <= now:
-                continue
             key = job.request.concurrency_key
             if key is not None and running.get(key, 0) >= queue.spec.limits.key_running:
                 continue

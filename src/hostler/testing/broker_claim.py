@@ -171,8 +171,8 @@ class MatchPromises:
         lease = await house.claim_one(job_id)
         await house.fail(lease, lane=shun(lease.lane, "w1"))
         assert await house.claim() == ()
-        await house.registry.withdraw("w2")
-        await house.pass_time(2.0)
+        await house.dismiss("w2")
+        await house.pass_time(12.0)
         await house.claim_one(job_id)
 
     async def test_a_lease_carries_what_its_worker_needs_to_run_it(self, house: House) -> None:

@@ -65,6 +65,7 @@ class House:
         self.restart = harness.restart
         self._numbers = count(1)
         self._holders: dict[tuple[str, int], str] = {}
+        self._hired: dict[str, Sequence[Offer]] = {}
 
     async def open(self) -> None:
         """Declare the queue and its kinds."""
@@ -131,9 +132,21 @@ class House:
         ttl: float = FOREVER,
         state: WorkerState = WorkerState.READY,
     ) -> str:
-        """Announce a worker that lives for `ttl` seconds, and return its id."""
+        """Announce a worker and let it ask for work once; it lives on while time passes unless `ttl` ends it."""
         await self.registry.announce(self.worker(worker, offers=offers, slots=slots, state=state), ttl=ttl)
+        if ttl == FOREVER:
+            self._hired[worker] = offers
+        await self.show_up(worker, offers)
         return worker
+
+    async def dismiss(self, worker: str) -> None:
+        """Let a worker leave."""
+        self._hired.pop(worker, None)
+        await self.registry.withdraw(worker)
+
+    async def show_up(self, worker: str, offers: Sequence[Offer]) -> None:
+        """Ask for work with no slot free: that a worker lives, and how it is, is known by its claims."""
+        assert await self.claim(worker=worker, offers=offers, pools=slots(worker, 64, free=0)) == ()
 
     def worker(
         self,
@@ -223,10 +236,14 @@ class House:
             pass
 
     async def pass_time(self, seconds: float) -> None:
-        """Let time pass with upkeep at least every second, as in a system that runs."""
+        """Let time pass with upkeep every second and workers that ask every third, as in a system that runs."""
+        passed = 0
         while seconds > 0:
             step = min(1.0, seconds)
             await self.advance(step)
+            passed += 1
+            for worker, offers in self._hired.items() if passed % 3 == 0 else ():
+                await self.show_up(worker, offers)
             while await self.foreman.tick(QUEUE):
                 pass
             seconds -= step

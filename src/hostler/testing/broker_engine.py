@@ -1,0 +1,96 @@
+"""The engine's broker as a harness: a real server, the test build of the function library, a clock in our hands."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from typing import Final
+
+from hostler.broker.desk import EngineDesk
+from hostler.broker.engine import EngineBroker
+from hostler.broker.foreman import EngineForeman
+from hostler.registry.engine import EngineRegistry
+from hostler.registry.kinds import Kinds
+from hostler.testing.bench import Clients, Server
+from hostler.testing.broker_house import BrokerHarness
+from hostler.valkeyio.client import send
+from hostler.valkeyio.keys import prefix, registry_key
+from hostler.valkeyio.library import Library
+from hostler.valkeyio.library_text import Build
+
+QUEUES: Final = ("main", "side", "afield", "default")
+"""Queues whose clock is held; the suite uses no other."""
+_BUILD: Final = Build(clock="key")
+_days = count(1)
+_AGE: Final = """
+for _, key in ipairs(redis.call('KEYS', 'h:{*')) do
+  local left = redis.call('PTTL', key)
+  if left > 0 then
+    redis.call('PEXPIRE', key, math.max(0, left - tonumber(ARGV[1])))
+  end
+end
+"""
+"""Keys with a time to live grow older with the clock that we hold."""
+
+
+class HeldClock:
+    """The engine's clock, as the test build reads it from keys."""
+
+    def __init__(self, clients: Clients) -> None:
+        self._clients = clients
+        self._now = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(days=next(_days))  # caches go by when a queue began
+
+    def now(self) -> datetime:
+        """Return what the functions see."""
+        return self._now
+
+    async def advance(self, seconds: float) -> None:
+        """Move it forward, and age what lives for a time."""
+        self._now += timedelta(seconds=seconds)
+        await send(self._clients.client, "EVAL", _AGE, 0, round(seconds * 1000))
+        await self.write()
+
+    async def write(self) -> None:
+        """Write it where the functions look."""
+        micros = (self._now - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+        keys = [f"{prefix(queue)}clock" for queue in QUEUES] + [registry_key("clock")]
+        await send(self._clients.client, "MSET", *(word for key in keys for word in (key, str(micros))))
+
+
+@asynccontextmanager
+async def engine_harness(server: Server) -> AsyncGenerator[BrokerHarness]:
+    """Open a broker on a server that is running; all that is in the server is dropped first."""
+    clients = Clients(server.socket)
+    await send(clients.client, "FLUSHALL")
+    library = Library(clients, build=_BUILD)
+    await library.ensure()
+    clock = HeldClock(clients)
+    await clock.write()
+    kinds = Kinds(clients, library=library)
+    broker = EngineBroker(clients, library=library)
+    desk = EngineDesk(clients, library=library, kinds=kinds)
+
+    async def restart() -> None:
+        server.kill()
+        server.start()
+        await server.up()
+        for client in (clients.client, clients.blocking):
+            await client.connection_pool.disconnect()
+
+    try:
+        yield BrokerHarness(
+            broker=broker,
+            desk=desk,
+            foreman=EngineForeman(clients, library=library, kinds=kinds),
+            registry=EngineRegistry(clients, library=library),
+            now=clock.now,
+            advance=clock.advance,
+            restart=restart,
+        )
+    finally:
+        await desk.aclose()
+        await broker.aclose()
+        await clients.aclose()
+
+
+__all__ = ["HeldClock", "engine_harness"]
