@@ -2,137 +2,40 @@
 
 import asyncio
 import json
-import os
-from collections.abc import Awaitable, Callable
 from contextlib import aclosing
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any, cast
 
 import jsonschema_rs
 import pytest
-from msgspec import Raw
 
-from hostler.contracts.failure import Failure, FailureClass, Stage
+from hostler.contracts.failure import FailureClass, Stage
 from hostler.contracts.job import Progress
-from hostler.contracts.service import (
-    EndpointState,
-    Failed,
-    Finished,
-    RemoteRef,
-    RemoteState,
-    ServiceCall,
-    Step,
-)
+from hostler.contracts.service import EndpointState, Failed, Finished, RemoteRef, RemoteState
 from hostler.contracts.timeouts import Timeouts
 from hostler.kernel.errors import ServiceUnavailableError
-from hostler.kernel.units import Seconds
-from hostler.ports.connector import Connector
+from hostler.testing.connectors_house import (
+    ConnectorHarness,
+    Hook,
+    Work,
+    call_of,
+    do,
+    failure_of,
+    idle,
+    last_of,
+    needs,
+    open_files,
+    says,
+    steps_of,
+    submitted,
+)
 from hostler.testing.eventually import eventually
 
-Hook = Callable[[], Awaitable[None]]
-LIMITS = Timeouts(connect=5.0, load=10.0, first_byte=10.0, idle=10.0, run=30.0)
 
-
-@dataclass(frozen=True, kw_only=True)
-class Work:
-    """Something to ask of the service."""
-
-    kind: str
-    payload: Any
-
-
-@dataclass(frozen=True, kw_only=True)
-class ConnectorHarness:
-    """A fresh service, and what a test may do to it; a hook that is None skips the promises that need it."""
-
-    build: Callable[[], Connector]
-    """A new connector to the service, not opened."""
-    unreachable: Callable[[], Connector]
-    """One whose endpoint refuses connections."""
-    quick: Work
-    """Ends well within a second or so."""
-    slow: Work
-    """Takes at least 3 s unless it is stopped."""
-    wrong: Work
-    """Does not fit its kind."""
-    remembers: bool
-    """Whether the service can be asked about a job by somebody who did not submit it."""
-    executed: Callable[[], Awaitable[int]] | None = None
-    """Executions that the service has begun."""
-    busy: Callable[[], Awaitable[int]] | None = None
-    """Executions that go on in the service now."""
-    silence: Hook | None = None
-    """From now on work ends well, but its stream does not say so."""
-    cut: Hook | None = None
-    """From now on streams are cut while work goes on."""
-    hang: Hook | None = None
-    """From now on work begins and then stops moving."""
-    sick: Hook | None = None
-    """From now on health checks fail, and nothing else."""
-    full: Hook | None = None
-    """From now on the service has no room, and says when to come back."""
-
-
-def call_of(
-    work: Work, *, job: str = "conformance.1", fence: int = 1, timeouts: Timeouts = LIMITS, left: Seconds | None = None
-) -> ServiceCall:
-    """Return an attempt at a piece of work; `left` are the seconds to its deadline."""
-    return ServiceCall(
-        job_id=job,
-        fence=fence,
-        kind=work.kind,
-        payload=Raw(json.dumps(work.payload).encode()),
-        timeouts=timeouts,
-        deadline=None if left is None else datetime.now(UTC) + timedelta(seconds=left),
-    )
-
-
-async def submitted(connector: Connector, call: ServiceCall) -> RemoteRef:
-    """Submit and insist on a reference."""
-    ref = await connector.submit(call)
-    assert isinstance(ref, RemoteRef), ref
-    return ref
-
-
-async def steps_of(connector: Connector, call: ServiceCall) -> list[Step]:
-    """Submit, follow to the end, and return every step."""
-    answer = await connector.submit(call)
-    if not isinstance(answer, RemoteRef):
-        return [answer]
-    return [step async for step in connector.observe(call, answer)]
-
-
-async def failure_of(connector: Connector, call: ServiceCall) -> Failure:
-    """Submit, follow to the end, and insist that it failed."""
-    end = (await steps_of(connector, call))[-1]
-    assert isinstance(end, Failed), end
-    return end.failure
-
-
-def open_files() -> int:
-    """Count the files and sockets of this process (0 where the system does not tell)."""
-    folder = Path("/proc/self/fd")
-    return len(os.listdir(folder)) if folder.exists() else 0  # noqa: PTH208 - names are all that is counted
-
-
-def needs(hook: object, what: str) -> None:
-    """Skip a promise that this service cannot be made to test."""
-    if hook is None:
-        pytest.skip(f"this service has no way to {what}")
-
-
-class ConnectorConformance:
-    """Subclass it, override `harness`, and every promise is a test."""
+class WorkPromises:
+    """What holds while all is well."""
 
     cycles: int = 100
     """Open, use, close."""
-
-    @pytest.fixture
-    async def harness(self) -> ConnectorHarness:
-        """Return (or yield) a fresh service."""
-        raise NotImplementedError("override the fixture `harness`")
 
     async def test_a_probe_says_how_the_endpoint_is_and_never_raises(self, harness: ConnectorHarness) -> None:
         async with harness.build() as connector, harness.unreachable() as nowhere:
@@ -171,17 +74,6 @@ class ConnectorConformance:
         assert failure.message
         assert unknown.class_ is FailureClass.INVALID_INPUT
 
-    async def test_an_endpoint_that_is_not_there_is_a_failure_with_a_class(self, harness: ConnectorHarness) -> None:
-        async with harness.unreachable() as nowhere:
-            failure = await failure_of(nowhere, call_of(harness.quick))
-            ref = RemoteRef(id="conformance.9", job_id="conformance.9", fence=1)
-            assert await nowhere.reconcile(ref) is RemoteState.UNKNOWN
-            assert not await nowhere.cancel(ref)
-            assert isinstance(await nowhere.fetch(ref), Failed)
-            await nowhere.release(ref)
-        assert failure.class_ in {FailureClass.TRANSIENT, FailureClass.TIMEOUT}
-        assert failure.message
-
     async def test_the_same_job_and_fence_runs_once(self, harness: ConnectorHarness) -> None:
         executed = harness.executed
         needs(executed, "count what it executed")
@@ -198,30 +90,30 @@ class ConnectorConformance:
         async with harness.build() as connector:
             call = call_of(harness.slow)
             ref = await submitted(connector, call)
-            watching = asyncio.create_task(_last(connector, call, ref))
-            await eventually(lambda: _is(connector, ref, RemoteState.RUNNING))
+            watching = asyncio.create_task(last_of(connector, call, ref))
+            await eventually(lambda: says(connector, ref, RemoteState.RUNNING))
             assert await connector.cancel(ref)
             end = await asyncio.wait_for(watching, 3)
             assert isinstance(end, Failed)
             assert end.failure.class_ is FailureClass.CANCELLED
             assert await connector.reconcile(ref) is RemoteState.CANCELLED
-            await self._idle(harness)
+            await idle(harness)
 
     async def test_whoever_stops_watching_does_not_stop_the_work(self, harness: ConnectorHarness) -> None:
         async with harness.build() as connector:
             call = call_of(harness.quick)
             ref = await submitted(connector, call)
-            watching = asyncio.create_task(_last(connector, call, ref))
+            watching = asyncio.create_task(last_of(connector, call, ref))
             await asyncio.sleep(0)
             watching.cancel()
             await asyncio.wait({watching})
-            assert isinstance(await _last(connector, call, ref), Finished)
+            assert isinstance(await last_of(connector, call, ref), Finished)
 
     async def test_reconcile_tells_the_truth_and_fetch_gives_the_same_end(self, harness: ConnectorHarness) -> None:
         async with harness.build() as connector:
             call = call_of(harness.quick)
             ref = await submitted(connector, call)
-            end = await _last(connector, call, ref)
+            end = await last_of(connector, call, ref)
             assert isinstance(end, Finished)
             assert await connector.reconcile(ref) is RemoteState.SUCCEEDED
             again = await connector.fetch(ref)
@@ -240,7 +132,7 @@ class ConnectorConformance:
                 return
             heir = RemoteRef(id=ref.id, job_id=ref.job_id, fence=2)
             assert await second.reconcile(heir) in {RemoteState.PENDING, RemoteState.RUNNING, RemoteState.SUCCEEDED}
-            end = await _last(second, call_of(harness.quick, fence=2), heir)
+            end = await last_of(second, call_of(harness.quick, fence=2), heir)
             assert isinstance(end, Finished)
             assert not await first.cancel(ref), "a stale fence must not be believed"
 
@@ -248,66 +140,10 @@ class ConnectorConformance:
         async with harness.build() as connector:
             call = call_of(harness.quick)
             ref = await submitted(connector, call)
-            await _last(connector, call, ref)
+            await last_of(connector, call, ref)
             await connector.release(ref)
             await connector.release(ref)
             assert await connector.reconcile(ref) in {RemoteState.LOST, RemoteState.UNKNOWN}
-
-    async def test_a_run_over_its_limit_ends_as_timeout_and_is_stopped(self, harness: ConnectorHarness) -> None:
-        async with harness.build() as connector:
-            failure = await failure_of(connector, call_of(harness.slow, timeouts=Timeouts(connect=5.0, run=0.4)))
-            assert (failure.class_, failure.stage) == (FailureClass.TIMEOUT, Stage.RUN)
-            await self._idle(harness)
-
-    async def test_a_deadline_ends_work_as_timeout(self, harness: ConnectorHarness) -> None:
-        async with harness.build() as connector:
-            failure = await failure_of(connector, call_of(harness.slow, left=0.4))
-            assert (failure.class_, failure.stage) == (FailureClass.TIMEOUT, Stage.DEADLINE)
-            late = await failure_of(connector, call_of(harness.slow, job="conformance.2", left=-1.0))
-            assert late.class_ is FailureClass.TIMEOUT
-
-    async def test_work_that_stops_moving_ends_as_timeout(self, harness: ConnectorHarness) -> None:
-        needs(harness.hang, "hang")
-        await _do(harness.hang)
-        async with harness.build() as connector:
-            limits = Timeouts(connect=5.0, first_byte=5.0, idle=0.4, run=20.0)
-            failure = await failure_of(connector, call_of(harness.quick, timeouts=limits))
-            assert (failure.class_, failure.stage) == (FailureClass.TIMEOUT, Stage.IDLE)
-            await self._idle(harness)
-
-    async def test_a_completion_that_is_never_announced_is_found(self, harness: ConnectorHarness) -> None:
-        needs(harness.silence, "keep a completion to itself")
-        await _do(harness.silence)
-        async with harness.build() as connector:
-            assert isinstance((await steps_of(connector, call_of(harness.quick)))[-1], Finished)
-
-    async def test_a_stream_that_is_cut_is_no_success_and_runs_nothing_twice(self, harness: ConnectorHarness) -> None:
-        needs(harness.cut, "cut a stream")
-        await _do(harness.cut)
-        async with harness.build() as connector:
-            end = (await steps_of(connector, call_of(harness.quick)))[-1]
-        if harness.remembers:
-            assert isinstance(end, Finished), end
-        else:
-            assert isinstance(end, Failed)
-            assert end.failure.class_ is FailureClass.TRANSIENT
-        if harness.executed is not None:
-            assert await harness.executed() == 1
-
-    async def test_a_sick_endpoint_touches_no_work(self, harness: ConnectorHarness) -> None:
-        needs(harness.sick, "fail its health checks")
-        await _do(harness.sick)
-        async with harness.build() as connector:
-            assert (await connector.probe()).state is not EndpointState.READY
-            assert isinstance((await steps_of(connector, call_of(harness.quick)))[-1], Finished)
-
-    async def test_no_room_is_overload_with_a_time_to_come_back(self, harness: ConnectorHarness) -> None:
-        needs(harness.full, "be full")
-        await _do(harness.full)
-        async with harness.build() as connector:
-            failure = await failure_of(connector, call_of(harness.quick))
-        assert failure.class_ is FailureClass.OVERLOADED
-        assert failure.retry_after is not None
 
     async def test_closing_leaves_nothing_open(self, harness: ConnectorHarness) -> None:
         """Whatever went on: finished, watched by nobody, or still running."""
@@ -329,25 +165,85 @@ class ConnectorConformance:
             await connector.release(ref)
         await connector.__aexit__(None, None, None)
 
-    async def _idle(self, harness: ConnectorHarness) -> None:
-        """Wait until nothing runs in the service."""
-        busy = harness.busy
-        if busy is not None:
 
-            async def quiet() -> bool:
-                return await busy() == 0
+class TroublePromises:
+    """What holds when the service, or the way to it, does not do well."""
 
-            await eventually(quiet)
+    async def test_an_endpoint_that_is_not_there_is_a_failure_with_a_class(self, harness: ConnectorHarness) -> None:
+        async with harness.unreachable() as nowhere:
+            failure = await failure_of(nowhere, call_of(harness.quick))
+            ref = RemoteRef(id="conformance.9", job_id="conformance.9", fence=1)
+            assert await nowhere.reconcile(ref) is RemoteState.UNKNOWN
+            assert not await nowhere.cancel(ref)
+            assert isinstance(await nowhere.fetch(ref), Failed)
+            await nowhere.release(ref)
+        assert failure.class_ in {FailureClass.TRANSIENT, FailureClass.TIMEOUT}
+        assert failure.message
+
+    async def test_a_run_over_its_limit_ends_as_timeout_and_is_stopped(self, harness: ConnectorHarness) -> None:
+        async with harness.build() as connector:
+            failure = await failure_of(connector, call_of(harness.slow, timeouts=Timeouts(connect=5.0, run=0.4)))
+            assert (failure.class_, failure.stage) == (FailureClass.TIMEOUT, Stage.RUN)
+            await idle(harness)
+
+    async def test_a_deadline_ends_work_as_timeout(self, harness: ConnectorHarness) -> None:
+        async with harness.build() as connector:
+            failure = await failure_of(connector, call_of(harness.slow, left=0.4))
+            assert (failure.class_, failure.stage) == (FailureClass.TIMEOUT, Stage.DEADLINE)
+            late = await failure_of(connector, call_of(harness.slow, job="conformance.2", left=-1.0))
+            assert late.class_ is FailureClass.TIMEOUT
+
+    async def test_work_that_stops_moving_ends_as_timeout(self, harness: ConnectorHarness) -> None:
+        needs(harness.hang, "hang")
+        await do(harness.hang)
+        async with harness.build() as connector:
+            limits = Timeouts(connect=5.0, first_byte=5.0, idle=0.4, run=20.0)
+            failure = await failure_of(connector, call_of(harness.quick, timeouts=limits))
+            assert (failure.class_, failure.stage) == (FailureClass.TIMEOUT, Stage.IDLE)
+            await idle(harness)
+
+    async def test_a_completion_that_is_never_announced_is_found(self, harness: ConnectorHarness) -> None:
+        needs(harness.silence, "keep a completion to itself")
+        await do(harness.silence)
+        async with harness.build() as connector:
+            assert isinstance((await steps_of(connector, call_of(harness.quick)))[-1], Finished)
+
+    async def test_a_stream_that_is_cut_is_no_success_and_runs_nothing_twice(self, harness: ConnectorHarness) -> None:
+        needs(harness.cut, "cut a stream")
+        await do(harness.cut)
+        async with harness.build() as connector:
+            end = (await steps_of(connector, call_of(harness.quick)))[-1]
+        if harness.remembers:
+            assert isinstance(end, Finished), end
+        else:
+            assert isinstance(end, Failed)
+            assert end.failure.class_ is FailureClass.TRANSIENT
+        if harness.executed is not None:
+            assert await harness.executed() == 1
+
+    async def test_a_sick_endpoint_touches_no_work(self, harness: ConnectorHarness) -> None:
+        needs(harness.sick, "fail its health checks")
+        await do(harness.sick)
+        async with harness.build() as connector:
+            assert (await connector.probe()).state is not EndpointState.READY
+            assert isinstance((await steps_of(connector, call_of(harness.quick)))[-1], Finished)
+
+    async def test_no_room_is_overload_with_a_time_to_come_back(self, harness: ConnectorHarness) -> None:
+        needs(harness.full, "be full")
+        await do(harness.full)
+        async with harness.build() as connector:
+            failure = await failure_of(connector, call_of(harness.quick))
+        assert failure.class_ is FailureClass.OVERLOADED
+        assert failure.retry_after is not None
 
 
-async def _last(connector: Connector, call: ServiceCall, ref: RemoteRef) -> Step:
-    return [step async for step in connector.observe(call, ref)][-1]
+class ConnectorConformance(WorkPromises, TroublePromises):
+    """Subclass it, override `harness`, and every promise is a test."""
+
+    @pytest.fixture
+    async def harness(self) -> ConnectorHarness:
+        """Return (or yield) a fresh service."""
+        raise NotImplementedError("override the fixture `harness`")
 
 
-async def _is(connector: Connector, ref: RemoteRef, state: RemoteState) -> bool:
-    return await connector.reconcile(ref) is state
-
-
-async def _do(hook: Hook | None) -> None:
-    if hook is not None:
-        await hook()
+__all__ = ["ConnectorConformance", "ConnectorHarness", "Hook", "Work", "call_of", "failure_of", "steps_of", "submitted"]

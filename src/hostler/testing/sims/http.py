@@ -133,13 +133,9 @@ class SimulationHTTPService:
                 raise RequestRefusedError(status, "burst", "simulated server error")
         return await handler(request)
 
-    @property
-    def _loading(self) -> bool:
-        return time.monotonic() - self._started < self.knobs.loading
-
     async def _health(self, _request: web.Request) -> web.StreamResponse:
         self._checks += 1
-        state = "loading" if self._loading else "ready"
+        state = "loading" if _loads(self.knobs, since=self._started) else "ready"
         if chance(self.knobs.seed, "health", self._checks) < self.knobs.health_failure_rate:
             state = "unhealthy"
         view = {"state": state, "version": VERSION, "slots": self.knobs.slots, "busy": self.work.busy}
@@ -174,7 +170,7 @@ class SimulationHTTPService:
         return _json(self.knobs)
 
     async def _submit(self, request: web.Request) -> web.StreamResponse:
-        if self._loading:
+        if _loads(self.knobs, since=self._started):
             raise RequestRefusedError(503, "loading", "not ready yet", retry_after=self.knobs.retry_after)
         run, new = await self.work.submit(_decode(await request.read(), Submission))
         return _json(run.view(), status=201 if new else 200)
@@ -223,6 +219,10 @@ class SimulationHTTPService:
             except TimeoutError:
                 await response.write(b": still here\n\n")
         return response
+
+
+def _loads(knobs: SimKnobs, *, since: float) -> bool:
+    return time.monotonic() - since < knobs.loading
 
 
 def _resume(run: Run, last: str) -> int:
