@@ -3,7 +3,7 @@
 from enum import StrEnum
 from typing import Annotated, Generic, TypeVar
 
-from msgspec import Meta, Raw, Struct, field
+from msgspec import Meta, Raw, Struct
 
 from hostler.contracts.job import JobState
 from hostler.contracts.problem import Problem
@@ -64,7 +64,7 @@ class JobFilter(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, o
     states: Annotated[tuple[JobState, ...], Meta(max_length=8)] = ()
     tenant: Name | None = None
     worker: Label | None = None
-    labels: Annotated[dict[Label, Label], Meta(max_length=16)] = field(default_factory=dict[Label, Label])
+    labels: Annotated[dict[Label, Label], Meta(max_length=16)] = {}
 
 
 class ActionVerb(StrEnum):

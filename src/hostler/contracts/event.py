@@ -1,6 +1,6 @@
 """A fact about a job or queue, with an offset that has no gaps."""
 
-from msgspec import Struct, field
+from msgspec import Struct
 
 from hostler.contracts.job import JobState
 from hostler.kernel.units import Instant, Json
@@ -19,7 +19,7 @@ class Event(Struct, frozen=True, kw_only=True):
     """Set on moves only."""
     attempt: int | None = None
     worker: str | None = None
-    data: dict[str, Json] = field(default_factory=dict[str, Json])
+    data: dict[str, Json] = {}
 
 
 class Timeline(Struct, frozen=True, kw_only=True):

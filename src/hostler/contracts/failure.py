@@ -60,7 +60,7 @@ class Failure(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Set when the class is `timeout`."""
     retry_after: Seconds | None = None
     """When the service said to come back."""
-    details: dict[str, Json] = field(default_factory=dict[str, Json])
+    details: dict[str, Json] = {}
     """Facts: HTTP status, error code, endpoint, excerpt. Never a secret."""
 
     @property

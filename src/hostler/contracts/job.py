@@ -91,7 +91,7 @@ class JobRequest(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_u
     """Jobs with one key never run at the same time (limit 1 unless the queue sets another)."""
     timeouts: Timeouts = field(default_factory=Timeouts)
     webhook: Annotated[str, Meta(max_length=2048)] | None = None
-    labels: Annotated[dict[Label, Label], Meta(max_length=16)] = field(default_factory=dict[Label, Label])
+    labels: Annotated[dict[Label, Label], Meta(max_length=16)] = {}
 
 
 class Progress(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -129,7 +129,7 @@ class JobError(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     class_: str = field(name="class")
     message: str
-    details: dict[str, Json] = field(default_factory=dict[str, Json])
+    details: dict[str, Json] = {}
 
 
 class Job(Struct, frozen=True, kw_only=True):

@@ -156,7 +156,7 @@ class ClaimRequest(Struct, frozen=True, kw_only=True):
     """Most leases wanted: free slots, 1 to 64."""
     offers: tuple[Offer, ...] = ()
     """What the worker can do now; a lane fits when one healthy offer does (`policy.matching`)."""
-    pools: dict[str, Pool] = field(default_factory=dict[str, Pool])
+    pools: dict[str, Pool] = {}
     """The worker's own amounts by name, `slots` at least; a fitting offer's pools are taken from as well.
     Checked and taken in the same step as the lease."""
     lease_s: Seconds | None = None

@@ -17,13 +17,13 @@ class Needs(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_
     """Name of the AI service (`simulation`, `openai`)."""
     models: Annotated[tuple[Label, ...], Meta(max_length=16)] = ()
     """Every model named must be available."""
-    labels: Annotated[dict[Label, Label], Meta(max_length=16)] = field(default_factory=dict[Label, Label])
+    labels: Annotated[dict[Label, Label], Meta(max_length=16)] = {}
     """Each label must be offered with exactly this value."""
-    versions: Annotated[dict[Label, Label], Meta(max_length=16)] = field(default_factory=dict[Label, Label])
+    versions: Annotated[dict[Label, Label], Meta(max_length=16)] = {}
     """Version specifiers by component (`{"comfyui": ">=0.3"}`), PEP 440 notation."""
     isolation: Name | None = None
     """Isolation level that the worker must give (`process`, `container`)."""
-    amounts: Annotated[dict[Name, Amount], Meta(max_length=8)] = field(default_factory=dict[Name, Amount])
+    amounts: Annotated[dict[Name, Amount], Meta(max_length=8)] = {}
     """Amounts taken while the job runs; `slots` is 1 unless set."""
 
 
@@ -32,8 +32,8 @@ class Avoid(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_
 
     service: Name | None = None
     models: Annotated[tuple[Label, ...], Meta(max_length=16)] = ()
-    labels: Annotated[dict[Label, Label], Meta(max_length=16)] = field(default_factory=dict[Label, Label])
-    versions: Annotated[dict[Label, Label], Meta(max_length=16)] = field(default_factory=dict[Label, Label])
+    labels: Annotated[dict[Label, Label], Meta(max_length=16)] = {}
+    versions: Annotated[dict[Label, Label], Meta(max_length=16)] = {}
     isolation: Name | None = None
     workers: Annotated[tuple[str, ...], Meta(max_length=8)] = ()
     """Ids of workers that must not run it (kept by the broker after a mismatch); 8 at most."""

@@ -1,6 +1,6 @@
 """What a worker offers, and whose amounts it uses up."""
 
-from msgspec import Struct, field
+from msgspec import Struct
 
 
 class Pool(Struct, frozen=True, kw_only=True):
@@ -27,8 +27,8 @@ class Offer(Struct, frozen=True, kw_only=True, omit_defaults=True):
     models: tuple[str, ...] = ()
     """What is available; meaningless unless `models_known`."""
     models_known: bool = True
-    labels: dict[str, str] = field(default_factory=dict[str, str])
-    versions: dict[str, str] = field(default_factory=dict[str, str])
+    labels: dict[str, str] = {}
+    versions: dict[str, str] = {}
     isolation: tuple[str, ...] = ("none",)
-    pools: dict[str, Pool] = field(default_factory=dict[str, Pool])
+    pools: dict[str, Pool] = {}
     """Amounts it has, by name."""

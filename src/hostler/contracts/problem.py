@@ -1,6 +1,5 @@
 """Errors as the API says them (RFC 9457)."""
 
-import msgspec
 from msgspec import Struct
 
 from hostler.kernel.units import Json
@@ -20,4 +19,4 @@ class Problem(Struct, frozen=True, kw_only=True, omit_defaults=True):
     field: str | None = None
     """JSON pointer-like path of what is wrong."""
     retry_after: float | None = None
-    facts: dict[str, Json] = msgspec.field(default_factory=dict[str, Json])
+    facts: dict[str, Json] = {}

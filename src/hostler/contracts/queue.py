@@ -65,7 +65,7 @@ class QueueSpec(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_un
     """Time for a worker to acknowledge a cancel; then the lease is taken away."""
     limits: Limits = field(default_factory=Limits)
     retention: Retention = field(default_factory=Retention)
-    weights: dict[Name, Annotated[int, Meta(ge=1, le=1000)]] = field(default_factory=dict[Name, int])
+    weights: dict[Name, Annotated[int, Meta(ge=1, le=1000)]] = {}
     """Tenants' weights; 1 unless set."""
 
 

@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 
-from msgspec import Raw, Struct, field
+from msgspec import Raw, Struct
 
 from hostler.contracts.failure import Failure
 from hostler.contracts.job import Progress
@@ -40,9 +40,9 @@ class ServiceCapabilities(Struct, frozen=True, kw_only=True):
     kinds: tuple[str, ...]
     models: tuple[str, ...] = ()
     models_known: bool = False
-    labels: dict[str, str] = field(default_factory=dict[str, str])
-    versions: dict[str, str] = field(default_factory=dict[str, str])
-    pools: dict[str, Pool] = field(default_factory=dict[str, Pool])
+    labels: dict[str, str] = {}
+    versions: dict[str, str] = {}
+    pools: dict[str, Pool] = {}
 
 
 class ServiceCall(Struct, frozen=True, kw_only=True):

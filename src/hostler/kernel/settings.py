@@ -70,7 +70,7 @@ class WorkerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """SPEC like `simulation-http:2,openai-http`; a name is a worker type or a connector."""
     handlers: tuple[str, ...] = ()
     """Modules of handlers (`pkg.module`)."""
-    labels: dict[str, str] = field(default_factory=dict[str, str])
+    labels: dict[str, str] = {}
     heartbeat: Seconds = 3.0
     ttl: Seconds = 10.0
     grace: Seconds = 30.0
@@ -93,10 +93,10 @@ class ConnectorSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields
     port_increment: Positive = 1
     slots: Positive | None = None
     """Work in flight per endpoint; what the endpoint says unless set."""
-    labels: dict[str, str] = field(default_factory=dict[str, str])
+    labels: dict[str, str] = {}
     api_key_env: str | None = None
     """Name of the environment variable that holds the credential; never the credential itself."""
-    options: dict[str, Json] = field(default_factory=dict[str, Json])
+    options: dict[str, Json] = {}
     """The connector's own options, judged by its own type."""
 
 
@@ -133,16 +133,16 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     blobs: BlobSettings = field(default_factory=BlobSettings)
     http: HttpSettings = field(default_factory=HttpSettings)
     log: LogSettings = field(default_factory=LogSettings)
-    connectors: dict[str, ConnectorSettings] = field(default_factory=dict[str, ConnectorSettings])
-    queues: dict[str, Json] = field(default_factory=dict[str, Json])
+    connectors: dict[str, ConnectorSettings] = {}
+    queues: dict[str, Json] = {}
     """Rows of the queue registry by name (`contracts.queue.QueueSpec` without `name`)."""
-    kinds: dict[str, Json] = field(default_factory=dict[str, Json])
+    kinds: dict[str, Json] = {}
     """Kinds by name (`contracts.queue.KindSpec` without `name`)."""
     mapping: str | None = None
     """A `service-mapping.json` of the prior broker to import."""
     workers: str | None = None
     """The prior broker's `WORKERS=type:count,...` string."""
-    worker_types: dict[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
+    worker_types: dict[str, tuple[str, ...]] = {}
     """Names for several entries of `connectors` at once, for use in a SPEC; an imported mapping fills it."""
     url: HttpUrl = "http://127.0.0.1:7700"
     """The gateway that user commands speak to (`HOSTLER_URL`)."""
