@@ -7,6 +7,9 @@ from cyclopts import Group, Parameter
 
 SHARED = Group("Shared options", sort_key=100)
 
+Tethered = Annotated[bool, Parameter(name="--tether", negative="", show=False)]
+"""End when the process at the other end of stdin does; for processes that another one started."""
+
 
 @Parameter(name="*", group=SHARED)
 @dataclass(frozen=True, kw_only=True)

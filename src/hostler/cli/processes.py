@@ -12,7 +12,7 @@ from cyclopts import Parameter
 
 from hostler.cli.children import stop_requested, tether
 from hostler.cli.config import Loaded, build_connector, load, parts_of, spec_name
-from hostler.cli.flags import ToEngine, given
+from hostler.cli.flags import Tethered, ToEngine, given
 from hostler.cli.output import OK, Out
 from hostler.contracts.worker import WorkerState
 from hostler.kernel.settings import EngineSettings, Settings
@@ -27,9 +27,6 @@ from hostler.valkeyio.folder import locate
 
 STATE_POLL: Final[Seconds] = 0.02
 """How often a starting worker is looked at, to say that it is ready."""
-
-Tethered = Annotated[bool, Parameter(name="--tether", negative="", show=False)]
-"""End when the process at the other end of stdin does; for processes that another one started."""
 
 
 async def gateway(

@@ -8,9 +8,8 @@ import msgspec
 from cyclopts import App, Parameter
 
 from hostler.cli.children import stop_requested, tether
-from hostler.cli.flags import Common
+from hostler.cli.flags import Common, Tethered
 from hostler.cli.output import OK, Out
-from hostler.cli.processes import Tethered
 from hostler.kernel.errors import AddressInUseError, SettingsError
 from hostler.testing.sims.http import SimulationHTTPService
 from hostler.testing.sims.knobs import FAILURE_CODES, SimKnobs

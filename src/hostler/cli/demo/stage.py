@@ -46,11 +46,16 @@ class Stage:
             children = await stack.enter_async_context(Children(self._report, grace=15.0))
             self._children = children
             llama = LlamaServer(slots=2, context=512)
-            simulators, _ = await asyncio.gather(self._simulators(children), stack.enter_async_context(llama))
-            await asyncio.to_thread(self._write_settings, {**simulators, "chat": llama.url})
-            self._report({"event": "services", **simulators, "llama.cpp": llama.url})
+            await asyncio.to_thread(self._write_settings, {})
             gateway = await children.start(self._spec("gateway", "gateway", "--bind", "127.0.0.1:0", *self._common()))
-            self.url = (await children.ready(gateway, within=READY_WITHIN))["url"]
+            simulators, _, said = await asyncio.gather(
+                self._simulators(children),
+                stack.enter_async_context(llama),
+                children.ready(gateway, within=READY_WITHIN),
+            )
+            self.url = said["url"]
+            await asyncio.to_thread(self._write_settings, {**simulators, "chat": llama.url})
+            self._report({"event": "services", **simulators, "llama.cpp": llama.url, "gateway": self.url})
             workers = [
                 await children.start(self._spec(f"worker-{number}", *self._worker(), *self._common()))
                 for number in range(1, WORKERS + 1)
