@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import io
 import random
 import uuid
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -113,7 +114,7 @@ class Wire:
                 ask.method,
                 ask.path,
                 params=ask.query,
-                data=ask.body,
+                data=None if ask.body is None else io.BytesIO(ask.body),
                 headers=headers,
                 timeout=timeout,
                 allow_redirects=False,

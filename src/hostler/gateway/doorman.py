@@ -121,9 +121,11 @@ class Doorman:
                 if b"cache-control" not in present:
                     extra["cache-control"] = "no-store"
                 headers = [(name.encode(), value.encode()) for name, value in extra.items()]
-                if visit.status == _NOT_ALLOWED and b"allow" not in present:
+                kept = message["headers"]
+                if visit.status == _NOT_ALLOWED or visit.method == "OPTIONS":
+                    kept = [(name, value) for name, value in kept if name.lower() != b"allow"]
                     headers.append((b"allow", ", ".join(self._methods(visit.path)).encode()))
-                message["headers"] = [*message["headers"], *headers]
+                message["headers"] = [*kept, *headers]
             await send(message)
 
         return sender

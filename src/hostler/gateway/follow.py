@@ -18,6 +18,8 @@ from hostler.ports.broker import Desk
 HEARTBEAT: Final[Seconds] = 15.0
 """Longest silence of an event stream; proxies and clients take longer ones for a dead connection."""
 RECONNECT_MS: Final = 1000
+SCAN: Final = 10
+PAGE: Final = 1000
 
 
 async def ended(desk: Desk, hub: Hub, job_id: str, *, within: Seconds, payload: bool = False) -> Job:
@@ -91,10 +93,28 @@ class Story:
         timeline = await self._desk.timeline(self._job.id)
         if not timeline.complete and (not timeline.events or timeline.events[0].offset > self._last + 1):
             yield _frame("gap", msgspec.json.encode({"after": self._last}))
-        for event in timeline.events:
-            if event.offset > self._last:
-                self._last = event.offset
-                yield event_frame(event)
+        found = {event.offset: event for event in timeline.events if event.offset > self._last}
+        if timeline.events:
+            found |= await self._between(max(self._last, timeline.events[0].offset), timeline.events[-1])
+        for offset in sorted(found):
+            self._last = offset
+            yield event_frame(found[offset])
+
+    async def _between(self, after: int, latest: Event) -> dict[int, Event]:
+        """Return the job's events of the stream behind `after`, for those that a timeline leaves out (progress).
+
+        Looks at `SCAN` pages of the stream at most: a job that runs beside very many others tells its moves
+        from before the connection, and its progress from then on.
+        """
+        found: dict[int, Event] = {}
+        for _ in range(SCAN):
+            page = await self._desk.events(self._job.queue, after=after, limit=PAGE)
+            found |= {event.offset: event for event in page.events if event.job == self._job.id}
+            ended = latest.state is not None and latest.state.terminal and page.next >= latest.offset
+            if ended or page.next <= after or len(page.events) < PAGE:
+                return found
+            after = page.next
+        return found
 
     async def _has_ended(self) -> bool:
         """Tell whether the job has ended and its last event has been told."""

@@ -110,7 +110,7 @@ def _parameters(operation: Operation[Any, Any], schemas: dict[str, Anything], co
             if schema.get("type") == "array":
                 parameter |= {"style": "form", "explode": True}
             found.append(parameter)
-    found.append({"name": "X-Request-ID", "in": "header", "schema": {"type": "string", "maxLength": 128}})
+    found.append({"name": "X-Request-ID", "in": "header", "schema": {"type": "string"}})
     if operation.mutates:
         schema = {"type": "string", "pattern": "^[!-~]{1,128}$"}
         found.append({"name": "Operation-Id", "in": "header", "schema": schema})

@@ -1,5 +1,6 @@
 """Actions on many jobs: by id, by filter, all of them; and the dead."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -34,6 +35,8 @@ _RESULTS: Final[dict[ActionVerb, frozenset[JobState]]] = {
 }
 """Where the verb leads: a job that is there may be so by this very operation, sent before; the desk decides."""
 _PAGE: Final = 100
+_AT_ONCE: Final = 16
+"""Jobs that one action works on at the same time: the engine makes their writes durable together."""
 States = frozenset[JobState]
 
 
@@ -120,7 +123,13 @@ async def _act(desk: Desk, verb: ActionVerb, wanted: Selection, applies: States,
         jobs, following = await _matching(desk, wanted.filter or JobFilter(), wanted, applies)
         found = [ActionItem(id=job.id, state=job.state) for job in jobs]
     if not wanted.dry_run:
-        found = [item if item.problem else await _do(desk, verb, item.id, wanted.reason, operation) for item in found]
+        room = asyncio.Semaphore(_AT_ONCE)
+
+        async def done(item: ActionItem) -> ActionItem:
+            async with room:
+                return item if item.problem else await _do(desk, verb, item.id, wanted.reason, operation)
+
+        found = await asyncio.gather(*(done(item) for item in found))
     failed = sum(item.problem is not None for item in found)
     return ActionReport(
         verb=verb,
