@@ -29,6 +29,7 @@ from hostler.valkeyio.wakes import HasBlocking
 
 ENTRIES_MAX: Final = 200
 """Stream entries that one call of `events` reads; each holds one event or several."""
+_FOLLOWING: Final = 500
 _GONE, _DONE, _WRONG_STATE, _NO_LANE = range(4)
 _LANES_RETRY: Final[Seconds] = 60.0
 
@@ -126,9 +127,13 @@ class EngineDesk:
         return tuple(view(name, kept, kinds) for name, kept in found), following
 
     async def timeline(self, job_id: str) -> Timeline:
-        """Return the events of one job, oldest first: its last 64 moves at most."""
+        """Return the events of one job, oldest first.
+
+        Its last 64 moves at most; progress and refusals as far as they lie among the first 500 entries of the
+        queue that follow a claim of it, and its latest progress always.
+        """
         queue, seq = _taken_apart(job_id)
-        known, *rest = cast("list[Any]", await self._library.call("timeline", queue, seq=seq))
+        known, *rest = cast("list[Any]", await self._library.call("timeline", queue, seq=seq, most=_FOLLOWING))
         if not known:
             raise _not_found(job_id)
         entries, offsets = rest

@@ -1,11 +1,11 @@
 """Recounting a queue: every job's record is the truth, every index and counter must agree with it."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final, cast
 
 from hostler.valkeyio.keys import prefix
-from hostler.valkeyio.library import HasClient, Library
+from hostler.valkeyio.library import HasClient, Library, Value
 from hostler.valkeyio.scans import scan_keys, scan_members
 
 _SLICE: Final = 100
@@ -29,35 +29,40 @@ class Audit:
         times, and if the queue never did, that is the one sentence about them.
         """
         found: list[str] = []
-        seqs, leaves = await self._everything(queue)
-        for first in range(0, len(seqs), _SLICE):
-            found += await self._call("audit_jobs", queue, repair=repair, seqs=seqs[first : first + _SLICE])
-        for first in range(0, len(leaves), _SLICE):
-            found += await self._call("audit_lines", queue, repair=repair, leaves=leaves[first : first + _SLICE])
+        seqs, lines, lists = await self._everything(queue)
+        for slice_ in _slices(seqs):
+            found += await self._call("audit_jobs", queue, repair=repair, seqs=slice_)
+        for key, members in lists.items():
+            for slice_ in _slices(members):
+                found += await self._call("audit_leaf", queue, repair=repair, key=key, members=slice_)
+        for slice_ in _slices(lines):
+            found += await self._call("audit_lines", queue, repair=repair, leaves=slice_)
         return (*found, *await self._counters(queue, repair=repair))
 
-    async def _everything(self, queue: str) -> tuple[list[str], list[str]]:
-        """Return the number of every job that anything is kept of, and every line as `<lane>:<tenant>`."""
+    async def _everything(self, queue: str) -> tuple[list[str], list[str], dict[str, list[str]]]:
+        """Return every job that anything is kept of, every line as `<lane>:<tenant>`, and the members of each list."""
         start = prefix(queue)
-        seqs, leaves = set[str](), set[str]()
-        async for key in scan_keys(self._engine, f"{_escaped(start)}*"):
-            kind, _, rest = key[len(start) :].partition(":")
+        seqs, lines = set[str](), set[str]()
+        lists: dict[str, list[str]] = {}
+        async for key in scan_keys(self._engine, f"{start}*"):
+            name = key[len(start) :]
+            kind, _, rest = name.partition(":")
             if kind == "j" or (kind in _SATELLITES and rest.isdigit()):
                 seqs.add(rest)
-            elif kind == "r":
-                leaves.add(rest)
-                seqs |= {member.rstrip("k") async for member in scan_members(self._engine, key)}
+            elif kind in {"r", "kw"}:
+                lists[name] = [member async for member in scan_members(self._engine, key)]
+                lines |= {rest} if kind == "r" else set()
             elif kind == "tl":
-                leaves |= {f"{lane}:{rest}" async for lane in scan_members(self._engine, key)}
-            elif kind == "kw" or key[len(start) :] in _INDEXES:
+                lines |= {f"{lane}:{rest}" async for lane in scan_members(self._engine, key)}
+            elif name in _INDEXES:
                 seqs |= {member async for member in scan_members(self._engine, key)}
-        return sorted(seqs), sorted(leaves)
+        return sorted(seqs), sorted(lines), lists
 
     async def _counters(self, queue: str, *, repair: bool) -> Sequence[str]:
         for _ in range(_TRIES):
             offset = await self._offset(queue)
             counted = await self._count(queue)
-            words = [word for name, value in sorted(counted.items()) for word in (name, str(value))]
+            words = [word for (hash_, field), value in counted.items() for word in (hash_, field, str(value))]
             verdict, *found = cast(
                 "list[Any]",
                 await self._library.call("audit_counts", queue, offset=offset, repair=repair, counted=words),
@@ -69,24 +74,23 @@ class Audit:
     async def _offset(self, queue: str) -> int:
         return int((await self._library.call("history", queue, after=0, most=1))[1])
 
-    async def _count(self, queue: str) -> Counter[str]:
-        """Recount, from the records, all that is kept as a number; names are `<hash>|<field>`."""
+    async def _count(self, queue: str) -> Counter[tuple[str, str]]:
+        """Recount, from the records, all that is kept as a number, by hash and field."""
         start = prefix(queue)
-        seqs = [key[len(start) + 2 :] async for key in scan_keys(self._engine, f"{_escaped(start)}j:*")]
-        total: Counter[str] = Counter()
-        for first in range(0, len(seqs), _SLICE):
-            words = cast(
-                "list[bytes]", await self._library.call("audit_tally", queue, seqs=seqs[first : first + _SLICE])
-            )
-            for name, value in zip(words[::2], words[1::2], strict=True):
-                total[name.decode()] += int(value)
+        seqs = {key[len(start) + 2 :] async for key in scan_keys(self._engine, f"{start}j:*")}
+        total: Counter[tuple[str, str]] = Counter()
+        for slice_ in _slices(sorted(seqs)):
+            words = cast("list[bytes]", await self._library.call("audit_tally", queue, seqs=slice_))
+            for hash_, field, value in zip(words[::3], words[1::3], words[2::3], strict=True):
+                total[hash_.decode(), field.decode()] += int(value)
+        async for key in scan_keys(self._engine, f"{start}k:*"):
+            total[key[len(start) :], ""] = 0
         return total
 
-    async def _call(self, verb: str, queue: str, *, repair: bool, **words: Sequence[str]) -> list[str]:
+    async def _call(self, verb: str, queue: str, *, repair: bool, **words: Value) -> list[str]:
         found = cast("list[bytes]", await self._library.call(verb, queue, repair=repair, **words))
         return [sentence.decode() for sentence in found]
 
 
-def _escaped(start: str) -> str:
-    """Return a prefix as a pattern; the braces of its tag mean themselves there."""
-    return start.replace("[", "\\[")
+def _slices(items: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (items[first : first + _SLICE] for first in range(0, len(items), _SLICE))

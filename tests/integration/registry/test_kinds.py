@@ -102,7 +102,7 @@ def test_a_payload_is_judged_with_path_and_words() -> None:
     schemas.judge(schema, Raw(b'{"prompt": "x", "sizes": [1, 2]}'))
     with pytest.raises(PayloadError) as refused:
         schemas.judge(schema, Raw(b'{"sizes": [1, "two"]}'))
-    problems = refused.value.facts["problems"]
+    problems = cast("list[dict[str, str]]", refused.value.facts["problems"])
     assert isinstance(problems, list)
     assert {problem["path"] for problem in problems} == {"payload", "payload.sizes.1"}
     with pytest.raises(PayloadError):

@@ -1,0 +1,46 @@
+-- Compare every counter with a recount that was made while the queue stood at `offset`.
+-- keys meta
+-- args offset:int repair:flag *counted:text
+-- flags allow-oom
+-- reply {1, sentence, ...}, or {0} when the queue has moved since
+-- `counted` is hash, field, number, ...; a hash with the field '' is compared though nothing counts for it.
+local q = ctx.open(meta_key)
+if q.m.off ~= offset then
+  return {0}
+end
+local should, reply = {td = {}, lc = {}, lr = {}, use = {}, meta = {}}, {1}
+for i = 1, #counted, 3 do
+  local fields = should[counted[i]] or {}
+  should[counted[i]] = fields
+  if counted[i + 1] ~= '' then
+    fields[counted[i + 1]] = tonumber(counted[i + 2])
+  end
+end
+for name in pairs(q.m) do
+  if name == 'bytes' or string.sub(name, 1, 2) == 'n_' then
+    local value = should.meta[name] or 0
+    if audit.number(reply, name, q.m[name], value) and repair then
+      q.m[name] = value
+    end
+  end
+end
+should.meta = nil
+for hash, fields in pairs(should) do
+  local is, got = {}, redis.call('HGETALL', q.p .. hash)
+  for i = 1, #got, 2 do
+    is[got[i]] = tonumber(got[i + 1])
+    fields[got[i]] = fields[got[i]] or 0
+  end
+  for field, value in pairs(fields) do
+    local differs = audit.number(reply, hash .. ' ' .. field, is[field] or 0, value)
+    if differs and repair and value > 0 then
+      redis.call('HSET', q.p .. hash, field, value)
+    elseif differs and repair then
+      redis.call('HDEL', q.p .. hash, field)
+    end
+  end
+end
+if repair then
+  ctx.scalars(q)
+end
+return reply
