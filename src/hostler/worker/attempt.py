@@ -12,6 +12,7 @@ import structlog
 from msgspec import Raw
 
 from hostler.contracts.failure import Failure, FailureClass
+from hostler.contracts.fence import attempt_of
 from hostler.contracts.job import INLINE_LIMIT, BlobRef, Progress
 from hostler.contracts.lease import Again, Die, Ending, Lease, LeaseRef, Settlement, Stopped, Succeed
 from hostler.contracts.needs import Lane
@@ -354,7 +355,7 @@ class HandledRun:
         facts = CallFacts(
             job_id=lease.job_id,
             kind=lease.kind,
-            attempt=lease.fence,
+            attempt=attempt_of(lease.fence),
             fence=lease.fence,
             history=lease.history,
             deadline=lease.deadline,

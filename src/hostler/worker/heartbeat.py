@@ -79,6 +79,7 @@ class Heartbeat:
         self._ending: str | None = None
         self._wake: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
         self._reported = False
+        self._looked_at = clock.monotonic()
         self._failures = 0
         self.blocked: tuple[str, ...] = ()
         """Stack of the work loop when it was last found blocked, innermost frame last."""
@@ -183,12 +184,16 @@ class Heartbeat:
     def _look(self, now: float) -> None:
         """Report a blocked work loop once, with the stack that it is in."""
         age = self._age(now)
+        away = now - self._looked_at > self._tempo.blocked_after
+        self._looked_at = now
+        if away:
+            return  # this thread did not run either: the whole process was frozen, not its loop
         if age <= self._tempo.blocked_after:
             self._reported = False
         elif not self._reported and self._watched is not None:
             self._reported = True
             self.blocked = stack_of(self._watched)
-            _LOG.error("the work loop is blocked", age_s=round(age, 2), stack=self.blocked)
+            _LOG.error("the work loop is blocked", age_s=round(age, 2), frames=self.blocked)
 
     async def _rest(self, seconds: Seconds) -> None:
         if self._wake is None:
