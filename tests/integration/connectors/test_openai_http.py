@@ -65,7 +65,7 @@ async def llama() -> AsyncGenerator[LlamaServer]:
         yield server
 
 
-@pytest.mark.row("001:209", "002:84")
+@pytest.mark.row("001:209")
 async def test_a_real_llama_cpp_streams_tokens_and_counts_them(llama: LlamaServer) -> None:
     async with connector_to(f"{llama.url}/v1", api_key="sk-local") as connector:
         assert (await connector.probe()).state is EndpointState.READY

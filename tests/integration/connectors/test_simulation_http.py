@@ -321,6 +321,7 @@ async def test_a_service_that_loads_says_so_and_takes_no_work() -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(300)
 @pytest.mark.row("000:47")
 async def test_a_thousand_open_use_close_cycles_leak_nothing(service: SimulationHTTPService) -> None:
     instant = Work(kind="sim.echo", payload={"value": 1, "duration": 0.0, "steps": 1})

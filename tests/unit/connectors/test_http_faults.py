@@ -167,7 +167,7 @@ def test_x_should_retry_overrides_what_may_be_repeated(status: int, word: str, c
     assert failure_of_answer(status, {"x-should-retry": word}, b"", codes={}).class_ is class_
 
 
-@pytest.mark.row("001:199")
+@pytest.mark.row("001:198")
 @pytest.mark.parametrize(
     ("headers", "seconds"),
     [
