@@ -50,7 +50,7 @@ class JobRoutes:
         with 200. A payload over 256 KiB goes to `/v1/blobs` first; the payload is then `{"$blob": {...}}`.
         """
         await self._judge(body, where="")
-        (outcome,) = await self._submit([body], call.operation)
+        (outcome,) = await self._desk.submit([body], operation=f"{call.operation}:1")
         if not isinstance(outcome, Submitted):
             raise as_hostler_error(outcome)
         job = await self._desk.get(outcome.id, payload=True)
@@ -70,18 +70,12 @@ class JobRoutes:
             else:
                 good.append((index, request))
         if good:
-            outcomes = await self._submit([request for _, request in good], call.operation)
+            # The number of jobs is part of the operation: an id used for another batch must not get answers short.
+            operation = f"{call.operation}:{len(good)}"
+            outcomes = await self._desk.submit([request for _, request in good], operation=operation)
             for (index, _), outcome in zip(good, outcomes, strict=True):
                 items[index] = _batch_item(outcome)
         return Answer(body=BatchAnswer(items=tuple(item for item in items if item is not None)))
-
-    async def _submit(self, requests: list[JobRequest], operation: str) -> tuple[Submitted | Exception, ...]:
-        outcomes = await self._desk.submit(requests, operation=operation)
-        if len(outcomes) != len(requests):
-            raise IdempotencyConflictError(
-                "This Operation-Id was used for another submit; use a new one.", field="header.Operation-Id"
-            )
-        return outcomes
 
     async def _judge(self, request: JobRequest, *, where: str) -> None:
         """Refuse what the broker cannot see to be wrong."""
@@ -208,7 +202,6 @@ class JobRoutes:
                 handler=self.submit_batch,
                 body=Batch,
                 replies={200: Reply(about="One answer for each job.", type=BatchAnswer)},
-                errors=(IdempotencyConflictError,),
             ),
             Operation(
                 method="GET",
