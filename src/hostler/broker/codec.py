@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from msgspec import Raw
+from msgspec import UNSET, Raw
 
+from hostler.broker.envelopes import read_envelope
 from hostler.broker.records import (
     Envelope,
     Record,
@@ -17,7 +18,6 @@ from hostler.broker.records import (
     sealed,
     sealed_lane,
     split_id,
-    unpack_envelope,
     unpack_lane,
     unpack_record,
 )
@@ -45,7 +45,7 @@ def leases_of(queue: str, now: int, lanes: Mapping[int, Lane], jobs: Sequence[Se
 def _lease(queue: str, now: int, lanes: Mapping[int, Lane], job: Sequence[Any]) -> Lease:
     seq, packed, sealed, progress, checkpoint, attempts = job
     record: Record = unpack_record(packed)
-    envelope: Envelope = unpack_envelope(sealed)
+    envelope: Envelope = read_envelope(sealed)
     stored = read_progress(progress)[0] if progress else None
     return Lease(
         job_id=job_id(queue, seq),
@@ -69,7 +69,7 @@ def _lease(queue: str, now: int, lanes: Mapping[int, Lane], job: Sequence[Any]) 
         labels=envelope.labels,
         remote=(stored.remote or None) if stored else None,
         remote_endpoint=(stored.endpoint or None) if stored else None,
-        checkpoint=Raw(checkpoint) if checkpoint else None,
+        checkpoint=Raw(checkpoint) if checkpoint else UNSET,
         history=tuple(read_attempt(attempt) for attempt in attempts),
     )
 
@@ -143,7 +143,7 @@ def update_item(update: Update) -> tuple[object, ...]:
         False if update.progress is None else sealed(pack(update.progress)),
         update.remote or False,
         update.remote_endpoint or False,
-        False if update.checkpoint is None else sealed(bytes(update.checkpoint)),
+        sealed(bytes(update.checkpoint)) if isinstance(update.checkpoint, Raw) else False,
     )
 
 

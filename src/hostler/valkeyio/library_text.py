@@ -125,13 +125,16 @@ def _moves() -> str:
 def _preamble() -> str:
     states = ", ".join(f"'{state}'" for state in layout.STATES)
     meta = ", ".join(f"'{name}'" for name in layout.META)
+    places = ", ".join(f"{name} = {index}" for index, name in enumerate(layout.META, 1))
     defaults = ", ".join("{}" if isinstance(value, dict) else str(value) for value in DEFAULTS)
     lines = (
         _moves(),
         f"local STATES = {{{states}}}",
         f"local META = {{{meta}}}",
+        f"local META_AT = {{{places}}}",
         f"local CONFIG = {{{defaults}}}",
         f"local SEQ_BASE = {layout.SEQ_BASE}",
+        f"local FENCE_STEP = {layout.FENCE_STEP}",
         f"local EVENTS_KEPT = {layout.EVENTS_KEPT}",
         f"local RECORD_SIZE = {len(layout.RECORD)}",
     )

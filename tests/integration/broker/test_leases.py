@@ -130,7 +130,7 @@ async def test_progress_is_stored_under_its_fence_and_follows_the_job(bench: Ben
     await bench.settle(lease, Again(failure=BROKEN))
     second = await bench.take()
     assert (second.remote, second.remote_endpoint) == ("r-17", "e1")
-    assert second.checkpoint is not None
+    assert isinstance(second.checkpoint, Raw)
     assert bytes(second.checkpoint) == b'{"step":3}'
     assert [(one.number, one.outcome, one.error, one.counted, one.remote) for one in second.history] == [
         (1, "retry", BROKEN, True, "r-17")

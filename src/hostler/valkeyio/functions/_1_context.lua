@@ -26,22 +26,34 @@ local function now_of(q)
   return tonumber(time[1]) * 1000000 + tonumber(time[2])
 end
 
--- Open a queue: time never steps back, whatever the machine's clock does.
-function ctx.open(meta_key)
-  local q = {p = string.sub(meta_key, 1, -5), key = meta_key, m = {}, was = {}, events = {}, records = {}, keys = {}}
-  local got = redis.call('HMGET', meta_key, unpack(META))
-  for i, name in ipairs(META) do
-    local value = got[i]
+-- A queue begins; one that an engine knew before it was restored may come back, and then counts on above that.
+function ctx.begin(q)
+  local got = redis.call('HMGET', 'h:{reg}:restored', 'epoch', 'seq', 'restored')
+  q.m.born, q.m.epoch = q.now, tonumber(got[1] or '1')
+  q.m.seq, q.m.restored = tonumber(got[2] or SEQ_BASE), tonumber(got[3] or '0')
+end
+
+-- The fields of meta, made numbers only when they are looked at: no call needs more than a third of them.
+local function scalars_of(q, got)
+  return setmetatable({}, {__index = function(fields, name)
+    local value = got[META_AT[name]]
     if not TEXT[name] then
       value = value and tonumber(value) or 0
     end
     q.was[name] = value
-    q.m[name] = value
-  end
+    rawset(fields, name, value)
+    return value
+  end})
+end
+
+-- Open a queue: time never steps back, whatever the machine's clock does.
+function ctx.open(meta_key)
+  local q = {p = string.sub(meta_key, 1, -5), key = meta_key, was = {}, events = {}, records = {}, keys = {}}
+  q.m = scalars_of(q, redis.call('HMGET', meta_key, unpack(META)))
   q.now = math.max(now_of(q), q.m.last)
   q.m.last = q.now
   if q.m.born == 0 then
-    q.m.born, q.m.epoch, q.m.seq = q.now, 1, SEQ_BASE
+    ctx.begin(q)
   end
   q.id = q.p .. int(q.m.born)
   write.begin(q)
@@ -66,6 +78,14 @@ end
 function ctx.due(q, at)
   if q.m.due == 0 or at < q.m.due then
     q.m.due = at
+  end
+end
+
+-- A job expires at this time, unless it ends before; a claim looks for expired jobs no earlier than that.
+function ctx.expires(q, at, seq)
+  write.zadd(q, 'expiry', at, seq)
+  if q.m.exp == 0 or at < q.m.exp then
+    q.m.exp = at
   end
 end
 
