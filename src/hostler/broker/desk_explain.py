@@ -6,9 +6,11 @@ from typing import Any, Final, cast
 
 from msgspec import Struct
 
-from hostler.broker.desk_views import Kept, error_of, read_envelope, request_of
+from hostler.broker.desk_views import Kept, error_of, request_of
+from hostler.broker.envelopes import read_envelope
 from hostler.broker.records import read_attempt, read_events, read_lane, unpack_record
 from hostler.contracts.explain import Explanation, Holding, Lacking
+from hostler.contracts.fence import attempt_of
 from hostler.contracts.job import JobState, null_json
 from hostler.contracts.needs import Lane
 from hostler.contracts.offer import Pool
@@ -176,7 +178,7 @@ def _standing(
         return _ended(facts)
     if state is _S.RUNNING:
         asked = ["it was asked to stop"] if record.cancel else []
-        return [*asked, f"{record.worker} runs it, attempt {record.fence}"]
+        return [*asked, f"{record.worker} runs it, attempt {attempt_of(record.fence)}"]
     reasons: list[str] = []
     if state is _S.READY:
         reasons += _unserved(facts, unworkable=unworkable, workers=workers, needs=needs)
@@ -185,7 +187,9 @@ def _standing(
     if facts.draining:
         reasons.append(f"the queue {queue} is being drained{_because(facts.reason)}")
     if state is _S.SCHEDULED:
-        kind = "it waits until" if not record.fence else f"after attempt {record.fence} it is tried again at"
+        kind = (
+            "it waits until" if not record.fence else f"after attempt {attempt_of(record.fence)} it is tried again at"
+        )
         reasons.append(f"{kind} {instant(record.ready_at).isoformat()}")
     if state is _S.WAITING:
         until = f", until {_moment(record.ready_at)}" if record.ready_at else ""

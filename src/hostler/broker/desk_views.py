@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-import msgspec
 from msgspec import UNSET, Raw, Struct
 
+from hostler.broker.envelopes import read_envelope
 from hostler.broker.records import (
     Envelope,
     Record,
@@ -16,10 +16,10 @@ from hostler.broker.records import (
     read_lane,
     read_progress,
     read_result,
-    unpack_envelope,
     unpack_record,
 )
 from hostler.contracts.failure import FailureClass
+from hostler.contracts.fence import attempt_of
 from hostler.contracts.job import Attempt, BlobRef, Job, JobError, JobRequest, JobState, Progress, null_json
 from hostler.contracts.needs import Lane
 from hostler.contracts.queue import KindSpec
@@ -41,7 +41,7 @@ class Kept(Struct, frozen=True, kw_only=True):
 
 
 def read_kept(words: Sequence[Any]) -> Kept:
-    """Decode one job; an envelope that cannot be read is shown as it lies there, under the kind `unreadable`."""
+    """Decode one job; an envelope that cannot be read is shown as it lies there, under the kind `(unreadable)`."""
     seq, packed, sealed, progress, result, attempts, row, unworkable = cast(
         "tuple[bytes, bytes, bytes, bytes, bytes, list[bytes], bytes, int]", tuple(words)
     )
@@ -60,14 +60,6 @@ def read_kept(words: Sequence[Any]) -> Kept:
     )
 
 
-def read_envelope(sealed: bytes) -> Envelope:
-    """Decode what never changes of a job; what cannot be read is kept verbatim (as text) as its payload."""
-    try:
-        return unpack_envelope(sealed)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return Envelope("unreadable", msgspec.json.encode(sealed.decode("latin-1")))
-
-
 def request_of(envelope: Envelope) -> JobRequest:
     """Return what decides a job's lane."""
     return JobRequest(kind=envelope.kind, needs=envelope.needs, avoid=envelope.avoid)
@@ -84,7 +76,7 @@ def view(queue: str, kept: Kept, kinds: Mapping[str, KindSpec], *, payload: bool
         state=record.job_state,
         tenant=record.tenant,
         priority=record.priority,
-        attempt=record.fence,
+        attempt=attempt_of(record.fence),
         generation=record.generation,
         created_at=moment(record.created),
         ready_at=instant(record.ready_at),

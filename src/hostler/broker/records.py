@@ -11,6 +11,7 @@ from msgspec import Raw, Struct, field
 
 from hostler.contracts.event import Event
 from hostler.contracts.failure import Failure
+from hostler.contracts.fence import attempt_of
 from hostler.contracts.job import Attempt, BlobRef, JobState, Progress
 from hostler.contracts.needs import Avoid, Lane, Needs
 from hostler.contracts.timeouts import Timeouts
@@ -264,7 +265,7 @@ def _event(queue: str, offset: int, at: datetime, stored: StoredEvent) -> Event:
         type=str(layout.VERBS[stored.type - 1]) if isinstance(stored.type, int) else stored.type,
         job=job_id(queue, layout.SEQ_BASE + stored.seq) if stored.seq is not False else None,
         state=layout.STATES[stored.state - 1] if stored.state else None,
-        attempt=stored.attempt if stored.seq is not False else None,
+        attempt=attempt_of(stored.attempt) if stored.seq is not False else None,
         worker=stored.worker or None,
         data=facts,
     )

@@ -27,6 +27,7 @@ from hostler.kernel.version import __version__
 from hostler.valkeyio.engine import Engine
 from hostler.valkeyio.folder import Folder, locate, prepare, sync_folder, write_durably
 from hostler.valkeyio.locks import exclusive
+from hostler.valkeyio.restored import Restored
 
 _SNAPSHOT: Final = "engine.rdb"
 _MANIFEST: Final = "MANIFEST.json"
@@ -81,7 +82,7 @@ async def backup(engine: Engine, target: str | Path) -> Manifest:
 def restore(archive: str | Path, data: str | Path) -> Manifest:
     """Make the new or empty folder `data` from an archive; blocks, so call it from no event loop.
 
-    The first engine opened on it raises the epoch of all fences. Raises `NotFoundError` without the
+    The first engine opened on it raises all counters (see `restored`). Raises `NotFoundError` without the
     archive, `ConflictError` when `data` holds anything, `EngineDataError` when the archive is cut off or
     damaged, `EngineVersionError` when it is of a newer format. What goes wrong leaves no folder.
     """
@@ -241,4 +242,5 @@ def _arrange(folder: Folder, manifest: Manifest) -> None:
     with contextlib.suppress(FileNotFoundError):
         (folder.root / _SNAPSHOT).replace(log / "appendonly.aof.1.base.rdb")
     write_durably(log / "appendonly.aof.manifest", b"file appendonly.aof.1.base.rdb seq 1 type b\n")
-    write_durably(folder.restored, msgspec.json.encode({"from": manifest.made_at, "at": datetime.now(UTC)}) + b"\n")
+    mark = Restored(copied_at=manifest.made_at, at=datetime.now(UTC))
+    write_durably(folder.restored, msgspec.json.encode(mark) + b"\n")

@@ -18,6 +18,7 @@ from hostler.kernel.units import Seconds
 from hostler.valkeyio.client import BLOCKING_LIMIT, BoundedPool, PoolUsage, make_client, make_pool, redact, send
 from hostler.valkeyio.faults import mapped
 from hostler.valkeyio.pulse import Pulse
+from hostler.valkeyio.restored import raise_counters, read_restored
 from hostler.valkeyio.safety import Verdict, admit, judge, read_facts
 
 if TYPE_CHECKING:
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
 _PROBE_TIMEOUT: Final[Seconds] = 2.0
 _RETRY: Final[Seconds] = 0.2
 _MARGIN: Final[Seconds] = 5.0
-_EPOCH_KEY = "h:epoch"
-"""Raised once by the first opener after a restore, so that no fence is ever given twice; read by the functions."""
-_RESTORED_KEY = "hostler:restored_at"
 
 _log = structlog.get_logger(__name__)
 
@@ -125,9 +123,9 @@ class Engine:
             url = settings.url or f"unix://{cast('EmbeddedServer', server).folder.socket}"
             pools = await stack.enter_async_context(_pools(settings, url, role))
             verdict, version = await _first_look(pools, settings, redact(url))
-            if server is not None:
-                await _mark_restored(pools.client, server)
             engine = cls(url=url, version=version, verdict=verdict, pools=pools, server=server)
+            if server is not None:
+                await _after_restore(engine, server)
             await stack.enter_async_context(_running(engine._pulse))
             yield engine
 
@@ -219,17 +217,13 @@ async def _first_look(pools: _Pools, settings: EngineSettings, url: str) -> tupl
         return verdict, f"{facts.name} {facts.version}"
 
 
-async def _mark_restored(client: Redis, server: "EmbeddedServer") -> None:
-    """After a restore, raise the epoch of all fences before anything else is written."""
+async def _after_restore(engine: Engine, server: "EmbeddedServer") -> None:
+    """Raise all counters before anything else is written, if this is the first opener since a restore."""
     marker = server.folder.restored
     if not await asyncio.to_thread(marker.exists):
         return
     async with server.starting():
         if not await asyncio.to_thread(marker.exists):
             return
-        with mapped():
-            async with client.pipeline(transaction=True) as pipe:
-                pipe.incr(_EPOCH_KEY)
-                pipe.set(_RESTORED_KEY, await asyncio.to_thread(marker.read_bytes))
-                await pipe.execute()
+        await raise_counters(engine, read_restored(await asyncio.to_thread(marker.read_bytes)).at)
         await asyncio.to_thread(marker.unlink)

@@ -98,6 +98,7 @@ KEYS: Final[tuple[KeyRow, ...]] = (
     _reg("kinds", "hash", "registry", "kind -> its declaration"),
     _reg("queues", "hash", "registry", "queue -> its row"),
     _reg("v", "string", "registry", "version of kinds and queues, raised by every change"),
+    _reg("restored", "hash", "registry", "counters that the last restore set, for queues that begin after it"),
     _reg("workers", "hash", "registry", "worker -> packed (state, seen, reason, what it announced)"),
     _reg("alive", "zset", "registry", "worker -> when its lease ends"),
     _reg("gone", "zset", "registry", "worker that was lost or stopped -> since when; an hour"),

@@ -7,6 +7,7 @@ text is `false`. Positions here count from 0; Lua's count from 1. Version 1 is f
 
 from typing import Final
 
+from hostler.contracts.fence import CLAIMS
 from hostler.contracts.job import JobState
 from hostler.policy.lifecycle import Verb
 
@@ -14,6 +15,9 @@ VERSION: Final = 1
 
 SEQ_BASE: Final = 100_000_000_000
 """Job numbers count from here, so that their text sorts like their value; events store the difference."""
+
+FENCE_STEP: Final = CLAIMS
+"""What a fence's part for restores is multiplied by; below it are the claims so far."""
 
 STATES: Final[tuple[JobState, ...]] = tuple(JobState)
 """A state is stored as its place in here, from 1."""
@@ -27,7 +31,7 @@ RECORD: Final[tuple[str, ...]] = (
     "tenant",
     "vt",  # effective arrival
     "ckey",  # concurrency key or false
-    "fence",  # claims so far
+    "fence",  # contracts.fence: claims so far, raised by a restore
     "attempts",  # counted, this generation
     "crashes",  # this generation
     "overloads",  # in a row
@@ -130,6 +134,7 @@ META: Final = (
     "reason",
     "V",  # virtual time: the pass of the tenant served last
     "due",  # when the next delayed or waiting job is due, 0 when none is
+    "exp",  # no job expires before this, 0 when none does at all
     "idle",  # workers in idle sets
     "bytes",  # envelope bytes of jobs that have not ended
     "run",  # run id of the server that ticked last
@@ -152,5 +157,6 @@ META: Final = (
     "t_retried",
     "t_reaped",
     "t_rejected",
+    "restored",  # second of the last restore, 0 when there was none: fences are above this times FENCE_STEP
 )
 """Fields of `meta`; an absent one is 0."""

@@ -54,7 +54,7 @@ function life.attempt(q, seq, record, outcome, failure, counted, endpoint, remot
     record[F.attempts] = record[F.attempts] + 1
   end
   write.push(q, 'a:' .. seq, cmsgpack.pack({
-    record[F.fence], record[F.generation], record[F.worker], endpoint or false, record[F.started], q.now,
+    record[F.fence] % FENCE_STEP, record[F.generation], record[F.worker], endpoint or false, record[F.started], q.now,
     outcome, failure or false, counted, remote or false,
   }))
 end

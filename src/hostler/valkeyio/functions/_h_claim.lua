@@ -17,9 +17,14 @@ local function refuse(q, one, record)
   end
 end
 
+-- One claim more; after a restore above every fence that may have been given before it.
+local function next_fence(q, fence)
+  return math.max(fence, q.m.restored * FENCE_STEP + fence % FENCE_STEP) + 1
+end
+
 local function grant(q, one, record, worker, lease)
   line.leave(q, one.seq, record)
-  record[F.fence] = record[F.fence] + 1
+  record[F.fence] = next_fence(q, record[F.fence])
   record[F.worker], record[F.started], record[F.lease] = worker, q.now, lease
   record[F.offer] = one.way[1]
   record[F.taken] = #one.way[2] > 0 and one.way[2] or false
