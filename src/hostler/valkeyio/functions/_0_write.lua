@@ -5,7 +5,7 @@ local wake, lanes, class, room, pick, life = {}, {}, {}, {}, {}, {}
 local write = {}
 
 function write.begin(q)
-  q.sets, q.hsets, q.drops, q.z, q.bumps, q.pushes, q.timed = {}, {}, {}, {}, {}, {}, {}
+  q.sets, q.hsets, q.late, q.drops, q.z, q.bumps, q.pushes, q.timed = {}, {}, {}, {}, {}, {}, {}, {}
   q.enters, q.leaves, q.passes, q.heads, q.claimable = {}, {}, {}, {}, {}
 end
 
@@ -21,6 +21,14 @@ function write.hset(q, key, field, value)
   words[#words + 1] = field
   words[#words + 1] = value
   q.hsets[key] = words
+end
+
+-- The same, but only once values, scalars and events are written: for what points at them.
+function write.late(q, key, field, value)
+  local words = q.late[key] or {}
+  words[#words + 1] = field
+  words[#words + 1] = value
+  q.late[key] = words
 end
 
 function write.drop(q, key)

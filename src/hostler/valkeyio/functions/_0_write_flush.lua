@@ -50,6 +50,9 @@ local function flush_counts(key, deltas)
 end
 
 function write.rest(q)
+  for key, words in pairs(q.late) do
+    redis.call('HSET', q.p .. key, unpack(words))
+  end
   for _, push in ipairs(q.pushes) do
     redis.call('RPUSH', push[1], push[2])
   end

@@ -1,17 +1,30 @@
 -- The line's writes: leaves, heads of lanes, tenants, and the classes of workers that see them.
 
-local function add_all(q, tenant, by_lane)
-  local lowest = {}
+-- Jobs enter from the top down, so that an error midway leaves at worst an entry that points at nothing, which the
+-- next claim mends: first the tenant can be found, then its lanes, then the jobs. Jobs leave from the bottom up.
+
+local function enter(q, plan, tenant, by_lane)
+  local heads, leaves = {}, {}
   for lane, list in pairs(by_lane) do
-    local words = {}
+    local words, lowest = {}, nil
     for _, item in ipairs(list) do
       words[#words + 1] = item[1]
       words[#words + 1] = item[2]
-      lowest[lane] = math.min(lowest[lane] or item[1], item[1])
+      lowest = math.min(lowest or item[1], item[1])
     end
+    leaves[lane] = words
+    local was = plan.heads[tenant][lane]
+    if not was or lowest < was then
+      heads[#heads + 1] = lowest
+      heads[#heads + 1] = lane
+    end
+  end
+  if #heads > 0 then
+    redis.call('ZADD', q.p .. 'tl:' .. tenant, unpack(heads))
+  end
+  for lane, words in pairs(leaves) do
     redis.call('ZADD', q.p .. 'r:' .. lane .. ':' .. tenant, unpack(words))
   end
-  return lowest
 end
 
 -- Remove members and return the new head of each lane, `false` where nothing is left.
@@ -52,48 +65,28 @@ local function write_heads(q, tenant, heads)
   return #add == 0 and redis.call('EXISTS', q.p .. 'tl:' .. tenant) == 0
 end
 
-local function one_tenant(q, plan, tenant)
-  local heads = {}
-  if q.enters[tenant] then
-    for lane, vt in pairs(add_all(q, tenant, q.enters[tenant])) do
-      local was = plan.heads[tenant][lane]
-      if not was or vt < was then
-        heads[lane] = vt
-      end
-    end
-  end
-  if q.leaves[tenant] then
-    for lane, head in pairs(remove_all(q, tenant, q.leaves[tenant])) do
-      heads[lane] = head
-    end
-  end
-  return write_heads(q, tenant, heads)
-end
-
 function line.flush(q, plan)
-  local active, idle, gone, tenants = {}, {}, {}, {}
-  for tenant in pairs(q.enters) do
-    tenants[tenant] = true
-  end
-  for tenant in pairs(q.leaves) do
-    tenants[tenant] = true
-  end
-  for tenant in pairs(tenants) do
-    if one_tenant(q, plan, tenant) then
-      gone[#gone + 1] = tenant
-    elseif q.passes[tenant] then
-      active[#active + 1] = q.passes[tenant]
-      active[#active + 1] = tenant
-    end
-  end
-  if plan.idle and #plan.idle > 0 then
-    redis.call('HDEL', q.p .. 'pass', unpack(plan.idle))
+  local active, gone = {}, {}
+  for tenant, pass in pairs(q.passes) do
+    active[#active + 1] = pass
+    active[#active + 1] = tenant
   end
   if #active > 0 then
     redis.call('ZADD', q.p .. 'TN', unpack(active))
   end
-  if #gone > 0 then
-    line.retire(q, gone, idle)
+  if plan.idle and #plan.idle > 0 then
+    redis.call('HDEL', q.p .. 'pass', unpack(plan.idle))
   end
   line.show(q, plan)
+  for tenant, by_lane in pairs(q.enters) do
+    enter(q, plan, tenant, by_lane)
+  end
+  for tenant, by_lane in pairs(q.leaves) do
+    if write_heads(q, tenant, remove_all(q, tenant, by_lane)) then
+      gone[#gone + 1] = tenant
+    end
+  end
+  if #gone > 0 then
+    line.retire(q, gone, {})
+  end
 end

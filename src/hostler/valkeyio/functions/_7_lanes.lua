@@ -62,7 +62,7 @@ function lanes.number(q, found, i)
   q.m.lane = q.m.lane + 1
   local row = cmsgpack.unpack(found.given[2 * i])
   row[L.created], row[L.key] = q.now, found.given[2 * i - 1]
-  write.hset(q, 'lanekeys', row[L.key], q.m.lane)
+  write.late(q, 'lanekeys', row[L.key], q.m.lane)
   write.hset(q, 'lanes', q.m.lane, cmsgpack.pack(row))
   found.numbers[i] = q.m.lane
   return q.m.lane

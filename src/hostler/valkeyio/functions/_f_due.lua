@@ -6,7 +6,7 @@ function due.take(q, key, most)
   return redis.call('ZRANGE', q.p .. key, '-inf', q.now, 'BYSCORE', 'LIMIT', 0, most)
 end
 
-local function next_of(q, key, skip)
+function due.next_of(q, key, skip)
   local got = redis.call('ZRANGE', q.p .. key, skip, skip, 'WITHSCORES')
   return got[2] and got[2] ~= 'inf' and tonumber(got[2]) or nil
 end
@@ -20,7 +20,7 @@ function due.promote(q, most)
   local waiting = due.take(q, 'waiting', most - #delayed)
   q.m.due = 0
   for key, n in pairs({delayed = #delayed, waiting = #waiting}) do
-    local at = next_of(q, key, n)
+    local at = due.next_of(q, key, n)
     if at then
       ctx.due(q, at)
     end

@@ -105,7 +105,7 @@ function submit.store(q, cfg, job, lane, envelope, known)
   end
   life.count(q, record, 1)
   if record[F.deadline] > 0 or record[F.queue_until] > 0 then
-    write.zadd(q, 'expiry', life.ends(record), seq)
+    ctx.expires(q, life.ends(record), seq)
   end
   if job[13] and cfg[C.idempotency] > 0 then
     known[job[2] .. ':' .. job[13]] = {seq, job[14]}

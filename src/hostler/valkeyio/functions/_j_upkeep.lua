@@ -53,12 +53,15 @@ end
 -- Expire jobs whose deadline or longest wait has passed.
 function upkeep.expire(q)
   local seqs = due.take(q, 'expiry', SLICE)
+  q.m.exp = due.next_of(q, 'expiry', #seqs) or 0
   for i, record in ipairs(rec.many(q, seqs)) do
     local ends = record and record[F.finished] == 0 and life.ends(record)
     if ends and ends <= q.now then
       life.expire(q, seqs[i], record)
+    elseif ends then
+      ctx.expires(q, ends, seqs[i])
     else
-      write.zadd(q, 'expiry', ends or false, seqs[i])
+      write.zrem(q, 'expiry', seqs[i])
     end
   end
   return #seqs

@@ -56,7 +56,9 @@ local function retire_lane(q, lane, row)
     redis.call('HDEL', q.p .. 'cl:' .. name, lane)
   end
   redis.call('HDEL', q.p .. 'lanes', lane)
-  redis.call('HDEL', q.p .. 'lanekeys', row[L.key])
+  if redis.call('HGET', q.p .. 'lanekeys', row[L.key]) == int(lane) then
+    redis.call('HDEL', q.p .. 'lanekeys', row[L.key])
+  end
   redis.call('HDEL', q.p .. 'un', lane)
   redis.call('UNLINK', q.p .. 'cls:' .. lane, q.p .. 'lt:' .. lane)
 end

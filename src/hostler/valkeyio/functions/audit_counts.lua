@@ -16,7 +16,7 @@ for i = 1, #counted, 3 do
     fields[counted[i + 1]] = tonumber(counted[i + 2])
   end
 end
-for name in pairs(q.m) do
+for _, name in ipairs(META) do
   if name == 'bytes' or string.sub(name, 1, 2) == 'n_' then
     local value = should.meta[name] or 0
     if audit.number(reply, name, q.m[name], value) and repair then

@@ -19,7 +19,11 @@ if mine.known < q.m.lane then
   ctx.commit(q)
   return {q.now, born, 1, class.unjudged(q, mine, 200)}
 end
-if due.promote(q, 100) > 0 then
+local awake = due.promote(q, 100)
+if q.m.exp > 0 and q.m.exp <= q.now then
+  awake = awake + upkeep.expire(q)
+end
+if awake > 0 then
   ctx.commit(q)
 end
 local s = {class = mine, worker = worker, limit = limit, picks = {}}

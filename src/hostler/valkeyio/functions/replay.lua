@@ -25,7 +25,7 @@ record[F.finished], record[F.cancel], record[F.queue_until] = 0, 0, 0
 life.count(q, record, 1)
 life.ready(q, V.replay, seq, record, ops.facts(reason))
 if record[F.deadline] > 0 then
-  write.zadd(q, 'expiry', record[F.deadline], seq)
+  ctx.expires(q, record[F.deadline], seq)
 end
 q.m.t_replayed = q.m.t_replayed + 1
 local answer = ops.keep(q, operation, {1, record[F.state]})
