@@ -28,6 +28,8 @@ from hostler.policy.lifecycle import Verb
 from hostler.policy.matching import lacks, problems
 
 S = JobState
+FIRST_NUMBER = 100_000_000_001
+"""All numbers have as many digits, so that ids sort as text in the order of their submit."""
 FULL_RETRY = 1.0
 """Seconds after which a submit that found no room may be tried again."""
 
@@ -245,7 +247,7 @@ class ModelDesk(ModelCore):
         due = now + seconds(request.delay) if request.delay else request.run_at
         later = due is not None and due > now
         job = JobRecord(
-            id=f"{queue.spec.name}.{queue.numbers}",
+            id=f"{queue.spec.name}.{FIRST_NUMBER + queue.numbers - 1}",
             number=queue.numbers,
             queue=queue.spec.name,
             request=request,
