@@ -123,7 +123,7 @@ class Stations:
             for connector in self._connectors:
                 opened = await self._open.enter_async_context(connector)
                 self._stations.append(Station(opened, self._labels, self._clock))
-        except BaseException:
+        except BaseException:  # cancelled or failed alike: close what is open
             await self._open.aclose()
             raise
         await asyncio.gather(*(station.look() for station in self._stations))

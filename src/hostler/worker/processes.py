@@ -76,7 +76,7 @@ class ChildProcess:
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,
             )
-        except BaseException:
+        except BaseException:  # cancelled or failed alike: nothing may stay open
             ours.close()
             raise
         finally:
@@ -90,7 +90,7 @@ class ChildProcess:
         except asyncio.IncompleteReadError as error:
             await child.kill()
             raise OSError(f"a child process ended while it started (status {process.returncode})") from error
-        except BaseException:
+        except BaseException:  # cancelled or failed alike: no child may stay
             await child.kill()
             raise
         return child

@@ -62,7 +62,7 @@ class Settler:
                 for settlement, answer in batch:
                     _answer(answer, await self._alone(settlement))
                 continue
-            except BaseException:
+            except BaseException:  # a defect, or the end: whoever waits must not wait for ever
                 _LOG.exception("settling broke", jobs=[settlement.job_id for settlement, _ in batch])
                 for _, answer in batch:
                     answer.cancel()

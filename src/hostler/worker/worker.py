@@ -100,15 +100,9 @@ class Worker:
             others_fit=Neighbours(registry, self.id, clock).fit,
         )
         self._crew = Crew(self._tools, self._capacity, self._board, self._count)
-        self._presence = Presence(
-            self._board,
-            (broker, registry),
-            heartbeat_link,
-            tempo or Tempo(beat=settings.heartbeat, ttl=settings.ttl),
-            clock=clock,
-            dice=dice,
-            hear=self._hear,
-        )
+        tempo = tempo or Tempo(beat=settings.heartbeat, ttl=settings.ttl)
+        shared = (broker, registry)
+        self._presence = Presence(self._board, shared, heartbeat_link, tempo, clock=clock, dice=dice, hear=self._hear)
         self._claims = ClaimLoop(
             broker,
             self._stock,
@@ -166,7 +160,7 @@ class Worker:
                 await parts.enter_async_context(self._tools.processes)
                 await parts.enter_async_context(self._stations)
                 declared = await self._unless_drained(self._declare())
-            except Exception as error:
+            except Exception as error:  # raised again, once the registry knows why
                 ended = "failed"
                 self._life.move(WorkerState.FAILED, reason=f"{type(error).__name__}: {error}")
                 self._presence.start()

@@ -89,7 +89,7 @@ def hung_thread(call: hostler.Call[Any]) -> None:
 async def silent(call: hostler.Call[Any]) -> None:
     for step in range(10):
         call.progress(fraction=step / 10)
-        await asyncio.sleep(0.05)
+        await asyncio.to_thread(threading.Event().wait, 0.05)
     await asyncio.Event().wait()
 
 

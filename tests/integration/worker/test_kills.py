@@ -28,7 +28,7 @@ from hostler.valkeyio.library import Library
 
 QUEUE = "kills"
 MODULE = """
-import asyncio, os, time
+import asyncio, os, threading, time
 import hostler
 from hostler.contracts.queue import RetryPolicy
 
@@ -43,7 +43,7 @@ async def wait(call):
     began(call)
     for step in range(4):
         call.progress(fraction=step / 4)
-        await asyncio.sleep(0.05)
+        await asyncio.to_thread(threading.Event().wait, 0.05)
     return call.fence
 
 @hostler.handler("kill.crunch", queue="kills", retry=RETRY, run="process")

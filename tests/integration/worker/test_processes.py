@@ -20,7 +20,7 @@ from hostler.worker.frames import Done, Work, Wrong
 from hostler.worker.processes import ProcessPool
 
 MODULE = """
-import os, subprocess, sys, time
+import os, subprocess, sys, threading
 import hostler
 
 @hostler.handler("p.echo", run="process")
@@ -42,7 +42,7 @@ def said(call):
 
 @hostler.handler("p.spin", run="process")
 def spin(call):
-    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    child = subprocess.Popen([sys.executable, "-c", "import threading; threading.Event().wait(600)"])
     call.progress(message=str(child.pid))
     while True:
         pass
@@ -51,7 +51,7 @@ def spin(call):
 def polite(call):
     call.progress(message="on it")
     while not call.cancelled:
-        time.sleep(0.01)
+        threading.Event().wait(0.01)
     return "stopped by itself"
 
 @hostler.handler("p.die", run="process")
