@@ -7,8 +7,9 @@ from typing import Any, Final, Protocol
 from hostler.broker.codec import LaneTable, lanes_of, leases_of, settle_item, state_name, update_item
 from hostler.broker.engine_group import Group
 from hostler.broker.engine_match import Claimant, Cover, claimant
+from hostler.broker.envelopes import FAILURE, UNREADABLE
 from hostler.broker.records import moment, pack, split_id
-from hostler.contracts.lease import ClaimRequest, Lease, LeaseRef, Renewal, Settled, Settlement, Update
+from hostler.contracts.lease import ClaimRequest, Die, Lease, LeaseRef, Renewal, Settled, Settlement, Update
 from hostler.valkeyio.library import HasClient, Library
 from hostler.valkeyio.wakes import HasBlocking, WakeUps
 
@@ -50,12 +51,20 @@ class EngineBroker:
         for _ in range(_ROUNDS):
             now, _, status, *rest = await self._claim(request, mine, cover, operation)
             if status == _LEASES:
-                return leases_of(request.queue, now, lanes_of(rest[0]), rest[1])
+                return await self._readable(request.worker, leases_of(request.queue, now, lanes_of(rest[0]), rest[1]))
             if status != _JUDGE:
                 break
             upto, rows = rest[0]
             cover = mine.worker_class.judge(rows, upto)
         return ()
+
+    async def _readable(self, worker: str, leases: tuple[Lease, ...]) -> tuple[Lease, ...]:
+        """Bury jobs that cannot be read, verbatim: no worker ever gets one, and none is claimed again and again."""
+        broken = [lease for lease in leases if lease.kind == UNREADABLE]
+        if broken:
+            dead = Die(failure=FAILURE)
+            await self.settle(worker, [Settlement(job_id=one.job_id, fence=one.fence, ending=dead) for one in broken])
+        return tuple(lease for lease in leases if lease.kind != UNREADABLE)
 
     async def _claim(self, request: ClaimRequest, mine: Claimant, cover: Cover, operation: str) -> Sequence[Any]:
         return await self._library.call(

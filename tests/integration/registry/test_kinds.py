@@ -1,5 +1,7 @@
 """The registry of kinds and queues on a real engine."""
 
+from typing import cast
+
 import pytest
 from msgspec import Raw
 
@@ -40,7 +42,9 @@ async def test_an_unknown_kind_is_refused_with_the_nearest_names(kinds: Kinds) -
         await kinds.declare_kind(KindSpec(name=name))
     with pytest.raises(UnknownKindError) as refused:
         await kinds.kind("image.genrate")
-    assert refused.value.facts["nearest"][0] == "image.generate"
+    nearest = refused.value.facts["nearest"]
+    assert isinstance(nearest, tuple)
+    assert nearest[0] == "image.generate"
     assert "image.generate" in refused.value.message
 
 
@@ -103,7 +107,6 @@ def test_a_payload_is_judged_with_path_and_words() -> None:
     with pytest.raises(PayloadError) as refused:
         schemas.judge(schema, Raw(b'{"sizes": [1, "two"]}'))
     problems = cast("list[dict[str, str]]", refused.value.facts["problems"])
-    assert isinstance(problems, list)
     assert {problem["path"] for problem in problems} == {"payload", "payload.sizes.1"}
     with pytest.raises(PayloadError):
         schemas.judge(None, Raw(b'{"prompt": '))
