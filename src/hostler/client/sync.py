@@ -34,7 +34,7 @@ class Portal:
         waiting = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return waiting.result()
-        except BaseException:
+        except BaseException:  # an interrupt of the caller as well: the work must not go on unseen
             waiting.cancel()
             raise
 

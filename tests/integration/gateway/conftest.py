@@ -134,22 +134,24 @@ def opening(tmp_path: Path) -> Opening:
             ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
             served = asyncio.create_task(serve(app, "127.0.0.1:0", ready=ready.set_result, stop=stop))
             url = await ready
-            async with aiohttp.ClientSession(url) as session:
-                yield House(
-                    url=url,
-                    app=app,
-                    session=session,
-                    broker=EngineBroker(engine),
-                    desk=desk,
-                    foreman=foreman,
-                    registry=registry,
-                    blobs=blobs,
-                    metrics=metrics,
-                    stop=stop,
-                    served=served,
-                )
-            stop.set()
-            await served
+            try:
+                async with aiohttp.ClientSession(url) as session:
+                    yield House(
+                        url=url,
+                        app=app,
+                        session=session,
+                        broker=EngineBroker(engine),
+                        desk=desk,
+                        foreman=foreman,
+                        registry=registry,
+                        blobs=blobs,
+                        metrics=metrics,
+                        stop=stop,
+                        served=served,
+                    )
+            finally:
+                stop.set()
+                await served
 
     return opened
 

@@ -48,8 +48,6 @@ async def test_no_request_of_our_own_description_finds_a_defect_or_an_undescribe
             "--max-time",
             str(BUDGET),
             "--generation-deterministic",
-            "--generation-database",
-            "none",
             "--no-shrink",
             "--exclude-path-regex",
             "/events$",

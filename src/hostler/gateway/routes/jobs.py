@@ -175,8 +175,9 @@ class JobRoutes:
 
     def operations(self) -> tuple[Operation[Any, Any], ...]:
         """Return the routes."""
-        conflict = (NotFoundError, StateConflictError)
-        because: dict[str, Any] = {"body": Because, "body_optional": True}
+        return (*self._submitting(), *self._looking(), *self._changing())
+
+    def _submitting(self) -> tuple[Operation[Any, Any], ...]:
         return (
             Operation(
                 method="POST",
@@ -203,6 +204,10 @@ class JobRoutes:
                 body=Batch,
                 replies={200: Reply(about="One answer for each job.", type=BatchAnswer)},
             ),
+        )
+
+    def _looking(self) -> tuple[Operation[Any, Any], ...]:
+        return (
             Operation(
                 method="GET",
                 path="/v1/jobs",
@@ -239,7 +244,7 @@ class JobRoutes:
                 handler=self.get_result,
                 query=ResultQuery,
                 replies={200: Reply(about="The result, any JSON.", type=msgspec.Raw)},
-                errors=(*conflict, CapacityError),
+                errors=(NotFoundError, StateConflictError, CapacityError),
             ),
             Operation(
                 method="GET",
@@ -249,6 +254,12 @@ class JobRoutes:
                 replies={200: Reply(about="A stream of events.", media_type=EVENTS)},
                 errors=(NotFoundError, CapacityError),
             ),
+        )
+
+    def _changing(self) -> tuple[Operation[Any, Any], ...]:
+        conflict = (NotFoundError, StateConflictError)
+        because: dict[str, Any] = {"body": Because, "body_optional": True}
+        return (
             Operation(
                 method="POST",
                 path="/v1/jobs/{id:str}/cancel",
