@@ -22,6 +22,8 @@ from hostler.kernel.units import Seconds
 TETHER: Final = "--tether"
 """Hidden flag of processes that end when the one that started them is gone."""
 
+READY: Final = "ready"
+"""The event with which a child says that it has started."""
 BACKOFF_FIRST: Final[Seconds] = 0.5
 BACKOFF_MOST: Final[Seconds] = 8.0
 STEADY: Final[Seconds] = 30.0
@@ -54,6 +56,8 @@ class Child:
         self.starts = 0
         self.said: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         """JSON lines that it wrote to stdout."""
+        self.was_ready = False
+        """Whether it has ever said that it is ready."""
 
     @property
     def pid(self) -> int | None:
@@ -70,7 +74,7 @@ class Children:
         self._watchers: dict[Child, asyncio.Task[None]] = {}
         self._stopping = False
         self.failed: asyncio.Future[HostlerError] = asyncio.get_running_loop().create_future()
-        """Set when a child can never run: its settings are wrong."""
+        """Set when a child cannot run: its settings are wrong, or it ended before it was ready."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -143,18 +147,28 @@ class Children:
             began = time.monotonic()
             async for line in process.stdout:
                 with contextlib.suppress(msgspec.DecodeError):
-                    child.said.put_nowait(msgspec.json.decode(line, type=dict[str, Any]))
+                    said = msgspec.json.decode(line, type=dict[str, Any])
+                    child.was_ready = child.was_ready or said.get("event") == READY
+                    child.said.put_nowait(said)
             code = await process.wait()
             if self._stopping:
                 return
             self._report({"event": "ended", "name": child.spec.name, "pid": process.pid, "code": code})
-            if code == USAGE and not self.failed.done():
-                self.failed.set_result(SettingsError(f"{child.spec.name} refused its settings; {_where(child.spec)}"))
-            if code == USAGE or not child.spec.restart:
+            if code == USAGE or not child.was_ready:
+                self._give_up(child, code)
+                return
+            if not child.spec.restart:
                 return
             backoff = BACKOFF_FIRST if time.monotonic() - began > STEADY else min(backoff * 2, BACKOFF_MOST)
             await asyncio.sleep(backoff)
             await self._spawn(child)
+
+    def _give_up(self, child: Child, code: int) -> None:
+        """Fail as a whole: what cannot even start once would only be started again and again."""
+        kind = SettingsError if code == USAGE else InternalError
+        if not self.failed.done():
+            words = f"{child.spec.name} could not start, it ended with {code}; {_where(child.spec)}"
+            self.failed.set_result(kind(words))
 
 
 def _environment(*, bare: bool) -> dict[str, str]:
@@ -204,7 +218,7 @@ async def stop_requested() -> asyncio.Event:
 async def _until_ready(child: Child) -> dict[str, Any]:
     while True:
         said = await child.said.get()
-        if said.get("event") == "ready":
+        if said.get("event") == READY:
             return said
 
 
