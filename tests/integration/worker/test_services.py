@@ -71,14 +71,12 @@ async def _remote(fabric: Fabric, job: str) -> bool:
 async def test_a_worker_that_lost_its_lease_leaves_the_work_to_the_one_that_has_it(
     fabric: Fabric, service: SimulationHTTPService
 ) -> None:
-    await fabric.ports.foreman.declare_queue(QueueSpec(name="images", lease=0.4))
+    await fabric.ports.foreman.declare_queue(QueueSpec(name="image", lease=0.4))
     service.knobs = SimKnobs(duration=4.0, steps=40)
     wire = Wire()
     async with fabric.worker(connectors=[connector(service)], broker=wire.to(fabric.ports.broker), id="first") as first:
-        job = await fabric.submit("image.generate", IMAGE, queue=None)
+        job = await fabric.submit("image.generate", IMAGE)
         await eventually(lambda: _remote(fabric, job))
-        queue = (await fabric.get(job)).queue
-        await fabric.ports.foreman.declare_queue(QueueSpec(name=queue, lease=0.4))
         wire.cut = True
         async with fabric.worker(connectors=[connector(service)], id="second"):
             await eventually(lambda: _held_by(fabric, job, "second"), within=15)
