@@ -15,6 +15,7 @@ from hostler.contracts.job import JobState
 from hostler.contracts.queue import KindSpec, QueueSpec
 from hostler.kernel.errors import HostlerError, all_errors
 from hostler.kernel.settings import Settings
+from hostler.kernel.table import FILE_ONLY, variable_of
 from hostler.policy.lifecycle import ENDPOINT_MOVES, JOB_MOVES, TERMINAL, WORKER_MOVES
 from hostler.registry.kinds import BUILT_IN
 
@@ -106,9 +107,9 @@ def _setting_rows(struct: type[msgspec.Struct], path: tuple[str, ...]) -> Iterat
             yield from _setting_rows(factory, here)
             continue
         default = "" if field.default is msgspec.NODEFAULT else repr(field.default)
-        variable = "HOSTLER_" + "_".join(here).upper()
+        variable = "file only" if here[0] in FILE_ONLY else f"`{variable_of('.'.join(here))}`"
         shown = f"`{default}`" if default else ""
-        yield f"| `{'.'.join(here)}` | `{variable}` | {shown} | {texts.get(field.name, '')} |"
+        yield f"| `{'.'.join(here)}` | {variable} | {shown} | {texts.get(field.name, '')} |"
 
 
 def queues() -> str:
