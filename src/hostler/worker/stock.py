@@ -1,6 +1,8 @@
 """What a worker can do now: its endpoints and its handlers, as offers by queue."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+
+import msgspec
 
 from hostler.contracts.lease import Lease
 from hostler.contracts.offer import Offer
@@ -9,6 +11,9 @@ from hostler.policy.matching import fits
 from hostler.worker.attempt import Route
 from hostler.worker.endpoints import Station, Stations
 from hostler.worker.handlers import HandlerSet
+
+CONFIGURED = "configuration"
+"""Who declared a kind that an operator configured."""
 
 
 class WorkerStock:
@@ -19,10 +24,15 @@ class WorkerStock:
         self._stations = stations
         self._handlers = handlers
         self._of_handlers = handlers.offers(labels)
+        self._configured: dict[str, KindSpec] = {}
 
     def kinds(self) -> tuple[KindSpec, ...]:
-        """Return the rows of all kinds that this worker has."""
-        return (*self._stations.kinds(), *self._handlers.kinds())
+        """Return the rows of all kinds that this worker has, the operator's where there is one."""
+        return tuple(self._row(spec) for spec in (*self._stations.kinds(), *self._handlers.kinds()))
+
+    def adopt(self, rows: Iterable[KindSpec]) -> None:
+        """Let what the operator configured for a kind (its queue, retries, timeouts) win over what code says."""
+        self._configured = {row.name: row for row in rows if row.declared_by == CONFIGURED}
 
     def queues(self) -> tuple[str, ...]:
         """Return the queues that its kinds go to, by name."""
@@ -43,7 +53,7 @@ class WorkerStock:
         An endpoint of ours that began the work in an earlier attempt goes first: only it can say how that is.
         """
         if (station := self._began(lease)) is not None:
-            return _by_station(station, station.offer, lease)
+            return self._by_station(station, station.offer, lease)
         index = lease.offer if lease.offer is not None else fits(lease.lane, offers, worker=self._worker)
         if index is None or not 0 <= index < len(offers):
             raise LookupError(f"no offer of this worker fits {lease.kind}")
@@ -52,11 +62,11 @@ class WorkerStock:
             handler = self._handlers.get(lease.kind)
             if handler is None:
                 raise LookupError(f"no handler of this worker runs {lease.kind}")
-            return Route(spec=handler.spec, by=handler, pools=offer.pools)
+            return Route(spec=self._row(handler.spec), by=handler, pools=offer.pools)
         for station in self._stations:
             same = (station.offer.service, station.offer.endpoint) == (offer.service, offer.endpoint)
             if same and lease.kind in station.specs:
-                return _by_station(station, offer, lease)
+                return self._by_station(station, offer, lease)
         raise LookupError(f"no endpoint of this worker runs {lease.kind}")
 
     def _began(self, lease: Lease) -> Station | None:
@@ -68,6 +78,16 @@ class WorkerStock:
                 return station
         return None
 
+    def _by_station(self, station: Station, offer: Offer, lease: Lease) -> Route:
+        return Route(spec=self._row(station.specs[lease.kind]), by=station.connector, pools=offer.pools)
 
-def _by_station(station: Station, offer: Offer, lease: Lease) -> Route:
-    return Route(spec=station.specs[lease.kind], by=station.connector, pools=offer.pools)
+    def _row(self, spec: KindSpec) -> KindSpec:
+        row = self._configured.get(spec.name)
+        if row is None:
+            return spec
+        return msgspec.structs.replace(  # types are the code's to say unless the operator did
+            row,
+            service=row.service or spec.service,
+            payload=row.payload if row.payload is not None else spec.payload,
+            result=row.result if row.result is not None else spec.result,
+        )

@@ -240,6 +240,8 @@ class Worker:
             stop.cancel()
 
     async def _declare(self) -> None:
+        rows = await persist(self._foreman.registry, dice=self._dice, what="read the kinds")
+        self._stock.adopt(kind for row in rows for kind in row.kinds)
         for spec in self._stock.kinds():
             await persist(
                 partial(self._foreman.declare_kind, spec), dice=self._dice, what=f"declare the kind {spec.name}"

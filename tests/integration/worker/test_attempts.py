@@ -12,7 +12,7 @@ from msgspec import Struct
 
 import hostler
 from hostler.blobs.opening import open_blobs
-from hostler.contracts.queue import QueueSpec, RetryPolicy
+from hostler.contracts.queue import KindSpec, QueueSpec, RetryPolicy
 from hostler.contracts.reference import as_payload
 from hostler.contracts.timeouts import Timeouts
 from hostler.testing.eventually import eventually
@@ -346,3 +346,14 @@ async def test_a_job_that_ends_while_the_engine_is_away_is_recorded_when_it_is_b
         assert (await fabric.get(job)).state == "running"
         wire.cut = False
         assert await fabric.result(job) == 1
+
+
+async def test_what_an_operator_configured_for_a_kind_wins_over_what_code_says(fabric: Fabric) -> None:
+    await fabric.ports.foreman.declare_kind(
+        KindSpec(name="w.hung.loop", queue="slow", timeouts=Timeouts(run=0.1, idle=0.1), retry=ONCE)
+    )
+    async with fabric.worker(hung_loop):
+        job = await fabric.ended(await fabric.submit("w.hung.loop"))
+        assert job.queue == "slow"
+        assert job.error is not None
+        assert "within 0.1 s" in job.error.message
