@@ -121,22 +121,33 @@ CONFIG: Final = (
 """`cfg`: times in microseconds (`idempotency` and `operations` in milliseconds), 0 for no limit, weights a map."""
 
 META: Final = (
+    # What submit, claim and settle look at, first.
     "born",  # when the queue began: part of every cache's key
     "last",  # the latest time any call saw: time never steps back
     "arrival",  # the latest arrival given: each is later than the one before
     "off",  # offset of the latest event
-    "epoch",  # raised when a new server process takes over
     "seq",  # latest job number
     "lane",  # latest lane number
     "cfg",  # sha1 of the packed configuration
     "paused",
     "draining",
-    "reason",
     "V",  # virtual time: the pass of the tenant served last
     "due",  # when the next delayed or waiting job is due, 0 when none is
     "exp",  # no job expires before this, 0 when none does at all
+    "restored",  # second of the last restore, 0 when there was none: fences are above this times FENCE_STEP
     "idle",  # workers in idle sets
     "bytes",  # envelope bytes of jobs that have not ended
+    "n_ready",
+    "n_scheduled",
+    "n_running",
+    "n_waiting",
+    "n_succeeded",
+    "t_submitted",
+    "t_claimed",
+    "t_succeeded",
+    # The rest is read only when it is looked at.
+    "epoch",  # raised when a new server process takes over
+    "reason",
     "run",  # run id of the server that ticked last
     "tick",  # when it did
     "sweep",  # when the last sweep over lanes began
@@ -144,11 +155,10 @@ META: Final = (
     "mark_at",  # events: when the younger mark was set
     "mark_off",  # the offset at that mark
     "trim_to",  # offsets up to here are older than an hour
-    *(f"n_{state}" for state in JobState),
-    "t_submitted",
+    "n_dead",
+    "n_cancelled",
+    "n_expired",
     "t_deduplicated",
-    "t_claimed",
-    "t_succeeded",
     "t_dead",
     "t_cancelled",
     "t_expired",
@@ -157,6 +167,8 @@ META: Final = (
     "t_retried",
     "t_reaped",
     "t_rejected",
-    "restored",  # second of the last restore, 0 when there was none: fences are above this times FENCE_STEP
 )
 """Fields of `meta`; an absent one is 0."""
+
+META_HOT: Final = META.index("epoch")
+"""So many of them are read by every call."""

@@ -131,6 +131,7 @@ def _preamble() -> str:
         _moves(),
         f"local STATES = {{{states}}}",
         f"local META = {{{meta}}}",
+        f"local META_HOT = {layout.META_HOT}",
         f"local META_AT = {{{places}}}",
         f"local CONFIG = {{{defaults}}}",
         f"local SEQ_BASE = {layout.SEQ_BASE}",

@@ -33,10 +33,15 @@ function ctx.begin(q)
   q.m.seq, q.m.restored = tonumber(got[2] or SEQ_BASE), tonumber(got[3] or '0')
 end
 
--- The fields of meta, made numbers only when they are looked at: no call needs more than a third of them.
-local function scalars_of(q, got)
+-- The fields of meta, made numbers only when they are looked at; the rarer ones are read only then.
+local function scalars_of(q)
+  local hot, cold = redis.call('HMGET', q.key, unpack(META, 1, META_HOT)), nil
   return setmetatable({}, {__index = function(fields, name)
-    local value = got[META_AT[name]]
+    local at = META_AT[name]
+    if at > META_HOT and not cold then
+      cold = redis.call('HMGET', q.key, unpack(META, META_HOT + 1))
+    end
+    local value = at > META_HOT and cold[at - META_HOT] or hot[at]
     if not TEXT[name] then
       value = value and tonumber(value) or 0
     end
@@ -49,7 +54,7 @@ end
 -- Open a queue: time never steps back, whatever the machine's clock does.
 function ctx.open(meta_key)
   local q = {p = string.sub(meta_key, 1, -5), key = meta_key, was = {}, events = {}, records = {}, keys = {}}
-  q.m = scalars_of(q, redis.call('HMGET', meta_key, unpack(META)))
+  q.m = scalars_of(q)
   q.now = math.max(now_of(q), q.m.last)
   q.m.last = q.now
   if q.m.born == 0 then
@@ -86,35 +91,5 @@ function ctx.expires(q, at, seq)
   write.zadd(q, 'expiry', at, seq)
   if q.m.exp == 0 or at < q.m.exp then
     q.m.exp = at
-  end
-end
-
--- Write what the call decided. Nothing was written before, and nothing here can be refused: values and
--- scalars first, then the events, then the indexes, which `audit` can rebuild from the records.
-function ctx.commit(q)
-  locks.admit(q)
-  local line_plan = line.plan(q)
-  rec.flush(q)
-  write.values(q)
-  ctx.scalars(q)
-  events.flush(q)
-  write.rest(q)
-  line.flush(q, line_plan)
-  wake.flush(q)
-  write.begin(q)
-end
-
--- Write the fields of meta that changed.
-function ctx.scalars(q)
-  local changed = {}
-  for name, value in pairs(q.m) do
-    if value ~= q.was[name] then
-      changed[#changed + 1] = name
-      changed[#changed + 1] = value
-      q.was[name] = value
-    end
-  end
-  if #changed > 0 then
-    redis.call('HSET', q.key, unpack(changed))
   end
 end

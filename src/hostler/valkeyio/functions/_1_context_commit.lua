@@ -1,0 +1,31 @@
+-- The end of a call: everything that it decided is written, in an order that an error cannot make worse.
+
+-- Write what the call decided. Nothing was written before, and nothing here can be refused: values and
+-- scalars first, then the events, then the indexes, which `audit` can rebuild from the records.
+function ctx.commit(q)
+  locks.admit(q)
+  local line_plan = line.plan(q)
+  rec.flush(q)
+  write.values(q)
+  ctx.scalars(q)
+  events.flush(q)
+  write.rest(q)
+  line.flush(q, line_plan)
+  wake.flush(q)
+  write.begin(q)
+end
+
+-- Write the fields of meta that changed.
+function ctx.scalars(q)
+  local changed = {}
+  for name, value in pairs(q.m) do
+    if value ~= q.was[name] then
+      changed[#changed + 1] = name
+      changed[#changed + 1] = value
+      q.was[name] = value
+    end
+  end
+  if #changed > 0 then
+    redis.call('HSET', q.key, unpack(changed))
+  end
+end
