@@ -6,7 +6,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 UV := $(BIN)/uv
-DEBS := nodejs npm
+# redis-tools brings the program of redis-server too (as redis-check-rdb); the package redis-server starts a service.
+DEBS := nodejs npm redis-tools
 WORKERS ?= 2
 PYTEST_ARGS ?=
 
@@ -38,7 +39,7 @@ setup: $(VENV)/.installed  ## install all that the demo needs into .venv
 setup-dev: $(VENV)/.installed-dev
 
 debs:
-	@missing=""; for name in node npm; do command -v $$name >/dev/null 2>&1 || missing="$$missing $$name"; done; \
+	@missing=""; for name in node npm redis-check-rdb; do command -v $$name >/dev/null 2>&1 || missing="$$missing $$name"; done; \
 	if [ -z "$$missing" ]; then exit 0; fi; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then \
 		apt-get install -y -qq $(DEBS) >/dev/null 2>&1 || \

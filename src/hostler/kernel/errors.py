@@ -214,7 +214,7 @@ class EngineVersionError(EngineError):
 
 
 class EngineDeniedError(EngineError):
-    """The engine does not accept our user or password, or does not let that user do what was asked."""
+    """The engine does not accept our user or password, or what was asked of that user, or we not its certificate."""
 
     code, retry = "engine-denied", "never"
 

@@ -37,9 +37,13 @@ _STEP = 100
 
 
 class Server:
-    """One server with AOF `always` on a socket of its own; can be killed and started again on its data."""
+    """One server with AOF `always` on a socket of its own; can be killed and started again on its data.
 
-    def __init__(self) -> None:
+    `program` is another server's than the one that comes with Hostler, started under the name `redis-server`.
+    """
+
+    def __init__(self, program: Path | None = None) -> None:
+        self._program = program
         self.folder = Path(tempfile.mkdtemp(prefix="h", dir="/tmp"))  # a socket's path has to be short
         self.socket = self.folder / "s"
         self._process: subprocess.Popen[bytes] | None = None
@@ -48,8 +52,10 @@ class Server:
         """Start it; `more` are further words of its command line."""
         words = ("--port", "0", "--unixsocket", str(self.socket), "--dir", str(self.folder), "--save", "")
         safe = ("--appendonly", "yes", "--appendfsync", "always", "--maxmemory-policy", "noeviction")
-        self._process = subprocess.Popen(  # noqa: S603 - the program that the package brings
-            [str(server_program()), *words, *safe, *more], stdout=subprocess.DEVNULL
+        program = self._program or server_program()
+        name = "redis-server" if self._program else str(program)
+        self._process = subprocess.Popen(  # noqa: S603 - the program that the package brings, or a test found
+            [name, *words, *safe, *more], executable=program, stdout=subprocess.DEVNULL
         )
 
     def kill(self) -> None:
@@ -185,7 +191,9 @@ class Bench:
 
     async def events(self) -> list[Event]:
         """Return all events of the queue."""
-        entries: list[tuple[bytes, dict[bytes, bytes]]] = await self.command("XRANGE", prefix(self.queue) + "ev", "-", "+")
+        entries: list[tuple[bytes, dict[bytes, bytes]]] = await self.command(
+            "XRANGE", prefix(self.queue) + "ev", "-", "+"
+        )
         return [event for key, fields in entries for event in read_events(self.queue, key.decode(), fields[b"e"])]
 
     async def meta(self) -> dict[str, int]:

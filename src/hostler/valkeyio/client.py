@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import ssl
 from collections import deque
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -47,6 +48,8 @@ _OPTIONS = frozenset(
     }
 )
 """What may stand behind the `?` of an engine's URL; timeouts and pool sizes are settings of ours."""
+
+_FILES = frozenset({"ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile"})
 
 
 class PoolUsage(Struct, frozen=True, kw_only=True):
@@ -210,8 +213,27 @@ def connection_options(url: str) -> dict[str, Any]:
         found: dict[str, Any] = dict(parse_url(url))
     except ValueError as error:
         raise _wrong(url, "cannot be read; is the port a number, and are the options of the right type?") from error
+    if found.get("ssl_cert_reqs", "required") not in {"none", "optional", "required"}:
+        raise _wrong(url, "has an ssl_cert_reqs that is not none, optional or required")
     base: type[AbstractConnection] = found.pop("connection_class", Connection)
     return {**found, "connection_class": _CLASSES[base]}
+
+
+def check_files(url: str) -> None:
+    """Read the certificates and the key that an engine's URL names; `SettingsError` when they cannot be used.
+
+    Blocks on the disk. The client itself would only say that it could not connect.
+    """
+    options = dict(parse_qsl(urlsplit(url).query))
+    context = ssl.create_default_context()
+    try:
+        if "ssl_ca_certs" in options or "ssl_ca_path" in options:
+            context.load_verify_locations(options.get("ssl_ca_certs"), options.get("ssl_ca_path"))
+        if "ssl_certfile" in options:
+            context.load_cert_chain(options["ssl_certfile"], options.get("ssl_keyfile"))
+    except OSError as error:  # what is wrong inside a file is one too
+        named = ", ".join(sorted(options.keys() & _FILES))
+        raise _wrong(url, f"names files that cannot be used ({named}: {error.strerror or error})") from error
 
 
 def _wrong(url: str, problem: str) -> SettingsError:

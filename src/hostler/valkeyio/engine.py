@@ -12,10 +12,25 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import structlog
 from redis.asyncio import Redis
 
-from hostler.kernel.errors import EngineTimeoutError, EngineUnavailableError, MissingExtraError, SettingsError
+from hostler.kernel.errors import (
+    EngineDeniedError,
+    EngineTimeoutError,
+    EngineUnavailableError,
+    MissingExtraError,
+    SettingsError,
+)
 from hostler.kernel.settings import EngineSettings
 from hostler.kernel.units import Seconds
-from hostler.valkeyio.client import BLOCKING_LIMIT, BoundedPool, PoolUsage, make_client, make_pool, redact, send
+from hostler.valkeyio.client import (
+    BLOCKING_LIMIT,
+    BoundedPool,
+    PoolUsage,
+    check_files,
+    make_client,
+    make_pool,
+    redact,
+    send,
+)
 from hostler.valkeyio.faults import mapped
 from hostler.valkeyio.pulse import Pulse
 from hostler.valkeyio.restored import raise_counters, read_restored
@@ -121,6 +136,8 @@ class Engine:
             if settings.url is None:
                 server = await stack.enter_async_context(_embedded(settings))
             url = settings.url or f"unix://{cast('EmbeddedServer', server).folder.socket}"
+            if url.startswith("rediss:"):
+                await asyncio.to_thread(check_files, url)
             pools = await stack.enter_async_context(_pools(settings, url, role))
             verdict, version = await _first_look(pools, settings, redact(url))
             engine = cls(url=url, version=version, verdict=verdict, pools=pools, server=server)
@@ -211,6 +228,8 @@ async def _first_look(pools: _Pools, settings: EngineSettings, url: str) -> tupl
                 raise type(error)(f"{url}: {error.message}", **error.facts) from error
             await asyncio.sleep(_RETRY * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
             continue
+        except EngineDeniedError as error:
+            raise EngineDeniedError(f"{url}: {error.message}", **error.facts) from error
         verdict = admit(facts, url=url, allow_degraded=settings.allow_degraded)
         for reason in (*verdict.unsafe, *verdict.warnings):
             _log.warning("engine degraded" if reason in verdict.unsafe else "engine warning", reason=reason)

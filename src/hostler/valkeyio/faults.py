@@ -1,6 +1,7 @@
 """Every exception of the client library, as an error of ours: the one place where they are judged."""
 
 import contextlib
+import ssl
 from collections.abc import Generator, Mapping
 from types import MappingProxyType
 
@@ -73,6 +74,8 @@ REPLIES: Mapping[str, tuple[type[HostlerError], str]] = MappingProxyType(
         "MISCONF": (EngineUnavailableError, "cannot write to its disk and refuses changes: free some space there"),
         "NOREPLICAS": (EngineUnavailableError, "has too few replicas and refuses changes"),
         "NOAUTH": (EngineDeniedError, "wants a password: put it into the URL"),
+        "Authentication required": (EngineDeniedError, "wants a password: put it into the URL"),
+        "invalid username-password pair": (EngineDeniedError, "does not accept this user and password"),
         "WRONGPASS": (EngineDeniedError, "does not accept this user and password"),
         "ERR Function not found": (LibraryMismatchError, "does not have the function library"),
     }
@@ -97,6 +100,13 @@ def translate(error: BaseException) -> HostlerError | None:
         return error
     if type(error) is foreign.ConnectionError and isinstance(error.__cause__, foreign.RedisError):
         error = error.__cause__  # what a new connection was told, wrapped by the library as if nobody were there
+    below = error.__context__
+    if isinstance(below, ssl.SSLCertVerificationError):
+        return EngineDeniedError(
+            f"the engine's certificate is not trusted ({below.verify_message.rstrip('.')}): name the file of its "
+            "authority with ?ssl_ca_certs= in the URL, and the host as the certificate names it",
+            cause=type(below).__name__,
+        )
     for ancestor in type(error).__mro__:
         kind = FAULTS.get(ancestor)
         if kind is not None:

@@ -1,23 +1,15 @@
 """After a restore no fence, job number or offset is given again, and what is left of the lost time is refused."""
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
 import pytest
-from msgspec import Raw
 
-from hostler.broker.desk import EngineDesk
-from hostler.broker.engine import EngineBroker
-from hostler.broker.foreman import EngineForeman
 from hostler.contracts.fence import attempt_of
-from hostler.contracts.job import JobRequest, JobState, Submitted
-from hostler.contracts.lease import Again, ClaimRequest, Lease, LeaseRef, Settled, Settlement, Succeed
-from hostler.contracts.offer import Offer, Pool
-from hostler.contracts.queue import KindSpec
+from hostler.contracts.job import JobState
+from hostler.contracts.lease import Again, LeaseRef
 from hostler.kernel.errors import NotFoundError
 from hostler.kernel.settings import EngineSettings
 from hostler.valkeyio.backup import backup, restore
@@ -25,61 +17,13 @@ from hostler.valkeyio.engine import Engine
 from hostler.valkeyio.keys import owner_of
 from hostler.valkeyio.restored import Restored, raise_counters, read_restored
 
-KIND, LATER = KindSpec(name="work.do", queue="main"), KindSpec(name="work.later", queue="later")
-
-
-class House:
-    """A broker on one engine, with one worker `w1` that may have lived through a restore."""
-
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
-        self.broker, self.desk, self.foreman = EngineBroker(engine), EngineDesk(engine), EngineForeman(engine)
-        self._operations = 0
-
-    def operation(self) -> str:
-        self._operations += 1
-        return f"{id(self)}-{self._operations}"
-
-    async def submit(self, kind: KindSpec = KIND) -> str:
-        request = JobRequest(kind=kind.name, payload=Raw(b"{}"))
-        (answer,) = await self.desk.submit([request], operation=self.operation())
-        assert isinstance(answer, Submitted)
-        return answer.id
-
-    async def claim(self, kind: KindSpec = KIND) -> Lease:
-        request = ClaimRequest(
-            queue=kind.queue,
-            worker="w1",
-            limit=1,
-            offers=(Offer(kinds=(kind.name,)),),
-            pools={"slots": Pool(id="w1", total=10.0)},
-        )
-        (lease,) = await self.broker.claim(request, operation=self.operation())
-        return lease
-
-    async def settle(self, lease: Lease, ending: Succeed | Again | None = None) -> Settled:
-        settlement = Settlement(job_id=lease.job_id, fence=lease.fence, ending=ending or Succeed())
-        (settled,) = await self.broker.settle("w1", [settlement])
-        return settled
-
-    async def epoch(self, queue: str = "main") -> int:
-        return (await self.desk.events(queue, after=0)).epoch
-
-
-@asynccontextmanager
-async def house(data: Path) -> AsyncGenerator[House]:
-    async with Engine.open(EngineSettings(data=str(data)), role="test") as engine:
-        opened = House(engine)
-        await opened.foreman.declare_kind(KIND)
-        yield opened
-        await opened.broker.aclose()
-        await opened.desk.aclose()
+from .house import LATER, house
 
 
 async def test_what_was_claimed_after_the_copy_is_refused_after_its_restore_and_nothing_is_numbered_twice(
     data_folder: Path, tmp_path: Path
 ) -> None:
-    async with house(data_folder) as before:
+    async with house(EngineSettings(data=str(data_folder))) as before:
         job = await before.submit()
         first = await before.claim()
         await before.settle(first, Again(failure=None))
@@ -93,7 +37,7 @@ async def test_what_was_claimed_after_the_copy_is_refused_after_its_restore_and_
         epochs = [await before.epoch(), await before.epoch("later")]
     restored = data_folder.parent / "restored"
     await asyncio.to_thread(restore, tmp_path / "backup.tar", restored)
-    async with house(restored) as after:
+    async with house(EngineSettings(data=str(restored))) as after:
         assert (await after.desk.get(job)).state is JobState.READY
         for known_only_before in (lost, unheard_of):
             with pytest.raises(NotFoundError):
@@ -124,7 +68,7 @@ async def test_what_was_claimed_after_the_copy_is_refused_after_its_restore_and_
 async def test_two_restores_of_one_copy_give_different_fences_numbers_and_epochs(
     data_folder: Path, tmp_path: Path
 ) -> None:
-    async with house(data_folder) as before:
+    async with house(EngineSettings(data=str(data_folder))) as before:
         await before.submit()
         await backup(before.engine, tmp_path / "backup.tar")
     seen: list[tuple[int, str, int]] = []
@@ -132,7 +76,7 @@ async def test_two_restores_of_one_copy_give_different_fences_numbers_and_epochs
         await asyncio.to_thread(restore, tmp_path / "backup.tar", data_folder.parent / name)
         if seen:  # the second restore comes in a later second than the first
             await asyncio.to_thread(_later, data_folder.parent / name / "RESTORED")
-        async with house(data_folder.parent / name) as after:
+        async with house(EngineSettings(data=str(data_folder.parent / name))) as after:
             seen.append(((await after.claim()).fence, await after.submit(), await after.epoch()))
     (fence, number, epoch), again = seen
     assert fence < again[0]

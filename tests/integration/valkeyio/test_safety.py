@@ -1,10 +1,5 @@
 """Real servers with wrong settings are refused by name, and used only when the operator insists."""
 
-import shutil
-import subprocess
-from collections.abc import Generator
-from pathlib import Path
-
 import pytest
 
 from hostler.kernel.errors import EngineDeniedError, EngineUnsafeError, EngineVersionError
@@ -12,7 +7,7 @@ from hostler.kernel.settings import EngineSettings
 from hostler.testing.eventually import eventually
 from hostler.valkeyio.engine import Engine
 
-from .conftest import SAFE, StartServer
+from .conftest import StartServer
 
 
 @pytest.mark.parametrize(
@@ -90,23 +85,3 @@ async def test_a_server_that_comes_back_less_safe_is_marked_degraded(start_serve
         await eventually(lambda: not engine.up, within=5)
         await engine.until_available(8)
         assert "appendfsync" in engine.degraded[0]
-
-
-@pytest.fixture
-def debian_redis(data_folder: Path) -> Generator[Path]:
-    program = shutil.which("redis-server")
-    if program is None:
-        pytest.skip("needs Debian's redis-server: apt-get install redis-server")
-    data_folder.mkdir()
-    settings = SAFE | {"unixsocket": str(data_folder / "s"), "dir": str(data_folder)}
-    words = [word for name, value in settings.items() for word in (f"--{name}", value)]
-    process = subprocess.Popen([program, *words], stdout=subprocess.DEVNULL)
-    yield data_folder / "s"
-    process.kill()
-    process.wait()
-
-
-async def test_redis_seven_of_debian_is_an_engine_too(debian_redis: Path) -> None:
-    async with Engine.open(EngineSettings(url=f"unix://{debian_redis}", wait=10), role="test") as engine:
-        assert engine.version.startswith("redis 7.")
-        assert engine.degraded == ()

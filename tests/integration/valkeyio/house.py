@@ -1,0 +1,67 @@
+"""A broker on one engine with one worker, for tests that open engines of their own."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+from msgspec import Raw
+
+from hostler.broker.desk import EngineDesk
+from hostler.broker.engine import EngineBroker
+from hostler.broker.foreman import EngineForeman
+from hostler.contracts.job import JobRequest, Submitted
+from hostler.contracts.lease import Again, ClaimRequest, Lease, Settled, Settlement, Succeed
+from hostler.contracts.offer import Offer, Pool
+from hostler.contracts.queue import KindSpec
+from hostler.kernel.settings import EngineSettings
+from hostler.valkeyio.engine import Engine
+
+KIND, LATER = KindSpec(name="work.do", queue="main"), KindSpec(name="work.later", queue="later")
+
+
+class House:
+    """A broker on one engine, with one worker `w1` that may have lived through a restore."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.broker, self.desk, self.foreman = EngineBroker(engine), EngineDesk(engine), EngineForeman(engine)
+        self._operations = 0
+
+    def operation(self) -> str:
+        self._operations += 1
+        return f"{id(self)}-{self._operations}"
+
+    async def submit(self, kind: KindSpec = KIND) -> str:
+        request = JobRequest(kind=kind.name, payload=Raw(b"{}"))
+        (answer,) = await self.desk.submit([request], operation=self.operation())
+        assert isinstance(answer, Submitted)
+        return answer.id
+
+    async def claim(self, kind: KindSpec = KIND) -> Lease:
+        request = ClaimRequest(
+            queue=kind.queue,
+            worker="w1",
+            limit=1,
+            offers=(Offer(kinds=(kind.name,)),),
+            pools={"slots": Pool(id="w1", total=10.0)},
+        )
+        (lease,) = await self.broker.claim(request, operation=self.operation())
+        return lease
+
+    async def settle(self, lease: Lease, ending: Succeed | Again | None = None) -> Settled:
+        settlement = Settlement(job_id=lease.job_id, fence=lease.fence, ending=ending or Succeed())
+        (settled,) = await self.broker.settle("w1", [settlement])
+        return settled
+
+    async def epoch(self, queue: str = "main") -> int:
+        return (await self.desk.events(queue, after=0)).epoch
+
+
+@asynccontextmanager
+async def house(settings: EngineSettings) -> AsyncGenerator[House]:
+    """Open an engine and declare `KIND` on it."""
+    async with Engine.open(settings, role="test") as engine:
+        opened = House(engine)
+        await opened.foreman.declare_kind(KIND)
+        yield opened
+        await opened.broker.aclose()
+        await opened.desk.aclose()
