@@ -65,7 +65,7 @@ async def gateway(
             settings,
             metrics=metrics,
             degraded=lambda: _degraded(engine),
-            gauges=lambda: _gauges(engine),
+            gauges=lambda: engine_gauges(engine),
         )
 
         def ready(url: str) -> None:
@@ -135,7 +135,7 @@ async def _worker(loaded: Loaded, engine: Engine, blobs: Blobs, served: tuple[Co
         async with _engine(settings.engine, "heartbeat") as own:
             yield EngineBroker(own), EngineRegistry(own)
 
-    sys.path.insert(0, os.getcwd())  # modules of handlers are found where the operator stands  # noqa: PTH109
+    sys.path.insert(0, os.getcwd())  # noqa: PTH109 - a plain string, where the operator stands: modules of handlers are found there
     foreman = EngineForeman(engine)
     await _declare(loaded, foreman)
     return Worker(
@@ -221,11 +221,15 @@ def _degraded(engine: Engine) -> tuple[str, ...]:
     return engine.degraded if engine.up else (engine.down_reason or "the engine does not answer", *engine.degraded)
 
 
-def _gauges(engine: Engine) -> dict[str, dict[tuple[str, ...], float]]:
+def engine_gauges(engine: Engine) -> dict[str, dict[tuple[str, ...], float]]:
+    """Return what the engine's client measures of itself, by the catalogue's names."""
     pools = engine.pools()
     return {
         "hostler_engine_up": {(): float(engine.up)},
         "hostler_engine_pool_in_use": {(name,): float(usage.in_use) for name, usage in pools.items()},
         "hostler_engine_pool_limit": {(name,): float(usage.limit) for name, usage in pools.items()},
         "hostler_engine_pool_waiting": {(name,): float(usage.waiting) for name, usage in pools.items()},
+        "hostler_engine_pool_waits_total": {(name,): float(usage.waits) for name, usage in pools.items()},
+        "hostler_engine_pool_wait_seconds_total": {(name,): usage.waited for name, usage in pools.items()},
+        "hostler_engine_pool_refused_total": {(name,): float(usage.refused) for name, usage in pools.items()},
     }

@@ -141,7 +141,7 @@ class Wire:
 
 def unreachable(session: aiohttp.ClientSession, error: BaseException) -> GatewayUnavailableError:
     """Return the error for a gateway that does not answer."""
-    url = str(session._base_url or "")  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - it has no public name
+    url = str(session._base_url or "")  # noqa: SLF001 - it has no public name # pyright: ignore[reportPrivateUsage] - it has no public name
     why = str(error) or type(error).__name__
     return GatewayUnavailableError(
         f"The gateway {url} does not answer ({why}). Is it running? Start one with: hostler up.", url=url

@@ -74,7 +74,7 @@ async def backup(engine: Engine, target: str | Path) -> Manifest:
                 return await asyncio.to_thread(_pack, archive, folder, snapshot, engine.version)
             finally:
                 await asyncio.to_thread(snapshot.unlink, missing_ok=True)
-    except BaseException:
+    except BaseException:  # also when cancelled: no half archive is left
         await asyncio.shield(asyncio.to_thread(archive.unlink, missing_ok=True))
         raise
 
@@ -104,7 +104,7 @@ def restore(archive: str | Path, data: str | Path) -> Manifest:
         _arrange(made, manifest)
         place.replace(folder.root)  # replaces an empty folder, fails on one that filled up meanwhile
         sync_folder(folder.root.parent)
-    except BaseException:
+    except BaseException:  # also when interrupted: no half folder is left
         shutil.rmtree(place, ignore_errors=True)
         raise
     return manifest

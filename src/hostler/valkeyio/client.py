@@ -138,7 +138,7 @@ class BoundedPool(ConnectionPool):
             connection = self.get_available_connection()
         try:
             await self.ensure_connection(connection)
-        except BaseException:
+        except BaseException:  # also when cancelled: the connection goes back
             self._give(connection)
             await asyncio.sleep(0)  # a refused connect never suspends: a caller that tries in a loop would starve all
             raise
@@ -170,7 +170,7 @@ class BoundedPool(ConnectionPool):
         try:
             async with asyncio.timeout(self._wait):
                 return await turn
-        except BaseException as error:
+        except BaseException as error:  # also when cancelled: nobody else may lose their turn
             if turn.done() and not turn.cancelled():
                 self._give(turn.result())  # it was handed to us in the moment in which we gave up
             elif turn in self._line:

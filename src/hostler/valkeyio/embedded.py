@@ -78,7 +78,7 @@ class EmbeddedServer:
             self._attachment = attachment
             try:
                 await self._ensure()
-            except BaseException:
+            except BaseException:  # also when cancelled: the attachment is not kept
                 self._detach()
                 raise
 

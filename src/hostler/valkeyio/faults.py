@@ -136,7 +136,7 @@ def mapped() -> Generator[None]:
         yield
     except HostlerError:
         raise
-    except Exception as error:
+    except Exception as error:  # each is translated or raised as it is
         ours = translate(error)
         if ours is None:
             raise
