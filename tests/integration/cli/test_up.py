@@ -27,7 +27,7 @@ async def upper(call):
 
 @hostler.handler("text.slow", payload=float, result=str)
 async def slow(call):
-    await asyncio.sleep(call.payload)
+    await asyncio.sleep(call.payload)  # not waiting: the work itself
     return "done"
 
 @hostler.handler("text.broken")
