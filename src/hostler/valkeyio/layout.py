@@ -62,6 +62,9 @@ RECORD: Final[tuple[str, ...]] = (
 )
 """`j:<seq>`."""
 
+RECORD_TEXTS: Final = frozenset(("ckey", "worker", "taken", "waiting_for", "rejected", "offer", "bad_workers"))
+"""Fields of a record that are `false`, not 0, where there is nothing."""
+
 EVENTS_KEPT: Final = 64
 
 ENDINGS: Final = ("succeed", "again", "hold", "die", "stopped")

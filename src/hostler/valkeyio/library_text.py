@@ -125,6 +125,7 @@ def _moves() -> str:
 def _preamble() -> str:
     states = ", ".join(f"'{state}'" for state in layout.STATES)
     meta = ", ".join(f"'{name}'" for name in layout.META)
+    blank = ", ".join("false" if name in layout.RECORD_TEXTS else "0" for name in layout.RECORD)
     places = ", ".join(f"{name} = {index}" for index, name in enumerate(layout.META, 1))
     defaults = ", ".join("{}" if isinstance(value, dict) else str(value) for value in DEFAULTS)
     lines = (
@@ -137,7 +138,7 @@ def _preamble() -> str:
         f"local SEQ_BASE = {layout.SEQ_BASE}",
         f"local FENCE_STEP = {layout.FENCE_STEP}",
         f"local EVENTS_KEPT = {layout.EVENTS_KEPT}",
-        f"local RECORD_SIZE = {len(layout.RECORD)}",
+        f"local BLANK = {{{blank}}}",
     )
     return "\n".join(lines)
 

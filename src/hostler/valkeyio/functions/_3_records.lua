@@ -27,14 +27,9 @@ function rec.one(q, seq)
   return rec.many(q, {seq})[1]
 end
 
--- A new record: all absent but what `given` names by position.
-function rec.new(given)
-  local record = {}
-  for i = 1, RECORD_SIZE do
-    local value = given[i]
-    record[i] = value == nil and 0 or value
-  end
-  return record
+-- A new record: nothing in it yet.
+function rec.new()
+  return {unpack(BLANK)}
 end
 
 -- Remember that a record changed.

@@ -89,13 +89,13 @@ function submit.store(q, cfg, job, lane, envelope, known)
   q.m.seq = q.m.seq + 1
   q.m.arrival = math.max(q.m.arrival + 1, q.now)
   local seq, start = int(q.m.seq), math.max(q.now + job[5], job[6])
-  local record = rec.new({
-    [F.lane] = lane, [F.tenant] = job[2], [F.vt] = q.m.arrival - job[3] * cfg[C.head_start], [F.ckey] = job[4],
-    [F.generation] = 1, [F.worker] = false, [F.created] = q.now, [F.ready_at] = start, [F.deadline] = job[7],
-    [F.queue_until] = job[8] >= 0 and start + job[8] or 0, [F.size] = job[12], [F.max_attempts] = job[9],
-    [F.max_crashes] = job[10], [F.max_overloads] = job[11], [F.priority] = job[3], [F.events] = {},
-    [F.taken] = false, [F.waiting_for] = false, [F.rejected] = false, [F.offer] = false, [F.bad_workers] = false,
-  })
+  local record = rec.new()
+  record[F.lane], record[F.tenant], record[F.ckey], record[F.priority] = lane, job[2], job[4], job[3]
+  record[F.vt] = q.m.arrival - job[3] * cfg[C.head_start]
+  record[F.generation], record[F.size], record[F.events] = 1, job[12], {}
+  record[F.created], record[F.ready_at], record[F.deadline] = q.now, start, job[7]
+  record[F.queue_until] = job[8] >= 0 and start + job[8] or 0
+  record[F.max_attempts], record[F.max_crashes], record[F.max_overloads] = job[9], job[10], job[11]
   write.put(q, 'p:' .. seq, envelope)
   local facts = {tenant = job[2], priority = job[3]}
   if start > q.now then
