@@ -47,17 +47,26 @@ def read_kept(words: Sequence[Any]) -> Kept:
     )
     envelope = read_envelope(sealed)
     value, ref = read_result(result) if result else (null_json(), None)
+    record = unpack_record(packed)
     return Kept(
         seq=seq.decode(),
-        record=unpack_record(packed),
+        record=record,
         envelope=envelope,
-        progress=read_progress(progress)[1] if progress else None,
+        progress=_of_this_attempt(progress, record.fence),
         result=value,
         result_ref=ref,
         attempts=tuple(read_attempt(one) for one in attempts),
         lane=read_lane(row)[1] if row else lane_of(request_of(envelope)),
         unworkable=bool(unworkable),
     )
+
+
+def _of_this_attempt(packed: bytes, fence: int) -> Progress | None:
+    """Return the progress unless it is an earlier attempt's: a new one begins at nothing."""
+    if not packed:
+        return None
+    stored, progress = read_progress(packed)
+    return progress if stored.fence == fence else None
 
 
 def request_of(envelope: Envelope) -> JobRequest:

@@ -152,6 +152,7 @@ class LeasePromises:
         await house.fail(lease)
         again = await house.claim_one(job_id)
         assert (again.remote, again.remote_endpoint) == ("svc-7", "e1")
+        assert (await house.job(job_id)).progress is None
         assert isinstance(again.checkpoint, Raw)
         assert bytes(again.checkpoint) == b'{"step":3}'
         assert (await house.types(job_id)).count("progress") == 2
