@@ -26,8 +26,8 @@ from hostler.valkeyio.engine import Engine
 
 @pytest.fixture(autouse=True)
 def no_blocking_calls() -> Generator[None]:
-    """Fail whatever blocks the event loop from inside the package (files, sockets, sleeps, locks)."""
-    with blockbuster_ctx("hostler", excluded_modules=["hostler.testing"]):
+    """Fail whatever blocks the event loop: the package (files, sockets, sleeps, locks), a synchronous engine client."""
+    with blockbuster_ctx(["hostler", "redis.client", "redis.connection"], excluded_modules=["hostler.testing"]):
         yield
 
 

@@ -108,6 +108,23 @@ async def test_an_attached_process_heals_a_killed_server_and_acknowledged_writes
         assert await server_pid(engine) != killed
 
 
+async def test_a_stopped_server_is_reported_and_never_replaced(data_folder: Path) -> None:
+    settings = EngineSettings(data=str(data_folder), command_timeout=0.5)
+    async with Engine.open(settings, role="test") as engine:
+        stopped = await server_pid(engine)
+        os.kill(stopped, signal.SIGSTOP)
+        try:
+            await engine.until_down()
+            assert "did not answer in time" in (engine.down_reason or "")
+            with pytest.raises(EngineUnavailableError, match="has not come back"):
+                await engine.until_available(3)
+            assert [process.pid for process in _servers(data_folder)] == [stopped]
+        finally:
+            os.kill(stopped, signal.SIGCONT)
+        await engine.until_available(5)
+        assert await server_pid(engine) == stopped
+
+
 async def test_many_attached_processes_heal_to_one_server(data_folder: Path, start_opener: StartOpener) -> None:
     openers = await asyncio.gather(*(asyncio.to_thread(start_opener, data_folder, "hold") for _ in range(3)))
     async with Engine.open(EngineSettings(data=str(data_folder)), role="test") as engine:
@@ -118,10 +135,14 @@ async def test_many_attached_processes_heal_to_one_server(data_folder: Path, sta
             return await engine.available() and await server_pid(engine) != killed
 
         await eventually(replaced, within=8)
-        servers = [process for process in psutil.process_iter(["cmdline"]) if str(data_folder) in _line(process)]
-        assert len([process for process in servers if "valkey-server" in _line(process).split()[0]]) == 1
+        assert len(_servers(data_folder)) == 1
         for opener in openers:
             assert opener.finish() == 0
+
+
+def _servers(folder: Path) -> list[psutil.Process]:
+    users = [process for process in psutil.process_iter(["cmdline"]) if str(folder) in _line(process)]
+    return [process for process in users if "valkey-server" in _line(process).split()[0]]
 
 
 def _line(process: psutil.Process) -> str:

@@ -1,5 +1,9 @@
 """Real servers with wrong settings are refused by name, and used only when the operator insists."""
 
+import asyncio
+import json
+import sys
+
 import pytest
 
 from hostler.kernel.errors import EngineDeniedError, EngineUnsafeError, EngineVersionError
@@ -30,6 +34,29 @@ async def test_an_unsafe_server_is_refused_by_name_and_degraded_when_insisted(
     async with Engine.open(EngineSettings(url=server.url, allow_degraded=True), role="test") as engine:
         assert len(engine.degraded) == 1
         assert name in engine.degraded[0]
+
+
+@pytest.mark.row("000:53")
+@pytest.mark.parametrize(
+    ("name", "value", "mended"),
+    [
+        ("appendonly", "no", "yes"),
+        ("appendfsync", "everysec", "always"),
+        ("maxmemory-policy", "volatile-lru", "noevic"),
+    ],
+)
+async def test_doctor_fails_on_an_unsafe_server_and_says_what_to_run(
+    start_server: StartServer, name: str, value: str, mended: str
+) -> None:
+    server = await start_server({name: value})
+    doctor = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "hostler", "doctor", "--engine", server.url, "--json", stdout=asyncio.subprocess.PIPE
+    )
+    out, _ = await doctor.communicate()
+    (found,) = [line for line in map(json.loads, out.splitlines()) if line.get("check") == "engine"]
+    assert doctor.returncode == 1
+    assert found["level"] == "bad"
+    assert f"CONFIG SET {name} {mended}" in found["message"]
 
 
 async def test_a_safe_server_is_not_degraded(start_server: StartServer) -> None:
