@@ -1,5 +1,6 @@
 """The engine's broker as a harness: a real server, the test build of the function library, a clock in our hands."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -71,8 +72,8 @@ async def engine_harness(server: Server) -> AsyncGenerator[BrokerHarness]:
     desk = EngineDesk(clients, library=library, kinds=kinds)
 
     async def restart() -> None:
-        server.kill()
-        server.start()
+        await asyncio.to_thread(server.kill)
+        await asyncio.to_thread(server.start)
         await server.up()
         for client in (clients.client, clients.blocking):
             await client.connection_pool.disconnect()
