@@ -43,7 +43,8 @@ class Server:
     """
 
     def __init__(self, program: Path | None = None) -> None:
-        self._program = program
+        self._program = program or server_program()
+        self._name = "redis-server" if program else str(self._program)
         self.folder = Path(tempfile.mkdtemp(prefix="h", dir="/tmp"))  # a socket's path has to be short
         self.socket = self.folder / "s"
         self._process: subprocess.Popen[bytes] | None = None
@@ -52,10 +53,8 @@ class Server:
         """Start it; `more` are further words of its command line."""
         words = ("--port", "0", "--unixsocket", str(self.socket), "--dir", str(self.folder), "--save", "")
         safe = ("--appendonly", "yes", "--appendfsync", "always", "--maxmemory-policy", "noeviction")
-        program = self._program or server_program()
-        name = "redis-server" if self._program else str(program)
         self._process = subprocess.Popen(  # noqa: S603 - the program that the package brings, or a test found
-            [name, *words, *safe, *more], executable=program, stdout=subprocess.DEVNULL
+            [self._name, *words, *safe, *more], executable=self._program, stdout=subprocess.DEVNULL
         )
 
     def kill(self) -> None:
