@@ -113,17 +113,19 @@ class Heartbeat:
         self.poke()
 
     async def _beat_on(self, broker: Broker, registry: Registry) -> None:
-        due = quiet = self._clock.monotonic()
+        quiet, beaten = self._clock.monotonic(), float("-inf")
         while True:
             now = self._clock.monotonic()
             self._look(now)
+            due = beaten + self._interval()  # anew each time: a lease that came since may be shorter than the rest
             if now >= quiet and (now >= due or self._board.next() is not None or self._ending is not None):
                 try:
+                    if now >= due:
+                        await self._renew(broker)  # first: a record that is refused must not cost the leases
                     await self._announce(registry, beat=now >= due)
                     if now >= due:
-                        await self._renew(broker)
                         await self._commands(registry)
-                        due = now + self._interval()
+                        beaten, due = now, now + self._interval()
                     if self._ending is not None:
                         await registry.withdraw(self._board.worker, state=self._ending)
                         return
@@ -229,7 +231,8 @@ class HeartbeatThread:
     async def end(self, state: str) -> None:
         """Let it announce what is left and withdraw, `END_LIMIT` at most."""
         self._heart.end(state)
-        await asyncio.to_thread(self._thread.join, END_LIMIT)
+        if self._thread.ident is not None:  # a worker may end before its heart has begun to beat
+            await asyncio.to_thread(self._thread.join, END_LIMIT)
 
     def _beat(self) -> None:
         asyncio.run(self._heart.run())

@@ -96,6 +96,21 @@ async def test_a_short_lease_makes_the_heart_beat_faster() -> None:
     await task
 
 
+async def test_a_short_lease_that_comes_between_two_beats_is_renewed_before_it_lapses() -> None:
+    async with beating(SystemClock(), Tempo(beat=60.0)) as part:
+        await eventually(lambda: part.wire.count("commands") >= 1)
+        part.board.hold(REF, 1.5)
+        await eventually(lambda: part.wire.count("renew") >= 1, within=1.5)
+
+
+async def test_a_record_that_is_refused_costs_no_lease() -> None:
+    async with beating(SystemClock(), Tempo(beat=0.02)) as part:
+        part.wire.refuse = lambda verb, _: verb == "announce"
+        part.board.hold(REF, 1.0)
+        await eventually(lambda: part.wire.count("renew") >= 3)
+        part.wire.refuse = None
+
+
 async def test_changes_of_state_are_announced_in_order_also_after_an_outage() -> None:
     async with beating(SystemClock(), Tempo(beat=0.05)) as part:
         await eventually(lambda: any(news.announced for news in part.news))
