@@ -25,16 +25,23 @@ CLAIM_MOST = 64
 HERD: Seconds = 0.05
 """Longest pause after a wake-up that brought nothing: another worker was faster."""
 
+ELSEWHERE: Seconds = 0.5
+"""How often a worker whose own queues keep it busy asks the others."""
+
 
 class Stock(Protocol):
     """What the worker can do now."""
 
-    def queues(self) -> tuple[str, ...]:
-        """Return the queues that its kinds go to."""
+    def own(self) -> frozenset[str]:
+        """Return the queues that its kinds go to unless a submit names another."""
         ...
 
-    def offers(self, queue: str) -> tuple[Offer, ...]:
-        """Return the healthy offers that have kinds of this queue."""
+    def queues(self) -> tuple[str, ...]:
+        """Return every queue that may hold work for it, its own first."""
+        ...
+
+    def offers(self) -> tuple[Offer, ...]:
+        """Return the healthy offers."""
         ...
 
     def route(self, lease: Lease, offers: Sequence[Offer]) -> Route:
@@ -73,6 +80,7 @@ class ClaimLoop:
         self._idle = idle
         self._operations = (f"{self._worker}/{run}/{number}" for number in itertools.count(1))
         self._turn = 0
+        self._elsewhere_at = float("-inf")
         self._open = asyncio.Event()
         self._calm = asyncio.Event()
         self._calm.set()
@@ -99,7 +107,7 @@ class ClaimLoop:
                 await self._open.wait()
                 self._capacity.changed.clear()
                 self._wait_on()
-                if await self._round():
+                if await self._look():
                     fruitless = 0
                     await asyncio.sleep(0)  # attempts that can end at once do so before the next claim
                     continue
@@ -112,14 +120,26 @@ class ClaimLoop:
             if self._waiter is not None:
                 self._waiter.cancel()
 
-    async def _round(self) -> int:
-        """Ask every queue once, each time another first; return how many leases came."""
-        queues = self._stock.queues()
+    async def _look(self) -> int:
+        """Ask its own queues; the others when these have nothing, and all of them alike now and then.
+
+        A submit may name any queue, but hardly any does: a busy worker does not pay for empty claims elsewhere.
+        """
+        own, queues = self._stock.own(), self._stock.queues()
+        now = self._clock.monotonic()
         self._turn += 1
+        if now < self._elsewhere_at and (found := await self._round([queue for queue in queues if queue in own])):
+            return found
+        rest = queues if now >= self._elsewhere_at else [queue for queue in queues if queue not in own]
+        self._elsewhere_at = now + ELSEWHERE
+        return await self._round(rest)
+
+    async def _round(self, queues: Sequence[str]) -> int:
+        """Ask each of these queues once, each time another first; return how many leases came."""
         found = 0
         for step in range(len(queues)):
             queue = queues[(self._turn + step) % len(queues)]
-            offers = self._stock.offers(queue)
+            offers = self._stock.offers()
             if not offers or not self._capacity.free or not self._open.is_set():
                 continue
             self._calm.clear()

@@ -1,12 +1,12 @@
 """What a worker can do now: its endpoints and its handlers, as offers by queue."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
 from hostler.contracts.lease import Lease
 from hostler.contracts.offer import Offer
-from hostler.contracts.queue import KindSpec
+from hostler.contracts.queue import KindSpec, RegistryRow
 from hostler.policy.matching import fits
 from hostler.worker.attempt import Route
 from hostler.worker.endpoints import Station, Stations
@@ -25,27 +25,39 @@ class WorkerStock:
         self._handlers = handlers
         self._of_handlers = handlers.offers(labels)
         self._configured: dict[str, KindSpec] = {}
+        self._registered: tuple[str, ...] = ()
 
     def kinds(self) -> tuple[KindSpec, ...]:
         """Return the rows of all kinds that this worker has, the operator's where there is one."""
         return tuple(self._row(spec) for spec in (*self._stations.kinds(), *self._handlers.kinds()))
 
-    def adopt(self, rows: Iterable[KindSpec]) -> None:
-        """Let what the operator configured for a kind (its queue, retries, timeouts) win over what code says."""
-        self._configured = {row.name: row for row in rows if row.declared_by == CONFIGURED}
+    def adopt(self, rows: Sequence[RegistryRow]) -> bool:
+        """Take the registry of queues in; tell whether the queues to claim from are others now.
+
+        What the operator configured for a kind (its queue, retries, timeouts) wins over what code says. A job
+        may be put in any queue, so there is work for this worker in any of them.
+        """
+        before = self.queues()
+        self._configured = {kind.name: kind for row in rows for kind in row.kinds if kind.declared_by == CONFIGURED}
+        self._registered = tuple(row.queue.name for row in rows)
+        return self.queues() != before
+
+    def own(self) -> frozenset[str]:
+        """Return the queues that its kinds go to unless a submit names another."""
+        return frozenset(spec.queue for spec in self.kinds())
 
     def queues(self) -> tuple[str, ...]:
-        """Return the queues that its kinds go to, by name."""
-        return tuple(sorted({spec.queue for spec in self.kinds()}))
+        """Return the queues that may hold work for it, its own first, each part by name."""
+        own = self.own()
+        return (*sorted(own), *sorted(set(self._registered) - own))
 
     def all_offers(self) -> tuple[Offer, ...]:
         """Return every offer, those of unhealthy endpoints too."""
         return (*(station.offer for station in self._stations), *self._of_handlers)
 
-    def offers(self, queue: str) -> tuple[Offer, ...]:
-        """Return the healthy offers that have kinds of this queue."""
-        kinds = {spec.name for spec in self.kinds() if spec.queue == queue}
-        return tuple(offer for offer in self.all_offers() if offer.healthy and not kinds.isdisjoint(offer.kinds))
+    def offers(self) -> tuple[Offer, ...]:
+        """Return the healthy offers."""
+        return tuple(offer for offer in self.all_offers() if offer.healthy and offer.kinds)
 
     def route(self, lease: Lease, offers: Sequence[Offer]) -> Route:
         """Return what runs this lease, which was claimed with these offers; `LookupError` when nothing does.

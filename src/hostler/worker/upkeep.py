@@ -6,6 +6,7 @@ from collections.abc import Callable
 import structlog
 
 from hostler.contracts.needs import Lane
+from hostler.contracts.queue import RegistryRow
 from hostler.contracts.worker import Worker, WorkerState
 from hostler.kernel.errors import HostlerError
 from hostler.kernel.units import Seconds
@@ -25,18 +26,32 @@ NEIGHBOURS_KEPT: Seconds = 3.0
 _TAKING = frozenset({WorkerState.READY, WorkerState.BUSY})
 
 
-async def turn(foreman: Foreman, queues: Callable[[], tuple[str, ...]], dice: Dice) -> None:
-    """Tick each queue about once a second, until cancelled; the engine sees to it that it is not done too often."""
+async def turn(foreman: Foreman, registered: Callable[[tuple[RegistryRow, ...]], None], dice: Dice) -> None:
+    """Read the registry and tick each queue about once a second, until cancelled; `registered` is told the rows.
+
+    The engine sees to it that upkeep is not done too often, however many ask.
+    """
     while True:
         await asyncio.sleep(TICK * (0.75 + 0.5 * dice.roll()))
-        for queue in queues():
-            try:
-                for _ in range(SLICES):
-                    if not await foreman.tick(queue):
-                        break
-            except HostlerError as error:
-                if not passing(error):
-                    _LOG.warning("upkeep was refused", queue=queue, code=error.code, error=error.message)
+        try:
+            rows = await foreman.registry()
+        except HostlerError as error:
+            if not passing(error):
+                _LOG.warning("the registry was refused", code=error.code, error=error.message)
+            continue
+        registered(rows)
+        for row in rows:
+            await _tick(foreman, row.queue.name)
+
+
+async def _tick(foreman: Foreman, queue: str) -> None:
+    try:
+        for _ in range(SLICES):
+            if not await foreman.tick(queue):
+                break
+    except HostlerError as error:
+        if not passing(error):
+            _LOG.warning("upkeep was refused", queue=queue, code=error.code, error=error.message)
 
 
 class Neighbours:

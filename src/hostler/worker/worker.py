@@ -14,6 +14,7 @@ import msgspec
 import structlog
 
 from hostler.contracts.lease import LeaseRef
+from hostler.contracts.queue import RegistryRow
 from hostler.contracts.worker import Worker as WorkerRecord
 from hostler.contracts.worker import WorkerState
 from hostler.kernel.settings import WorkerSettings
@@ -182,7 +183,7 @@ class Worker:
                 ("reports", self._tools.reports.run()),
                 ("claims", self._claims.run()),
                 ("endpoints", self._stations.watch(self._offers_changed)),
-                ("upkeep", turn(self._foreman, self._stock.queues, self._dice)),
+                ("upkeep", turn(self._foreman, self._registered, self._dice)),
             )
         ]
         stop = asyncio.create_task(self._drain.wait(), name="drain")
@@ -241,7 +242,7 @@ class Worker:
 
     async def _declare(self) -> None:
         rows = await persist(self._foreman.registry, dice=self._dice, what="read the kinds")
-        self._stock.adopt(kind for row in rows for kind in row.kinds)
+        self._stock.adopt(rows)
         for spec in self._stock.kinds():
             await persist(
                 partial(self._foreman.declare_kind, spec), dice=self._dice, what=f"declare the kind {spec.name}"
@@ -273,6 +274,10 @@ class Worker:
         """Be busy with the first lease; ready again is said once a claim found nothing (`ClaimLoop`)."""
         if self._capacity.running:
             self._life.running(self._capacity.running)
+
+    def _registered(self, rows: tuple[RegistryRow, ...]) -> None:
+        if self._stock.adopt(rows):
+            self._offers_changed()
 
     def _offers_changed(self) -> None:
         self._show()
