@@ -19,7 +19,7 @@ from hostler.contracts.needs import Lane
 from hostler.contracts.offer import Pool
 from hostler.contracts.queue import KindSpec
 from hostler.contracts.reference import payload_reference
-from hostler.contracts.service import Failed, Finished, RemoteRef, RemoteState, ServiceCall
+from hostler.contracts.service import Failed, Finished, RemoteRef, RemoteState, ServiceCall, Step
 from hostler.contracts.timeouts import Timeouts
 from hostler.kernel.errors import HostlerError, NotFoundError
 from hostler.kernel.units import Bytes, Seconds
@@ -122,7 +122,7 @@ class Attempt:
         self._told: asyncio.Future[Cause] = asyncio.get_running_loop().create_future()
 
     def tell(self, cause: Cause) -> None:
-        """Tell the work to stop; the first word counts, but a lost lease overrules."""
+        """Tell the work to stop; the first word counts. The broker refuses what comes of it once the lease is lost."""
         if not self._told.done():
             self._told.set_result(cause)
 
@@ -251,6 +251,7 @@ class ServiceRun:
 
     def __init__(self, connector: Connector) -> None:
         self._connector = connector
+        self._submitting: asyncio.Task[RemoteRef | Step] | None = None
         self._remote: RemoteRef | None = None
         self._stored = False
 
@@ -276,7 +277,8 @@ class ServiceRun:
             return earlier
         if earlier is None:
             attempt.stages.connecting(attempt.tools.clock.monotonic())
-            answer = await self._connector.submit(call)
+            self._submitting = asyncio.create_task(self._connector.submit(call), name=f"submit {lease.job_id}")
+            answer = await asyncio.shield(self._submitting)  # who stops the work has to know what became of it
             if isinstance(answer, Finished | Failed):
                 return answer
             if isinstance(answer, Progress):
@@ -325,12 +327,22 @@ class ServiceRun:
         """Cancel the remote work after a cancel or timeout.
 
         When the lease is lost or given back, work whose id is stored goes on: the next attempt asks for it.
-        What nobody else can know of is cancelled.
+        What nobody else can know of is cancelled: a submit that is under way is waited for, since the service
+        may have taken the work.
         """
+        if self._remote is None and self._submitting is not None:
+            self._remote = await self._submitted(self._submitting)
         if self._remote is None or (cause in {Cause.LOST, Cause.GIVE_BACK} and self._stored):
             return
         if not await self._connector.cancel(self._remote):
             _LOG.warning("the service did not confirm the cancel", job=self._remote.job_id, endpoint=self.endpoint)
+
+    async def _submitted(self, submitting: asyncio.Task[RemoteRef | Step]) -> RemoteRef | None:
+        try:
+            answer = await submitting
+        except Exception:  # noqa: BLE001 - a submit that broke left nothing that could be stopped
+            return None
+        return answer if isinstance(answer, RemoteRef) else None
 
     async def release(self) -> None:
         """Let the service forget the work."""

@@ -67,6 +67,10 @@ class Station:
             self._asked_at = now
         except (ServiceUnavailableError, TimeoutError) as error:
             self.probe = Probe(state=EndpointState.UNHEALTHY, message=f"it does not say what it has: {error}")
+        except Exception as error:  # noqa: BLE001 - one connector's defect must not stop the worker's other endpoints
+            words = f"{type(error).__name__}: {error}"
+            _LOG.error("capabilities raised", connector=self.connector.name, error=words)
+            self.probe = Probe(state=EndpointState.UNHEALTHY, message=words)
 
     def _make_offer(self) -> Offer:
         connector, found = self.connector, self._found
@@ -123,10 +127,10 @@ class Stations:
             for connector in self._connectors:
                 opened = await self._open.enter_async_context(connector)
                 self._stations.append(Station(opened, self._labels, self._clock))
+            await asyncio.gather(*(station.look() for station in self._stations))
         except BaseException:  # cancelled or failed alike: close what is open
             await self._open.aclose()
             raise
-        await asyncio.gather(*(station.look() for station in self._stations))
         return self
 
     async def __aexit__(

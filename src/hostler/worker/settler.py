@@ -53,25 +53,35 @@ class Settler:
             batch = self._queue[:BATCH]
             try:
                 words = await self._broker.settle(self._worker, [settlement for settlement, _ in batch])
+                for (_, answer), word in zip(batch, words, strict=True):
+                    _answer(answer, word)
             except HostlerError as error:
                 if passing(error):
                     await asyncio.sleep(pause(failures, self._dice))
                     failures += 1
                     continue
-                del self._queue[: len(batch)]
-                for settlement, answer in batch:
-                    _answer(answer, await self._alone(settlement))
-                continue
+                await self._each(batch)
             except BaseException:  # a defect, or the end: whoever waits must not wait for ever
                 _LOG.exception("settling broke", jobs=[settlement.job_id for settlement, _ in batch])
-                for _, answer in batch:
-                    answer.cancel()
-                del self._queue[: len(batch)]
+                self._drop(batch)
                 raise
             failures = 0
-            del self._queue[: len(batch)]
-            for (_, answer), word in zip(batch, words, strict=True):
-                _answer(answer, word)
+            self._drop(batch)
+
+    def _drop(self, batch: list[tuple[Settlement, asyncio.Future[Settled | None]]]) -> None:
+        """Have done with a batch; who has no answer by now gets none."""
+        del self._queue[: len(batch)]
+        for _, answer in batch:
+            answer.cancel()
+
+    async def _each(self, batch: list[tuple[Settlement, asyncio.Future[Settled | None]]]) -> None:
+        """Settle one by one, since one of them spoilt the batch."""
+        try:
+            for settlement, answer in batch:
+                _answer(answer, await self._alone(settlement))
+        except BaseException:
+            self._drop(batch)
+            raise
 
     async def _alone(self, settlement: Settlement) -> Settled | None:
         """Settle one that may be the one that spoilt its batch; a result that is refused becomes a failure."""

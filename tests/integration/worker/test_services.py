@@ -1,18 +1,31 @@
 """A worker drives a simulated service over real HTTP: submit, follow, reconcile, cancel, and an endpoint that fails."""
 
-from collections.abc import AsyncIterator
-from typing import Any
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Any, Self
 
 import pytest
 
 from hostler.connectors.catalogue import build
+from hostler.connectors.config import ConnectorConfig
+from hostler.connectors.services.simulation.simulation_http import SimulationHttpConnector
 from hostler.contracts.queue import QueueSpec
+from hostler.contracts.service import EndpointState, Failed, Probe, RemoteRef, ServiceCall, ServiceCapabilities
 from hostler.contracts.timeouts import Timeouts
+from hostler.kernel.errors import InternalError, InvalidError
+from hostler.kernel.settings import WorkerSettings
+from hostler.ports.broker import Broker
+from hostler.ports.registry import Registry
 from hostler.testing.eventually import eventually
 from hostler.testing.fabric import Fabric
 from hostler.testing.sims.http import SimulationHTTPService
 from hostler.testing.sims.knobs import SimKnobs
 from hostler.testing.wire import Wire
+from hostler.worker.handlers import HandlerSet
+from hostler.worker.system import SystemClock, SystemDice
+from hostler.worker.worker import Worker
 
 IMAGE = {"prompt": "a lighthouse"}
 
@@ -102,6 +115,33 @@ async def test_a_cancel_reaches_the_service(fabric: Fabric, service: SimulationH
         await eventually(lambda: any(effect.type == "cancelled" for effect in service.effects.after(0)))
 
 
+class LateAnswer(SimulationHttpConnector):
+    """The service takes the work at once, its answer is on the way until the test lets it come."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(ConnectorConfig(url=url, endpoint=url))
+        self.come = asyncio.Event()
+
+    async def submit(self, call: ServiceCall) -> RemoteRef | Failed:
+        answer = await super().submit(call)
+        await self.come.wait()
+        return answer
+
+
+async def test_a_cancel_while_the_work_is_being_handed_over_stops_it_at_the_service_too(
+    fabric: Fabric, service: SimulationHTTPService
+) -> None:
+    service.knobs = SimKnobs(duration=60.0)
+    late = LateAnswer(service.url)
+    async with fabric.worker(connectors=[late]):
+        job = await fabric.submit("image.generate", IMAGE)
+        await eventually(lambda: begun(service, job) == 1)
+        await fabric.ports.desk.cancel(job, operation="c")
+        asyncio.get_running_loop().call_later(0.5, late.come.set)
+        assert (await fabric.ended(job)).state == "cancelled"
+        await eventually(lambda: any(effect.type == "cancelled" for effect in service.effects.after(0)))
+
+
 async def test_work_that_hangs_ends_at_the_idle_timeout_and_is_cancelled_at_the_service(
     fabric: Fabric, service: SimulationHTTPService
 ) -> None:
@@ -168,3 +208,102 @@ async def test_an_endpoint_never_gets_more_than_its_slots(fabric: Fabric) -> Non
             found = await fabric.ended(job)
             assert found.state == "succeeded"
             assert found.attempts == ()
+
+
+class Opened(SimulationHttpConnector):
+    """Says when it was opened and closed; `broken` does not open, `confused` raises where no connector may."""
+
+    def __init__(self, log: list[str], name: str, *, fault: str = "") -> None:
+        super().__init__(ConnectorConfig(url="http://127.0.0.1:9", endpoint=name))
+        self._log = log
+        self._fault = fault
+
+    async def __aenter__(self) -> Self:
+        if self._fault == "broken":
+            raise InternalError("it does not open")
+        self._log.append(f"open {self.endpoint}")
+        return await super().__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._log.append(f"close {self.endpoint}")
+        await super().__aexit__(kind, value, trace)
+
+    async def probe(self) -> Probe:
+        if self._fault == "slow":
+            await asyncio.Event().wait()
+        return Probe(state=EndpointState.READY)
+
+    async def capabilities(self) -> ServiceCapabilities:
+        if self._fault == "confused":
+            raise ValueError("a defect of the connector")
+        return await super().capabilities()
+
+
+@pytest.mark.row("001:275")
+async def test_a_connector_that_does_not_open_closes_those_before_it_and_the_worker_says_why(fabric: Fabric) -> None:
+    log = list[str]()
+    with pytest.raises(InternalError, match="does not open"):
+        async with fabric.worker(connectors=[Opened(log, "a"), Opened(log, "b", fault="broken")], id="w"):
+            pass
+    assert log == ["open a", "close a"]
+    (record,) = await fabric.ports.registry.workers(include_gone=True)
+    assert record.state == "failed"
+
+
+@pytest.mark.row("001:275")
+async def test_connectors_are_closed_when_the_start_is_given_up_half_way(fabric: Fabric) -> None:
+    log, ports = list[str](), fabric.ports
+    worker = Worker(
+        ports.broker,
+        ports.foreman,
+        ports.registry,
+        [Opened(log, "a", fault="slow")],
+        HandlerSet.of(),
+        WorkerSettings(),
+        clock=SystemClock(),
+        dice=SystemDice(),
+        heartbeat_link=lambda: _link(fabric),
+    )
+    task = asyncio.create_task(worker.run())
+    await eventually(lambda: log == ["open a"])
+    task.cancel()
+    await asyncio.wait({task})
+    assert task.cancelled()
+    assert log == ["open a", "close a"]
+
+
+@asynccontextmanager
+async def _link(fabric: Fabric) -> AsyncGenerator[tuple[Broker, Registry]]:
+    yield fabric.ports.broker, fabric.ports.registry
+
+
+@pytest.mark.row("001:275")
+async def test_connectors_are_closed_on_drain_and_when_the_claim_loop_breaks(fabric: Fabric) -> None:
+    log = list[str]()
+    async with fabric.worker(connectors=[Opened(log, "a")]) as worker:
+        worker.drain()
+        await eventually(lambda: worker.state == "stopped")
+    assert log == ["open a", "close a"]
+    with pytest.raises(InvalidError):
+        await _break_the_claim_loop(fabric, Opened(log, "b"))
+    assert log == ["open a", "close a", "open b", "close b"]
+    records = await fabric.ports.registry.workers(include_gone=True)
+    assert [record.state.value for record in records] == ["stopped", "stopped"]
+
+
+async def _break_the_claim_loop(fabric: Fabric, connector: Opened) -> None:
+    wire = Wire()
+    async with fabric.worker(connectors=[connector], broker=wire.to(fabric.ports.broker)) as worker:
+        wire.refuse = lambda verb, _: verb == "wait_for_work"
+        await eventually(lambda: worker.state == "stopped")
+
+
+async def test_a_connector_that_raises_where_it_may_not_is_unhealthy_and_stops_no_other(
+    fabric: Fabric, service: SimulationHTTPService
+) -> None:
+    async with fabric.worker(connectors=[Opened([], "a", fault="confused"), connector(service)]):
+        assert await fabric.result(await fabric.submit("image.generate", IMAGE))
+        (record,) = await fabric.ports.registry.workers()
+        assert [offer.healthy for offer in record.offers] == [False, True]
