@@ -1,10 +1,12 @@
-"""Write a golden file for every sample message that has none yet; a file that is there is never changed."""
+"""Write golden files for messages and functions that have none yet; what is there is never changed."""
 
 import runpy
 import sys
 from pathlib import Path
 
 import msgspec
+
+from hostler.valkeyio.library_text import NAME, shipped
 
 GOLDEN = Path(__file__).resolve().parent.parent / "tests" / "golden"
 
@@ -13,10 +15,13 @@ def main() -> int:
     """Freeze what is new and name it."""
     target = GOLDEN / "v1"
     target.mkdir(exist_ok=True)
+    texts = {f"{NAME}.lua": shipped().text.encode()}
     for name, value in runpy.run_path(str(GOLDEN / "samples.py"))["SAMPLES"].items():
-        path = target / f"{name}.json"
+        texts[f"{name}.json"] = msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"
+    for name, text in texts.items():
+        path = target / name
         if not path.exists():
-            path.write_bytes(msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")
+            path.write_bytes(text)
             print(f"froze {path.relative_to(GOLDEN.parent.parent)}")
     return 0
 
