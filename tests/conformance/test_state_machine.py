@@ -16,7 +16,7 @@ from hostler.testing.machine import BrokerMachine
 
 T = TypeVar("T")
 SHORT = settings(
-    max_examples=60,
+    max_examples=45,
     stateful_step_count=50,
     derandomize=True,
     deadline=None,

@@ -6,7 +6,7 @@ from datetime import datetime
 
 import msgspec
 
-from hostler.broker.model_core import ModelCore
+from hostler.broker.model_life import ModelLife
 from hostler.broker.model_state import JobRecord, Kept, QueueRecord, seconds
 from hostler.contracts.event import Page, Timeline
 from hostler.contracts.explain import Explanation, Holding, Lacking
@@ -34,7 +34,7 @@ FULL_RETRY = 1.0
 """Seconds after which a submit that found no room may be tried again."""
 
 
-class ModelDesk(ModelCore):
+class ModelDesk(ModelLife):
     """Implements `ports.broker.Desk`."""
 
     async def submit(self, requests: Sequence[JobRequest], *, operation: str) -> tuple[Submitted | Exception, ...]:
@@ -142,7 +142,7 @@ class ModelDesk(ModelCore):
         job.lane = lane_of(job.request)
         job.attempts_used = job.crashes = job.overloads = 0
         job.down.clear()
-        job.finished_at = job.error = job.cancel_asked = None
+        job.finished_at = job.error = job.cancel_asked = job.queue_until = None
         queue.count("replayed")
         self._ready(queue, job, now, Verb.REPLAY, reason=reason)
         self._remember(f"replay:{job_id}:{operation}", job.state, now)
@@ -214,7 +214,7 @@ class ModelDesk(ModelCore):
         if request.idempotency_key is None:
             return None
         known = queue.idempotency.get((request.tenant, request.idempotency_key))
-        if known is None or known.until <= now or known.answer[0] not in queue.jobs:
+        if known is None or known.until <= now:
             return None
         first, digest = known.answer
         if digest != body_digest(request):
@@ -246,6 +246,9 @@ class ModelDesk(ModelCore):
         queue.clock = max(queue.clock + 1, int(now.timestamp() * 1_000_000))
         due = now + seconds(request.delay) if request.delay else request.run_at
         later = due is not None and due > now
+        start = due if due is not None and later else now
+        wait = request.timeouts.queue
+        wait = self._kinds[request.kind].timeouts.queue if wait is None else wait
         job = JobRecord(
             id=f"{queue.spec.name}.{FIRST_NUMBER + queue.numbers - 1}",
             number=queue.numbers,
@@ -255,9 +258,10 @@ class ModelDesk(ModelCore):
             state=S.SCHEDULED,
             created_at=now,
             arrival=queue.clock - int(request.priority * queue.spec.head_start * 1_000_000),
-            ready_at=due if later else now,
+            ready_at=start,
             due=due if later else None,
             deadline=request.deadline,
+            queue_until=None if wait is None else start + seconds(wait),
         )
         queue.jobs[job.id] = job
         queue.move(now, job, Verb.SUBMIT, S.SCHEDULED if later else S.READY)

@@ -2,7 +2,7 @@
 
 from datetime import datetime, timedelta
 
-from hostler.broker.model_core import ModelCore
+from hostler.broker.model_life import ModelLife
 from hostler.broker.model_state import JobRecord, QueueRecord, seconds
 from hostler.contracts.job import JobState
 from hostler.contracts.queue import KindSpec, QueueSpec, QueueStats, RegistryRow
@@ -19,7 +19,7 @@ EVENTS_HOUR = 3600.0
 """Seconds for which events are kept however many there are."""
 
 
-class ModelForeman(ModelCore):
+class ModelForeman(ModelLife):
     """Implements `ports.broker.Foreman`."""
 
     _stalled = False

@@ -59,6 +59,8 @@ class JobRecord:
     due: datetime | None = None
     """When a scheduled or waiting job wakes by itself."""
     deadline: datetime | None = None
+    queue_until: datetime | None = None
+    """End of the longest wait before its first start; None once it was started."""
     started_at: datetime | None = None
     finished_at: datetime | None = None
     fence: int = 0

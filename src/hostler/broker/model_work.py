@@ -5,7 +5,7 @@ from datetime import datetime
 
 import msgspec
 
-from hostler.broker.model_core import ModelCore
+from hostler.broker.model_life import ModelLife
 from hostler.broker.model_room import Choice, Room, wants_of
 from hostler.broker.model_state import STRIDE, JobRecord, Kept, LeaseRecord, QueueRecord, seconds
 from hostler.contracts.failure import Failure
@@ -31,7 +31,7 @@ from hostler.policy.matching import fits
 S = JobState
 
 
-class ModelWork(ModelCore):
+class ModelWork(ModelLife):
     """Implements `ports.broker.Broker`."""
 
     async def claim(self, request: ClaimRequest, *, operation: str) -> tuple[Lease, ...]:
@@ -174,6 +174,7 @@ class ModelWork(ModelCore):
         )
         job.worker, job.service, job.endpoint = request.worker, offer.service, offer.endpoint
         job.started_at = now
+        job.queue_until = None
         job.progress = None
         queue.move(now, job, Verb.CLAIM, S.RUNNING, worker=request.worker)
         queue.count("claimed")

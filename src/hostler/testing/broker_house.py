@@ -52,8 +52,8 @@ class BrokerHarness:
     restart: Callable[[], Awaitable[None]]
 
 
-class House:
-    """A harness with one queue `main`, kinds `work`, `draw` (retried) and `once` (one attempt)."""
+class HouseOfJobs:
+    """The half of `House` that submits and looks."""
 
     def __init__(self, harness: BrokerHarness) -> None:
         self.broker = harness.broker
@@ -64,29 +64,10 @@ class House:
         self.advance = harness.advance
         self.restart = harness.restart
         self._numbers = count(1)
-        self._holders: dict[tuple[str, int], str] = {}
-        self._hired: dict[str, Sequence[Offer]] = {}
-
-    async def open(self) -> None:
-        """Declare the queue and its kinds."""
-        await self.declare()
-        for name in (KIND, "draw"):
-            await self.kind(name)
-        await self.kind("once", retry={"attempts": 1})
-
-    async def declare(self, name: str = QUEUE, **row: Any) -> None:
-        """Declare or change a queue."""
-        await self.foreman.declare_queue(msgspec.convert({"name": name, **row}, QueueSpec))
-
-    async def kind(self, name: str, **row: Any) -> None:
-        """Declare or change a kind of the queue."""
-        await self.foreman.declare_kind(msgspec.convert({"name": name, "queue": QUEUE, **row}, KindSpec))
 
     def operation(self) -> str:
         """Return an operation id that was never used."""
         return f"op-{next(self._numbers)}"
-
-    # jobs
 
     async def submit(self, kind: str = KIND, **fields: Any) -> str:
         """Submit one job and return its id; raises what it was refused with."""
@@ -120,6 +101,34 @@ class House:
     async def types(self, job_id: str) -> list[str]:
         """Return the types of a job's events in order."""
         return [event.type for event in (await self.desk.timeline(job_id)).events]
+
+    async def offset(self) -> int:
+        """Return the queue's last offset."""
+        return (await self.foreman.stats(QUEUE)).offset
+
+
+class House(HouseOfJobs):
+    """A harness with one queue `main`, kinds `work`, `draw` (retried) and `once` (one attempt)."""
+
+    def __init__(self, harness: BrokerHarness) -> None:
+        super().__init__(harness)
+        self._holders: dict[tuple[str, int], str] = {}
+        self._hired: dict[str, Sequence[Offer]] = {}
+
+    async def open(self) -> None:
+        """Declare the queue and its kinds."""
+        await self.declare()
+        for name in (KIND, "draw"):
+            await self.kind(name)
+        await self.kind("once", retry={"attempts": 1})
+
+    async def declare(self, name: str = QUEUE, **row: Any) -> None:
+        """Declare or change a queue."""
+        await self.foreman.declare_queue(msgspec.convert({"name": name, **row}, QueueSpec))
+
+    async def kind(self, name: str, **row: Any) -> None:
+        """Declare or change a kind of the queue."""
+        await self.foreman.declare_kind(msgspec.convert({"name": name, "queue": QUEUE, **row}, KindSpec))
 
     # workers
 
@@ -248,10 +257,6 @@ class House:
                 pass
             seconds -= step
         await self.tick()
-
-    async def offset(self) -> int:
-        """Return the queue's last offset."""
-        return (await self.foreman.stats(QUEUE)).offset
 
 
 def request(kind: str = KIND, **fields: Any) -> JobRequest:

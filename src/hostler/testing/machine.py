@@ -106,7 +106,8 @@ class BrokerMachine(RuleBasedStateMachine):
         ours = self.twins.at_once(self.twins.model.submit(asked, operation=operation))
         theirs = self.twins.run(self.twins.real.desk.submit(asked, operation=operation))
         again = self.twins.run(self.twins.real.desk.submit(asked, operation=operation))
-        assert [_answer(one) for one in ours] == [_answer(one) for one in theirs]
+        got, due = [_answer(one) for one in theirs], [_answer(one) for one in ours]
+        assert got == due, f"{asked}: broker {got}, model {due}"
         if all(isinstance(one, Submitted) for one in theirs):
             assert theirs == again
         for answer, what in zip(theirs, asked, strict=True):
