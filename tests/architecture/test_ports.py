@@ -1,0 +1,56 @@
+"""Every port has one conformance class, and every adapter of it is put through that class."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from hostler.testing.blobs import BlobsConformance
+from hostler.testing.broker import BrokerConformance
+from hostler.testing.connectors import ConnectorConformance
+from hostler.testing.time_and_chance import ClockConformance, DiceConformance
+
+ROOT = Path(__file__).resolve().parents[2]
+SUITES: dict[str, type] = {
+    "Broker": BrokerConformance,
+    "Desk": BrokerConformance,
+    "Foreman": BrokerConformance,
+    "Registry": BrokerConformance,
+    "Connector": ConnectorConformance,
+    "Blobs": BlobsConformance,
+    "Clock": ClockConformance,
+    "Dice": DiceConformance,
+}
+SUBJECTS = {
+    "BrokerConformance": {"TestEngineBroker", "TestModelBroker", "TestObservedBroker", "TestRedisBroker"},
+    "ConnectorConformance": {"TestSimulationHttpConnector", "TestOpenaiHttpConnector"},
+    "BlobsConformance": {"TestFolder", "TestS3"},
+    "ClockConformance": {"TestSystemClock", "TestFakeClock"},
+    "DiceConformance": {"TestSystemDice", "TestSeededDice"},
+}
+
+
+def ports() -> set[str]:
+    return {
+        node.name
+        for path in (ROOT / "src/hostler/ports").glob("*.py")
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.ClassDef)
+    }
+
+
+@pytest.mark.row("000:31")
+def test_every_port_has_one_conformance_class() -> None:
+    assert ports() == set(SUITES)
+
+
+@pytest.mark.row("000:31")
+@pytest.mark.parametrize("suite", sorted(SUBJECTS))
+def test_every_adapter_wrapper_and_fake_is_put_through_its_suite(suite: str) -> None:
+    found = {
+        node.name
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef) and any(ast.unparse(base).split("[")[0] == suite for base in node.bases)
+    }
+    assert found >= SUBJECTS[suite]
