@@ -77,8 +77,8 @@ endings = st.sampled_from(
 indexes = st.integers(min_value=0, max_value=30)
 
 
-class BrokerMachine(RuleBasedStateMachine):
-    """Drives both; subclass it with `open` and `run`."""
+class WorkerMachine(RuleBasedStateMachine):
+    """The half that submits and works."""
 
     twins: Twins
 
@@ -191,6 +191,10 @@ class BrokerMachine(RuleBasedStateMachine):
     def pick_lease(self, which: int) -> tuple[str, Lease]:
         """Return one of the leases, rather a recent one."""
         return self.leases[-1 - which % len(self.leases)]
+
+
+class BrokerMachine(WorkerMachine):
+    """Drives both; subclass it with `open` and `run`."""
 
     @precondition(lambda self: self.jobs)
     @rule(which=indexes, verb=st.sampled_from(["cancel", "cancel", "replay", "replay", "wake", "purge"]))
