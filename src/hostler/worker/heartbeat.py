@@ -14,7 +14,7 @@ import structlog
 
 from hostler.contracts.lease import Renewal
 from hostler.contracts.worker import Worker, WorkerState
-from hostler.kernel.errors import HostlerError
+from hostler.kernel.errors import HostlerError, StateConflictError
 from hostler.kernel.units import Seconds
 from hostler.ports.broker import Broker
 from hostler.ports.clock import Clock, Dice
@@ -145,12 +145,22 @@ class Heartbeat:
         told = False
         while (change := self._board.next()) is not None:
             number, record = change
-            await registry.announce(self._stamped(record), ttl=self._tempo.ttl)
+            await self._say(registry, record)
             self._board.announced(number)
             self._tell(News(announced=number))
             told = True
         if beat and not told and self._ending is None and (latest := self._board.record) is not None:
-            await registry.announce(self._stamped(latest), ttl=self._tempo.ttl)
+            await self._say(registry, latest)
+
+    async def _say(self, registry: Registry, record: Worker) -> None:
+        """Announce one record; known as ended (by a restore, or by another process of our name), begin anew."""
+        stamped = self._stamped(record)
+        try:
+            await registry.announce(stamped, ttl=self._tempo.ttl)
+        except StateConflictError:
+            anew = msgspec.structs.replace(stamped, state=WorkerState.STARTING)
+            await registry.announce(anew, ttl=self._tempo.ttl)
+            await registry.announce(stamped, ttl=self._tempo.ttl)
 
     async def _renew(self, broker: Broker) -> None:
         leases, _ = self._board.held()
