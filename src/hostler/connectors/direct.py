@@ -32,7 +32,7 @@ class DirectCalls:
 
     def start(self, call: ServiceCall, exchange: Exchange) -> RemoteRef:
         """Begin the request; idempotent by job and fence."""
-        ref = RemoteRef(id=f"{call.job_id}/{call.fence}", job_id=call.job_id, fence=call.fence)
+        ref = RemoteRef(id=f"{call.job_id}/{call.fence}", job_id=call.job_id, fence=call.fence, heritable=False)
         if ref.id in self._works:
             return ref
         earlier = [key for key, work in self._works.items() if work.job == call.job_id and work.end is not None]

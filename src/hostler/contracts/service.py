@@ -64,6 +64,8 @@ class RemoteRef(Struct, frozen=True, kw_only=True):
     id: str
     job_id: str
     fence: int
+    heritable: bool = True
+    """Whether another process can go on with the work; False when only its own connector knows of it."""
 
 
 class RemoteState(StrEnum):

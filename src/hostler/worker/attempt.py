@@ -284,7 +284,8 @@ class ServiceRun:
             if isinstance(answer, Progress):
                 raise TypeError(f"{self._connector.name}.submit returned progress, no reference and no end")
             self._remote = answer
-            await self._store(attempt, answer)
+            if answer.heritable:
+                await self._store(attempt, answer)
             earlier = answer
         attempt.stages.submitted(attempt.tools.clock.monotonic())
         async for step in self._connector.observe(call, earlier):

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import pytest
+from aiohttp import web
 
 from hostler.connectors.catalogue import build
 from hostler.connectors.config import ConnectorConfig
@@ -307,3 +308,62 @@ async def test_a_connector_that_raises_where_it_may_not_is_unhealthy_and_stops_n
         assert await fabric.result(await fabric.submit("image.generate", IMAGE))
         (record,) = await fabric.ports.registry.workers()
         assert [offer.healthy for offer in record.offers] == [False, True]
+
+
+class EndlessChat:
+    """A server of the OpenAI protocol whose answers never end; counts the requests that it is kept busy with."""
+
+    def __init__(self) -> None:
+        self.busy = 0
+        self.seen = 0
+
+    async def complete(self, request: web.Request) -> web.StreamResponse:
+        self.busy, self.seen = self.busy + 1, self.seen + 1
+        try:
+            answer = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+            await answer.prepare(request)
+            await answer.write(b'data: {"id":"x","model":"m","choices":[{"index":0,"delta":{"content":"a"}}]}\n\n')
+            await asyncio.Event().wait()
+            return answer
+        finally:
+            self.busy -= 1
+
+    @asynccontextmanager
+    async def served(self) -> AsyncGenerator[str]:
+        async def models(_: web.Request) -> web.Response:
+            return web.json_response({"object": "list", "data": [{"id": "m"}]})
+
+        app = web.Application()
+        app.add_routes([web.get("/v1/models", models), web.post("/v1/chat/completions", self.complete)])
+        runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        try:
+            yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+        finally:
+            await runner.cleanup()
+
+
+async def test_work_that_nobody_else_can_take_over_is_stopped_when_its_lease_is_lost(fabric: Fabric) -> None:
+    chat, wire = EndlessChat(), Wire()
+    async with (
+        chat.served() as url,
+        fabric.worker(
+            connectors=[build("openai-http", url=url)], broker=wire.to(fabric.ports.broker), id="w"
+        ) as worker,
+    ):
+        await fabric.ports.foreman.declare_queue(QueueSpec(name="chat", lease=0.4, cancel_grace=0.1))
+        await fabric.submit("chat.complete", {"messages": [{"role": "user", "content": "hello"}]})
+        await eventually(lambda: chat.busy == 1)
+        worker.pause()  # so that it does not take the job again
+        wire.cut = True
+        await eventually(lambda: _nobody_has_it(fabric), within=10)
+        wire.cut = False
+        await eventually(lambda: worker.jobs == ())
+        await eventually(lambda: chat.busy == 0)
+        assert chat.seen == 1
+
+
+async def _nobody_has_it(fabric: Fabric) -> bool:
+    return (await fabric.ports.foreman.stats("chat")).running == 0
