@@ -34,7 +34,7 @@ class ToGateway(Common):
     url: str | None = None
     """Address of the gateway; `HOSTLER_URL`, else http://127.0.0.1:7700."""
     key: str | None = None
-    """Credential for the gateway; `HOSTLER_KEY`."""
+    """Credential for the gateway, not an idempotency key; `HOSTLER_KEY`."""
 
     def settings(self) -> dict[str, tuple[str, Any]]:
         """Return the settings that were given as flags."""

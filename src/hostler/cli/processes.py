@@ -110,8 +110,8 @@ async def worker(
             running = asyncio.create_task(run_until_told(made))
             while made.state is WorkerState.STARTING and not running.done():
                 await asyncio.wait({running}, timeout=STATE_POLL)
-            if not running.done():
-                out.answer({"event": "ready", "worker": made.id, "pid": os.getpid()}, f"worker {made.id} runs")
+            if made.state in {WorkerState.READY, WorkerState.BUSY}:
+                out.answer({"event": "ready", "worker": made.id, "pid": os.getpid()}, f"worker {made.id} is ready")
             await running
     out.answer({"event": "stopped", "worker": made.id}, f"worker {made.id} stopped")
     return OK

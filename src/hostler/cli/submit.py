@@ -31,7 +31,7 @@ class ToGatewayBesidesKey(Common):
     url: str | None = None
     """Address of the gateway; `HOSTLER_URL`, else http://127.0.0.1:7700."""
     api_key: str | None = None
-    """Credential for the gateway; `HOSTLER_KEY`."""
+    """Credential for the gateway, `--key` of the other commands; `HOSTLER_KEY`."""
 
     def settings(self) -> dict[str, tuple[str, Any]]:
         """Return the settings that were given as flags."""
@@ -50,7 +50,7 @@ class About:
     priority: int | None = None
     """0 to 100; higher goes first."""
     key: str | None = None
-    """Idempotency key: the same key gives the same job, however often it is sent."""
+    """Idempotency key, not a credential (that is --api-key): one key gives one job, however often it is sent."""
     delay: float | None = None
     """Seconds until it may start."""
     queue: str | None = None
