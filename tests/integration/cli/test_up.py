@@ -79,6 +79,8 @@ def system(shell: Shell, *arguments: str) -> Generator[Up]:
 async def ready(up: Up) -> None:
     def check() -> bool:
         assert up.process.poll() is None, (up.log.parent / "up.err").read_text()[-3000:]
+        refused = [line["error"] for line in up.said() if "error" in line]
+        assert not refused, (refused, (up.log.parent / "up.err").read_text()[-3000:])
         return any(line["event"] == "ready" for line in up.said())
 
     await eventually(check, within=50, every=0.1)
