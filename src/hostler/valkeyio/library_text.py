@@ -124,6 +124,7 @@ def _moves() -> str:
 
 def _preamble() -> str:
     states = ", ".join(f"'{state}'" for state in layout.STATES)
+    counts = ", ".join(f"'n_{state}'" for state in layout.STATES)
     meta = ", ".join(f"'{name}'" for name in layout.META)
     blank = ", ".join("false" if name in layout.RECORD_TEXTS else "0" for name in layout.RECORD)
     places = ", ".join(f"{name} = {index}" for index, name in enumerate(layout.META, 1))
@@ -131,6 +132,7 @@ def _preamble() -> str:
     lines = (
         _moves(),
         f"local STATES = {{{states}}}",
+        f"local COUNTS = {{{counts}}}",
         f"local META = {{{meta}}}",
         f"local META_HOT = {layout.META_HOT}",
         f"local META_AT = {{{places}}}",

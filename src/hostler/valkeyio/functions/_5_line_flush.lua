@@ -27,26 +27,16 @@ local function enter(q, plan, tenant, by_lane)
   end
 end
 
--- Remove members and return the new head of each lane, `false` where nothing is left.
-local function remove_all(q, tenant, by_lane)
-  local heads = {}
+-- Jobs leave: their lanes get new heads, and a lane without any is no longer the tenant's. True when none is left.
+local function leave(q, tenant, by_lane)
+  local known, entered, add, gone = q.heads[tenant], q.enters[tenant], {}, {}
   for lane, members in pairs(by_lane) do
     local leaf = q.p .. 'r:' .. lane .. ':' .. tenant
     redis.call('ZREM', leaf, unpack(members))
-    local known = q.heads[tenant] and q.heads[tenant][lane]
-    if known and not (q.enters[tenant] and q.enters[tenant][lane]) then
-      heads[lane] = known
-    else
-      local head = redis.call('ZRANGE', leaf, 0, 0, 'WITHSCORES')
-      heads[lane] = head[2] and tonumber(head[2]) or false
+    local vt = known and known[lane]
+    if not vt or (entered and entered[lane]) then
+      vt = redis.call('ZRANGE', leaf, 0, 0, 'WITHSCORES')[2]
     end
-  end
-  return heads
-end
-
-local function write_heads(q, tenant, heads)
-  local add, gone = {}, {}
-  for lane, vt in pairs(heads) do
     if vt then
       add[#add + 1] = vt
       add[#add + 1] = lane
@@ -82,7 +72,7 @@ function line.flush(q, plan)
     enter(q, plan, tenant, by_lane)
   end
   for tenant, by_lane in pairs(q.leaves) do
-    if write_heads(q, tenant, remove_all(q, tenant, by_lane)) then
+    if leave(q, tenant, by_lane) then
       gone[#gone + 1] = tenant
     end
   end

@@ -35,6 +35,12 @@ function lanes.rows(q, numbers)
   return found
 end
 
+-- The row of one lane, nil when it was retired.
+function lanes.row(q, lane)
+  local cache = ROWS[q.id]
+  return cache and cache[lane] or lanes.rows(q, {lane})[lane]
+end
+
 -- Look up lanes given as key, packed row, key, packed row, ...
 function lanes.look_up(q, given)
   local keys = {}

@@ -55,12 +55,12 @@ function room.place(state, lane, row, offers)
     ways = plan(state, row, offers)
     state.plans[lane] = ways
   end
-  local short = {}
+  local short
   for _, way in ipairs(ways) do
     local wants, fits = way[2], true
     for i = 1, #wants, 2 do
       if state.reserved[wants[i]] or state.free[wants[i]] < wants[i + 1] then
-        fits = false
+        fits, short = false, short or {}
         short[#short + 1] = wants[i]
       end
     end
@@ -68,7 +68,7 @@ function room.place(state, lane, row, offers)
       return way
     end
   end
-  return nil, short
+  return nil, short or {}
 end
 
 -- Take what a way says.

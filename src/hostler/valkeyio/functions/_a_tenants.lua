@@ -5,7 +5,7 @@
 local tenants = {}
 
 function tenants.open(q, name, most)
-  return {key = 'TN:' .. name, next = 0, size = most, list = {}, done = false, floor = -1, last = ''}
+  return {key = 'TN:' .. name, next = 0, size = most, list = {}, done = false, last = {-1, ''}}
 end
 
 local function before(a, b)
@@ -38,7 +38,7 @@ local function fetch(q, s)
   if #names == 0 then
     return
   end
-  s.floor, s.last = bounds[#bounds], names[#names]
+  s.last = {bounds[#bounds], names[#names]}
   local exact = redis.call('ZMSCORE', q.p .. 'TN', unpack(names))
   for i, name in ipairs(names) do
     local pass = exact[i] and tonumber(exact[i])
@@ -61,7 +61,7 @@ end
 function tenants.pop(q, s)
   while true do
     local best = s.list[#s.list]
-    if s.done or (best and not before({s.floor, s.last}, best)) then
+    if s.done or (best and not before(s.last, best)) then
       return table.remove(s.list)
     end
     fetch(q, s)

@@ -1,7 +1,6 @@
 -- Choosing the jobs of one claim: tenant by tenant, job by job, as far as there is room. Only reads.
 
-local PARKS = 256
-local JUDGED = 16
+local PARKS, JUDGED, KEYED = 256, 16, 107 -- 107 is `k`, which ends the member of a job with a concurrency key
 
 -- May this worker run this lane at all? A shunned one only while nobody else can.
 local function barred(q, s, lane, row)
@@ -33,7 +32,7 @@ local function try(q, s, t, leaf)
     leaf.vt = nil
     return false
   end
-  local row = lanes.rows(q, {leaf.lane})[leaf.lane]
+  local row = lanes.row(q, leaf.lane)
   if not row or barred(q, s, leaf.lane, row) then
     s.room.blocked[leaf.lane] = true
     s.left = s.left - 1
@@ -44,8 +43,9 @@ local function try(q, s, t, leaf)
     block(q, s, leaf, member, short)
     return false
   end
-  local seq = string.match(member, '^%d+')
-  if seq ~= member then
+  local seq = member
+  if string.byte(member, -1) == KEYED then
+    seq = string.sub(member, 1, -2)
     local record = rec.one(q, seq)
     if record and locks.busy(q, record[F.ckey]) then
       s.parked = s.parked + 1

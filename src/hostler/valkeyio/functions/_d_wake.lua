@@ -38,7 +38,7 @@ local function pop(q, name, n, avoid)
 end
 
 local function wake_lane(q, lane, n)
-  local row = lanes.rows(q, {lane})[lane]
+  local row = lanes.row(q, lane)
   local avoid, woken = row and row[L.avoid] or {}, 0
   for _, name in ipairs(classes_for(q, lane)) do
     if woken < n then
