@@ -79,7 +79,7 @@ class Settler:
         try:
             for settlement, answer in batch:
                 _answer(answer, await self._alone(settlement))
-        except BaseException:
+        except BaseException:  # a defect, or the end: whoever waits must not wait for ever
             self._drop(batch)
             raise
 

@@ -26,7 +26,7 @@ NEIGHBOURS_KEPT: Seconds = 3.0
 _TAKING = frozenset({WorkerState.READY, WorkerState.BUSY})
 
 
-async def turn(foreman: Foreman, registered: Callable[[tuple[RegistryRow, ...]], None], dice: Dice) -> None:
+async def turn(foreman: Foreman, registered: Callable[[tuple[RegistryRow, ...]], object], dice: Dice) -> None:
     """Read the registry and tick each queue about once a second, until cancelled; `registered` is told the rows.
 
     The engine sees to it that upkeep is not done too often, however many ask.

@@ -14,7 +14,6 @@ import msgspec
 import structlog
 
 from hostler.contracts.lease import LeaseRef
-from hostler.contracts.queue import RegistryRow
 from hostler.contracts.worker import Worker as WorkerRecord
 from hostler.contracts.worker import WorkerState
 from hostler.kernel.settings import WorkerSettings
@@ -183,7 +182,10 @@ class Worker:
                 ("reports", self._tools.reports.run()),
                 ("claims", self._claims.run()),
                 ("endpoints", self._stations.watch(self._offers_changed)),
-                ("upkeep", turn(self._foreman, self._registered, self._dice)),
+                (
+                    "upkeep",
+                    turn(self._foreman, lambda rows: self._stock.adopt(rows) and self._offers_changed(), self._dice),
+                ),
             )
         ]
         stop = asyncio.create_task(self._drain.wait(), name="drain")
@@ -274,10 +276,6 @@ class Worker:
         """Be busy with the first lease; ready again is said once a claim found nothing (`ClaimLoop`)."""
         if self._capacity.running:
             self._life.running(self._capacity.running)
-
-    def _registered(self, rows: tuple[RegistryRow, ...]) -> None:
-        if self._stock.adopt(rows):
-            self._offers_changed()
 
     def _offers_changed(self) -> None:
         self._show()
