@@ -81,11 +81,12 @@ function class.open(q, name)
   local known = tonumber(redis.call('HGET', q.p .. 'classes', name) or '0')
   local found = cache[name]
   if not found or found.known ~= known then
-    found = {name = name, known = known, offers = {}}
+    found = {name = name, known = known, offers = {}, lanes = 0}
     local got = redis.call('HGETALL', q.p .. 'cl:' .. name)
     for i = 1, #got, 2 do
       found.offers[tonumber(got[i])] = class.indexes(got[i + 1])
     end
+    found.lanes = #got / 2
     bound_caches()
     cache[name] = found
   end

@@ -44,7 +44,7 @@ function class.cover(q, name, given, upto)
     for i, lane in ipairs(covered) do
       redis.call('SADD', q.p .. 'cls:' .. lane, name)
       show_tenants(q, name, lane)
-      found.offers[lane] = class.indexes(given[2 * i])
+      found.lanes, found.offers[lane] = found.lanes + (found.offers[lane] and 0 or 1), class.indexes(given[2 * i])
     end
   end
   redis.call('HSET', q.p .. 'classes', name, upto)

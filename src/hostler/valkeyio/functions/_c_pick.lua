@@ -95,10 +95,7 @@ end
 
 -- `s` names the worker, its class, its room and the limit; the picks are in `s.picks`, best first.
 function pick.run(q, s)
-  s.picks, s.parked, s.judged, s.left = {}, 0, 0, 0
-  for _ in pairs(s.class.offers) do
-    s.left = s.left + 1
-  end
+  s.picks, s.parked, s.judged, s.left = {}, 0, 0, s.class.lanes
   local cfg, states, queue = ctx.config(q), {}, tenants.open(q, s.class.name, s.limit + 1)
   s.reserve_after = cfg[C.reserve_after]
   while #s.picks < s.limit and s.left > 0 and s.parked < PARKS do
