@@ -168,8 +168,7 @@ class Reports:
                     await asyncio.sleep(pause(failures, self._dice))
                     failures += 1
                     continue
-                _LOG.exception("reports were refused", jobs=[track.ref.job_id for track, _ in batch])
-                stale = ()
+                stale = await self._each(batch)
             failures = 0
             now = self._clock.monotonic()
             for track, _ in batch:
@@ -178,6 +177,19 @@ class Reports:
                     track.wake()
             for ref in stale:
                 self._stale(ref)
+
+    async def _each(self, batch: list[tuple[_Track, Update]]) -> list[LeaseRef]:
+        """Send one by one, since one of them spoilt the batch; only that one is dropped, and said to be."""
+        stale: list[LeaseRef] = []
+        for track, update in batch:
+            try:
+                stale.extend(await self._broker.progress(self._worker, [update]))
+            except HostlerError as error:
+                if passing(error):
+                    self._put_back([(track, update)])
+                else:
+                    _LOG.exception("a report was refused", job=track.ref.job_id)
+        return stale
 
     def _put_back(self, batch: list[tuple[_Track, Update]]) -> None:
         for track, update in batch:

@@ -213,6 +213,18 @@ async def test_nothing_said_is_lost_while_the_engine_is_away() -> None:
         assert (lease.remote, lease.remote_endpoint, lease.checkpoint) == ("r-1", "e-1", Raw(b"1"))
 
 
+async def test_one_report_that_the_broker_refuses_takes_no_other_with_it() -> None:
+    leases = await held(5)
+    bad, *good = leases.refs
+    leases.wire.refuse = lambda verb, args: verb == "progress" and any(each.job_id == bad.job_id for each in args[1])
+    async with reporting(leases, interval=0.01) as reports:
+        for ref in leases.refs:
+            reports.progress(ref, Progress(text=ref.job_id))
+        await asyncio.gather(*(reports.flush(ref) for ref in leases.refs))
+        assert [len(await leases.said(ref)) for ref in good] == [1, 1, 1, 1]
+        assert await leases.said(bad) == []
+
+
 async def test_a_stale_report_is_told_and_a_closed_lease_waits_for_nothing() -> None:
     leases, told = await held(1), list[LeaseRef]()
     (ref,) = leases.refs
