@@ -188,7 +188,7 @@ class Reports:
                 if passing(error):
                     self._put_back([(track, update)])
                 else:
-                    _LOG.exception("a report was refused", job=track.ref.job_id)
+                    _LOG.error("a report was refused", job=track.ref.job_id, why=error.message)
         return stale
 
     def _put_back(self, batch: list[tuple[_Track, Update]]) -> None:
