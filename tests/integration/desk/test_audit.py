@@ -3,6 +3,8 @@
 import pytest
 
 from hostler.contracts.lease import Hold
+from hostler.kernel.errors import InternalError
+from hostler.testing.eventually import eventually
 from hostler.testing.front import Front, request
 from hostler.valkeyio.keys import prefix
 
@@ -79,3 +81,42 @@ async def test_a_mended_line_is_served_again(front: Front) -> None:
     assert await front.claim() == ()
     await front.foreman.audit("images", repair=True)
     assert [lease.job_id for lease in await front.claim()] == [job_id]
+
+
+async def test_a_delayed_job_that_was_put_back_in_its_place_becomes_ready_in_time(front: Front) -> None:
+    await front.hire()
+    job_id = await front.submit(delay=0.3)
+    await front.engine.command("ZREM", HOME + "delayed", job_id.partition(".")[2])
+    await front.engine.command("HSET", HOME + "meta", "due", 0)
+    await front.foreman.audit("images", repair=True)
+
+    async def claimed() -> bool:
+        return bool(await front.claim())
+
+    await eventually(claimed)
+
+
+async def test_a_parked_job_whose_key_was_miscounted_takes_its_place_when_that_is_mended(front: Front) -> None:
+    await front.hire()
+    first, parked = await front.submit(concurrency_key="k"), await front.submit(concurrency_key="k")
+    (lease,) = await front.claim()
+    await front.engine.command("HSET", HOME + "k:k", "r", 2)
+    await front.end(lease)
+    assert lease.job_id == first
+    assert await front.claim() == ()
+    await front.foreman.audit("images", repair=True)
+    assert [lease.job_id for lease in await front.claim()] == [parked]
+
+
+async def test_a_stream_that_is_ahead_of_its_counter_costs_one_refusal_and_no_gap(front: Front) -> None:
+    await front.submit()
+    await front.engine.command("HSET", HOME + "meta", "off", 0)
+    with pytest.raises(InternalError):
+        await front.submit()
+    await front.submit()
+    page = await front.desk.events("images", after=0)
+    assert [event.offset for event in page.events] == [1, 2]
+    assert not page.gap
+    await front.engine.command("HSET", HOME + "meta", "off", 1)
+    assert "off is 1, counted 2" in await front.foreman.audit("images", repair=True)
+    await front.submit()

@@ -49,7 +49,11 @@ local function flush_counts(key, deltas)
   end
 end
 
+-- What is dropped goes before the indexes that name it: after an error between, upkeep finds the rest there.
 function write.rest(q)
+  if #q.drops > 0 then
+    redis.call('UNLINK', unpack(q.drops))
+  end
   for key, words in pairs(q.late) do
     redis.call('HSET', q.p .. key, unpack(words))
   end
@@ -64,8 +68,5 @@ function write.rest(q)
   end
   for _, one in ipairs(q.timed) do
     redis.call('SET', one[1], one[2], 'PX', one[3])
-  end
-  if #q.drops > 0 then
-    redis.call('UNLINK', unpack(q.drops))
   end
 end

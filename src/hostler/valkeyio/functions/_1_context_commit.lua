@@ -1,14 +1,19 @@
 -- The end of a call: everything that it decided is written, in an order that an error cannot make worse.
 
--- Write what the call decided. Nothing was written before, and nothing here can be refused: values and
--- scalars first, then the events, then the indexes, which `audit` can rebuild from the records.
+-- Write what the call decided. Nothing was written before, and nothing here can be refused: values first, then
+-- the events, then the scalars, then the indexes, which `audit` can rebuild from the records. So no offset is
+-- ever without its event; should the scalars fail, at least the offset is kept, lest it be given twice.
 function ctx.commit(q)
   locks.admit(q)
   local line_plan = line.plan(q)
   rec.flush(q)
   write.values(q)
-  ctx.scalars(q)
   events.flush(q)
+  local kept, problem = pcall(ctx.scalars, q)
+  if not kept then
+    redis.call('HSET', q.key, 'off', int(q.m.off))
+    error(problem, 0)
+  end
   write.rest(q)
   line.flush(q, line_plan)
   wake.flush(q)

@@ -38,11 +38,33 @@ function events.note(q, verb, seq, record, worker, data)
   return offset
 end
 
--- Write them.
+-- The offset of the last event in the stream; nil when none is kept.
+function events.last(q)
+  local last = redis.call('XREVRANGE', q.p .. 'ev', '+', '-', 'COUNT', 1)[1]
+  return last and tonumber(string.match(last[1], '^%d+')) + #cmsgpack.unpack(last[2][2])[2] - 1
+end
+
+-- Scalars that are behind the stream (they were lost, or written by hand): count on from the stream.
+local function catch_up(q)
+  local ends = events.last(q)
+  if ends and ends > q.was.off then
+    redis.call('HSET', q.key, 'off', int(ends))
+  end
+end
+
+-- Write them; a call whose offsets are taken fails, and the next one counts on above them.
 function events.flush(q)
   local n = #q.events
-  if n > 0 then
-    redis.call('XADD', q.p .. 'ev', int(q.m.off - n + 1) .. '-0', 'e', cmsgpack.pack({q.now, q.events}))
-    q.events = {}
+  if n == 0 then
+    return
   end
+  local entry = cmsgpack.pack({q.now, q.events})
+  local added, problem = pcall(function()
+    redis.call('XADD', q.p .. 'ev', int(q.m.off - n + 1) .. '-0', 'e', entry)
+  end)
+  if not added then
+    catch_up(q)
+    error(problem, 0)
+  end
+  q.events = {}
 end

@@ -30,6 +30,15 @@ function audit.line(seq, record)
   return 'r:' .. record[F.lane] .. ':' .. record[F.tenant], record[F.ckey] and seq .. 'k' or seq
 end
 
+-- A job that was put back into an index by time must be looked for in time, too.
+function audit.due(q, name, at, seq)
+  if name == 'expiry' then
+    ctx.expires(q, at, seq)
+  elseif (name == 'delayed' or name == 'waiting') and at < math.huge then
+    ctx.due(q, at)
+  end
+end
+
 -- Scores of these jobs in every index by time: scores[index][i].
 function audit.scores(q, seqs)
   local scores = {}

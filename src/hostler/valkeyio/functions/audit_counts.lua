@@ -24,6 +24,10 @@ for _, name in ipairs(META) do
     end
   end
 end
+local last = events.last(q) or q.m.off
+if audit.number(reply, 'off', q.m.off, last) and repair then
+  q.m.off = last
+end
 should.meta = nil
 for hash, fields in pairs(should) do
   local is, got = {}, redis.call('HGETALL', q.p .. hash)
@@ -41,6 +45,12 @@ for hash, fields in pairs(should) do
   end
 end
 if repair then
-  ctx.scalars(q)
+  -- Whoever was parked beside a key that has room takes its place now: nothing else may ever touch that key.
+  for hash in pairs(should) do
+    if string.sub(hash, 1, 2) == 'k:' then
+      locks.state(q, string.sub(hash, 3))
+    end
+  end
+  ctx.commit(q)
 end
 return reply

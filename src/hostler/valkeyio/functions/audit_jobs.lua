@@ -17,6 +17,7 @@ for i, seq in ipairs(seqs) do
     elseif should and (not is or (is ~= should and name ~= 'leases')) then
       found[#found + 1] = 'job ' .. seq .. ' is ' .. state .. ' but not in its place in ' .. name
       write.zadd(q, name, should == math.huge and 'inf' or should, seq)
+      audit.due(q, name, should, seq)
     end
   end
   if record and record[F.state] == S.ready then

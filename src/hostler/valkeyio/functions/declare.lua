@@ -2,6 +2,7 @@
 -- keys meta
 -- args family:text name:text row:blob queue:text queue_row:blob
 -- reply {1 when it changed, former row or '', version}
+-- The version is raised first: after an error between the two, readers look once too often, not once too seldom.
 -- `family` is `kinds` or `queues`; `queue_row` is stored for `queue` when that has no row ('' for neither).
 local q = ctx.open(meta_key)
 local before = redis.call('HGET', q.p .. family, name)
@@ -14,5 +15,6 @@ if missing then
 end
 write.hset(q, family, name, row)
 events.say(q, 'declare', false, nil, nil, {family = family, name = name, queue = queue})
+local version = redis.call('INCR', q.p .. 'v')
 ctx.commit(q)
-return {1, before or '', redis.call('INCR', q.p .. 'v')}
+return {1, before or '', version}
