@@ -22,7 +22,7 @@ FULL_RETRY: Final = 1.0
 DRAIN_RETRY: Final = 30.0
 
 _MICRO: Final = 1_000_000
-_STORED, _KNOWN, _OTHER_BODY, _DEPTH, _BYTES, _TENANT, _LANES, _DRAINING = range(1, 9)
+_STORED, _KNOWN, _OTHER_BODY, _DEPTH, _BYTES, _TENANT, _LANES, _DRAINING, _OTHER_NUMBER = range(1, 10)
 _LIMITS: Final = {_DEPTH: "depth", _BYTES: "bytes", _TENANT: "tenant_depth", _LANES: "lanes"}
 _body = msgspec.json.Encoder(order="sorted").encode
 
@@ -154,6 +154,10 @@ def _reply(queue: str, code: int, seq: bytes) -> Submitted | HostlerError:
     if code == _OTHER_BODY:
         return IdempotencyConflictError(
             "the idempotency key was used for another body", job=job_id(queue, seq), field="idempotency_key"
+        )
+    if code == _OTHER_NUMBER:
+        return IdempotencyConflictError(
+            "the operation id was used for another number of jobs of this queue", field="operation"
         )
     if code == _DRAINING:
         return CapacityError(f"{queue} is being drained", retry_after=DRAIN_RETRY, queue=queue)

@@ -1,5 +1,6 @@
 """What a submit is refused for, on a real engine: one clear error each, and no trace."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,6 +12,7 @@ from hostler.contracts.needs import Needs
 from hostler.contracts.queue import KindSpec
 from hostler.kernel.errors import (
     HostlerError,
+    IdempotencyConflictError,
     InvalidError,
     PayloadError,
     TooLargeError,
@@ -94,3 +96,28 @@ async def test_the_answer_to_an_operation_is_given_again_by_another_process(fron
     assert first == again
     assert (await front.foreman.stats("images")).depth == 1
     await other.aclose()
+
+
+async def test_an_operation_id_used_for_another_number_of_jobs_is_a_conflict_for_its_own_caller_only(
+    front: Front,
+) -> None:
+    first = await front.desk.submit([request(), request()], operation="twice")
+    longer, other, shorter, same = await asyncio.gather(
+        front.desk.submit([request()] * 3, operation="twice"),
+        front.desk.submit([request(tenant="blue")], operation="else"),
+        front.desk.submit([request()], operation="twice"),
+        front.desk.submit([request(), request()], operation="twice"),
+    )
+    assert [type(answer) for answer in (*longer, *shorter)] == [IdempotencyConflictError] * 4
+    assert same == first
+    (stored,) = other
+    assert isinstance(stored, Submitted)
+    assert (await front.desk.get(stored.id)).tenant == "blue"
+    assert (await front.foreman.stats("images")).depth == 3
+
+
+async def test_one_operation_handed_in_twice_at_one_moment_stores_its_jobs_once(front: Front) -> None:
+    calls = [front.desk.submit([request(), request()], operation="twins") for _ in range(8)]
+    answers = await asyncio.gather(*calls)
+    assert len(set(answers)) == 1
+    assert (await front.foreman.stats("images")).depth == 2
