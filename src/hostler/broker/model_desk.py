@@ -317,7 +317,7 @@ class ModelDesk(ModelLife):
             deadline=job.deadline,
             progress=job.progress,
             worker=job.worker,
-            service=job.service,
+            service=request.needs.service or self._kinds[request.kind].service,
             result=job.result,
             result_ref=job.result_ref,
             error=job.error,

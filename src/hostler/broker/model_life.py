@@ -23,7 +23,6 @@ class ModelLife(ModelCore):
         if lease is None:
             raise AssertionError(f"{job.id} has no lease to end")
         job.lease = None
-        job.worker = None
         job.cancel_asked = None if outcome == "cancel" else job.cancel_asked
         if counted:
             job.attempts_used += 1

@@ -70,7 +70,6 @@ class JobRecord:
     overloads: int = 0
     lease: LeaseRecord | None = None
     worker: str | None = None
-    service: str | None = None
     endpoint: str | None = None
     cancel_asked: datetime | None = None
     waiting_for: str | None = None
@@ -146,6 +145,8 @@ class QueueRecord:
         if state not in advance(before, verb):
             raise AssertionError(f"{before} has no move {verb} to {state}")
         job.state = state
+        if state is not JobState.RUNNING and not state.terminal:
+            job.worker = None
         self._append(at, verb, job, state, facts)
 
     def _append(

@@ -172,7 +172,7 @@ class ModelWork(ModelLife):
             began=now,
             taken=tuple((pool.id, name, amount) for pool, name, amount in wants),
         )
-        job.worker, job.service, job.endpoint = request.worker, offer.service, offer.endpoint
+        job.worker, job.endpoint = request.worker, offer.endpoint
         job.started_at = now
         job.queue_until = None
         job.progress = None

@@ -5,7 +5,7 @@ import pytest
 from hostler.testing.broker_claim import AmountPromises, KeyPromises, MatchPromises, OrderPromises
 from hostler.testing.broker_house import BrokerHarness, House
 from hostler.testing.broker_lease import LeasePromises, SettlePromises
-from hostler.testing.broker_life import AgainPromises, CancelPromises, ExpiryPromises, WhyPromises
+from hostler.testing.broker_life import AgainPromises, CancelPromises, ExpiryPromises, ShownPromises, WhyPromises
 from hostler.testing.broker_submit import LimitPromises, SubmitPromises
 from hostler.testing.broker_watch import BookPromises, EventPromises, RosterPromises
 
@@ -21,6 +21,7 @@ class BrokerConformance(
     SettlePromises,
     CancelPromises,
     AgainPromises,
+    ShownPromises,
     ExpiryPromises,
     WhyPromises,
     EventPromises,

@@ -72,6 +72,29 @@ class CancelPromises:
         assert await house.state(job_id) is JobState.SUCCEEDED
 
 
+class ShownPromises:
+    """A job says where it runs or ran."""
+
+    async def test_a_job_names_its_last_worker_after_its_end_and_none_while_it_waits(self, house: House) -> None:
+        job_id = await house.submit()
+        assert (await house.job(job_id)).worker is None
+        lease = await house.claim_one(job_id)
+        assert (await house.job(job_id)).worker == "w1"
+        await house.end(lease, Hold(reason="a person"))
+        assert (await house.job(job_id)).worker is None
+        await house.desk.wake(job_id, operation="w")
+        refused = Failure(class_=FailureClass.REFUSED, message="no")
+        await house.end(await house.claim_one(job_id, worker="w2"), Die(failure=refused))
+        assert (await house.job(job_id)).worker == "w2"
+        await house.desk.replay(job_id, operation="r")
+        assert (await house.job(job_id)).worker is None
+
+    async def test_a_job_names_the_service_of_its_kind_from_the_start(self, house: House) -> None:
+        await house.kind("served", service="simulation")
+        assert (await house.job(await house.submit("served"))).service == "simulation"
+        assert (await house.job(await house.submit())).service is None
+
+
 class AgainPromises:
     """Dead jobs are kept, inspectable, replayable; ended ones can be removed."""
 

@@ -59,11 +59,11 @@ function life.attempt(q, seq, record, outcome, failure, counted, endpoint, remot
   }))
 end
 
--- End a job's life: its former index is left, and what it counted for is given back.
+-- End a job's life: its former index is left, and what it counted for is given back. Its last worker stays named.
 function life.finish(q, verb, seq, record, to, data)
   life.leave(q, seq, record)
   rec.move(q, verb, seq, record, to, data)
-  record[F.finished], record[F.waiting_for], record[F.worker], record[F.cancel] = q.now, false, false, 0
+  record[F.finished], record[F.waiting_for], record[F.cancel] = q.now, false, 0
   write.zadd(q, to == S.dead and 'dead' or 'done', q.now, seq)
   life.count(q, record, -1)
   if record[F.deadline] > 0 or record[F.queue_until] > 0 then

@@ -21,7 +21,7 @@ end
 life.leave(q, seq, record)
 record[F.lane], record[F.generation] = lane, record[F.generation] + 1
 record[F.attempts], record[F.crashes], record[F.overloads], record[F.bad_workers] = 0, 0, 0, false
-record[F.finished], record[F.cancel], record[F.queue_until] = 0, 0, 0
+record[F.finished], record[F.cancel], record[F.queue_until], record[F.worker] = 0, 0, 0, false
 life.count(q, record, 1)
 life.ready(q, V.replay, seq, record, ops.facts(reason))
 if record[F.deadline] > 0 then
