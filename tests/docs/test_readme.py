@@ -102,13 +102,10 @@ async def answers(shell: Shell, path: str) -> bool:
 @pytest.mark.row("000:15")
 async def test_the_readme_takes_a_newcomer_from_nothing_to_a_result(shell: Shell) -> None:
     handler, program = blocks("python")
-    _, commands, unservable = blocks("sh")
+    _, starting, submitting, unservable = blocks("sh")
     (shell.folder / "jobs.py").write_text(handler)
-    background = [
-        line.split("&")[0].strip() for line in commands.splitlines() if "&  " in line or line.rstrip().endswith("&")
-    ]
-    background = background or [line.split("&")[0].strip() for line in commands.splitlines() if " & " in line]
-    foreground = [line for line in commands.splitlines() if "&" not in line and not line.startswith(". ")]
+    background = [line.split("&")[0].strip() for line in starting.splitlines() if " &" in line]
+    foreground = submitting.splitlines()
     shell.start(background[0])
     await eventually(lambda: answers(shell, "/readyz"), within=30)
     shell.start(background[1])

@@ -73,7 +73,7 @@ class Explainer:
             needs = lacking(facts.job.lane, workers)
         unworkable = state is _S.READY and facts.marked
         estimate, rate = None, ""
-        if state is _S.READY and not unworkable:
+        if state is _S.READY and not unworkable and not facts.paused:
             estimate, rate = await self._estimate(queue, facts)
         reasons = [*_standing(queue, facts, unworkable=unworkable, workers=workers, needs=needs), rate]
         return Explanation(
@@ -249,7 +249,9 @@ def _full(facts: Facts, workers: Sequence[Worker], name: str, amount: float) -> 
 
 
 def _names(need: Lacking) -> str:
-    return ", ".join(f"{holding.worker} (has {holding.has})" for holding in need.lacking)
+    return ", ".join(
+        f"{holding.worker} (has {'none' if holding.has is None else holding.has})" for holding in need.lacking
+    )
 
 
 def _because(reason: str) -> str:

@@ -153,11 +153,12 @@ class Children:
             code = await process.wait()
             if self._stopping:
                 return
-            self._report({"event": "ended", "name": child.spec.name, "pid": process.pid, "code": code})
-            if code == USAGE or not child.was_ready:
+            hopeless = code == USAGE or not child.was_ready
+            again = child.spec.restart and not hopeless
+            self._report({"event": "ended", "name": child.spec.name, "pid": process.pid, "code": code, "again": again})
+            if hopeless:
                 self._give_up(child, code)
-                return
-            if not child.spec.restart:
+            if not again:
                 return
             backoff = BACKOFF_FIRST if time.monotonic() - began > STEADY else min(backoff * 2, BACKOFF_MOST)
             await asyncio.sleep(backoff)

@@ -149,7 +149,7 @@ def _explain(out: Out, found: Explanation) -> None:
     for need in found.needs:
         out.say(f"needs {need.key} = {need.wanted}")
         for holding in need.lacking:
-            out.say(f"    {holding.worker} has {holding.has}")
+            out.say(f"    {holding.worker} has {'none' if holding.has is None else holding.has}")
     if found.position is not None:
         out.say(f"position {found.position} in its tenant's line, {found.ahead} ahead")
     if found.estimate_s is not None:

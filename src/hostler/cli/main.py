@@ -1,7 +1,6 @@
 """The command `hostler`: which commands there are, and how every one of them ends."""
 
 import asyncio
-import os
 import sys
 import traceback
 from collections.abc import Coroutine
@@ -9,7 +8,7 @@ from typing import Any
 
 from cyclopts import App, CycloptsError
 
-from hostler.cli.output import USAGE, fail
+from hostler.cli.output import fail, hush
 from hostler.kernel.errors import HostlerError, InternalError, SettingsError
 from hostler.kernel.version import __version__
 
@@ -71,8 +70,7 @@ def main(arguments: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:
-        # The reader went away (`hostler jobs list | head`): nothing is left to say, not even by the interpreter.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        hush()  # the reader went away (`hostler jobs list | head`)
         sys.exit(0)
     except OSError as error:
         fail(InternalError(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"), json=json)
@@ -88,4 +86,5 @@ async def _await(coroutine: Coroutine[Any, Any, Any]) -> Any:
 
 def _sentence(error: CycloptsError) -> str:
     text = " ".join(str(error).split())
-    return f"{text} See: hostler --help" if USAGE and "--help" not in text else text
+    command = " ".join(("hostler", *(error.command_chain or ())))
+    return text if "--help" in text else f"{text} See: {command} --help"

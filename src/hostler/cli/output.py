@@ -1,5 +1,6 @@
 """What commands print: sentences and tables for people, one JSON document or lines of them for programs."""
 
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -97,5 +98,13 @@ def fail(error: HostlerError, *, json: bool) -> NoReturn:
         body: dict[str, Any] = {"code": error.code, "message": error.message, "retry": error.retry}
         if problems:
             body["problems"] = problems
-        Out(json=True).document({"error": body})
+        try:
+            Out(json=True).document({"error": body})
+        except BrokenPipeError:
+            hush()
     sys.exit(code)
+
+
+def hush() -> None:
+    """Send what is still to be printed nowhere: the reader has gone, and the interpreter shall not complain at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

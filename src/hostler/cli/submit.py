@@ -153,16 +153,19 @@ def read_payload(data: str | None) -> Any:
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"--data: {data} cannot be read ({error})", problems=()) from error
     except msgspec.DecodeError as error:
-        raise SettingsError(f"--data: expected JSON, @FILE or -, got: {error}", problems=()) from error
+        words = f"--data: expected JSON, @FILE or -, got: {error}; text is JSON in double quotes: --data '\"hello\"'"
+        raise SettingsError(words, problems=()) from error
 
 
 async def _send(fleet: Fleet, kind: str, payload: Any, options: dict[str, Any], key: str) -> JobHandle:
     try:
         (answer,) = await fleet.submit_many([(kind, payload, options)])
+        if isinstance(answer, EngineError):
+            raise answer
     except (GatewayUnavailableError, EngineError) as error:
         raise type(error)(
-            f"{error.message} The job may or may not be stored; send it again with --key {key}: that makes one job, "
-            "however often it is sent.",
+            f"{error.message.rstrip('.')}. The job may or may not be stored; send it again with --key {key}: that "
+            "makes one job, however often it is sent.",
             **{**error.facts, "key": key},
         ) from error
     if isinstance(answer, CapacityError):

@@ -99,5 +99,6 @@ def print_report(out: Out, report: ActionReport) -> int:
     summary = msgspec.structs.replace(report, items=())
     verb = f"would {report.verb}" if report.dry_run else f"{report.verb}: done"
     failed = f", {report.failed} refused" if report.failed else ""
-    out.answer(summary, f"{verb} {report.matched if report.dry_run else report.done} jobs{failed}")
+    count = report.matched if report.dry_run else report.done
+    out.answer(summary, f"{verb} {count} {'job' if count == 1 else 'jobs'}{failed}")
     return 1 if report.failed else 0

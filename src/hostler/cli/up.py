@@ -135,7 +135,8 @@ def _report(out: Out, event: Mapping[str, Any]) -> None:
     if out.json:
         out.document(event)
     elif event["event"] == "ended":
-        out.say(f"{event['name']} (process {event['pid']}) ended with {event['code']}; it is started again")
+        then = "; it is started again" if event["again"] else ""
+        out.say(f"{event['name']} (process {event['pid']}) ended with {event['code']}{then}")
     elif event["start"] > 1:
         out.say(f"{event['name']} runs again (process {event['pid']})")
 

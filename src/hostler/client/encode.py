@@ -48,6 +48,14 @@ def _foreign(value: Any) -> Any:
     return dump(mode="json")
 
 
+def _known(error: msgspec.ValidationError) -> str:
+    """Return what may be said of needs, when the error is about what may not."""
+    for part, struct in (("needs", Needs), ("avoid", Avoid)):
+        if "unknown field" in str(error) and str(error).endswith(f"`$.{part}`"):
+            return f" Known in {part}: {', '.join(struct.__struct_fields__)}."
+    return ""
+
+
 async def request_of(wire: Wire, kind: str, payload: object, options: Mapping[str, Any]) -> JobRequest:
     """Return the request; a payload over 256 KiB is uploaded first and referred to.
 
@@ -59,7 +67,7 @@ async def request_of(wire: Wire, kind: str, payload: object, options: Mapping[st
     try:
         request = msgspec.convert({"kind": kind, **msgspec.to_builtins(given)}, JobRequest)
     except msgspec.ValidationError as error:
-        raise InvalidError(f"The job does not fit: {error}.") from error
+        raise InvalidError(f"The job does not fit: {error}.{_known(error)}") from error
     sealed = to_json(payload)
     if len(sealed) > INLINE_LIMIT:
         ref = await wire.upload(sealed, media_type="application/json")

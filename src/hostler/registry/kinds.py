@@ -56,7 +56,7 @@ class Kinds:
         found = (await self._recent()).kinds.get(name) or (await self.read()).kinds.get(name)
         if found is None:
             near = tuple(difflib.get_close_matches(name, self._snapshot.kinds, n=_NEAREST, cutoff=0.5))
-            hint = f"; nearest: {', '.join(near)}" if near else ""
+            hint = f"; nearest: {', '.join(near)}" if near else "; a worker makes its kinds known when it starts"
             raise UnknownKindError(f"no kind is named {name!r}{hint}", field="kind", kind=name, nearest=near)
         if found.planned:
             raise PlannedKindError(f"{name!r} is planned: nothing runs it yet", field="kind", kind=name)

@@ -169,8 +169,9 @@ def admit(facts: Facts, *, url: str, allow_degraded: bool) -> Verdict:
         raise EngineVersionError(f"the engine {url} cannot be used: {_list(verdict.impossible)}", url=url)
     if verdict.unsafe and not allow_degraded:
         raise EngineUnsafeError(
-            f"the engine {url} may lose acknowledged jobs: {_list(verdict.unsafe)}; or run on it all the same, marked "
-            "degraded, with `allow_degraded = true` under [engine] or HOSTLER_ENGINE_ALLOW_DEGRADED=1",
+            f"the engine {url} may lose acknowledged jobs: {_list(verdict.unsafe)}; or run on it all the same, "
+            "marked degraded, with --allow-degraded, `allow_degraded = true` under [engine] or "
+            "HOSTLER_ENGINE_ALLOW_DEGRADED=1",
             url=url,
             reasons=verdict.unsafe,
         )

@@ -45,7 +45,8 @@ async def demo(
     load = plan(jobs, seed=seed, run=uuid.uuid4().hex[:8])
     out.answer(
         {"event": "begin", "seed": seed, "submits": len(load), "folder": str(folder)},
-        f"seed {seed}: {len(load)} submits of {len({one.key for one in load})} jobs; everything lies in {folder}",
+        f"seed {seed}: {len(load)} submits of {len({one.key for one in load})} jobs; everything lies in {folder}, "
+        "which is removed when the verdict is ok",
     )
     began = time.monotonic()
     try:
@@ -94,4 +95,8 @@ def _conclude(out: Out, verdict: Verdict, folder: Path) -> None:
         f"  max_recovery_s {recovery}  (deduplicated {verdict.deduplicated}, cancelled {verdict.cancelled},"
         f" retried {verdict.retried}, struck {verdict.struck}, events {verdict.events}, effects {verdict.effects},"
         f" took {verdict.took_s:g} s)"
+    )
+    out.say(
+        "executed_again: runs that began although an earlier one had not failed, as after a kill; each job is still"
+        " recorded once. struck: jobs that the killed worker held. effects: lines of the services' own logs."
     )
