@@ -8,6 +8,7 @@ import argparse
 import asyncio
 import itertools
 import random
+import statistics
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -158,51 +159,93 @@ async def enqueue(report: Report, *, full: bool) -> None:
             report.add(f"enqueues/s, batch {batch}", f"{sent / seconds:,.0f}/s, {cost:.0f} engine us each")
 
 
-async def cost_of(bench: Bench, request: Any, rounds: int) -> tuple[float, float, float]:
-    """Return engine microseconds of a claim, its p99 in ms as the client sees it, and jobs per claim."""
-    spent, waits, got = 0, list[float](), 0
+async def cost_of(bench: Bench, request: Any, rounds: int) -> tuple[str, float]:
+    """Return what a claim cost, as a row says it, and the least engine microseconds of one."""
+    spent, waits, got = list[int](), list[float](), 0
     await bench.broker.claim(request, operation=bench.operation())
     for _ in range(rounds):
         await bench.command("CONFIG", "RESETSTAT")
         began = time.perf_counter()
         leases = await bench.broker.claim(request, operation=bench.operation())
         waits.append(time.perf_counter() - began)
-        spent += (await engine_time(bench))[1]
+        spent.append((await engine_time(bench))[1])
         got += len(leases)
         await settle_all(bench, leases)
-    waits.sort()
-    return spent / rounds, waits[int(len(waits) * 0.99)] * 1000, got / rounds
+    engine = f"{min(spent):,} least, {statistics.median(spent):,.0f} median engine us"
+    return f"{engine}, client p99 {quantile(waits, 0.99) * 1000:.1f} ms, {got / rounds:.1f} jobs", min(spent)
+
+
+def quantile(values: Sequence[float], share: float) -> float:
+    """Return the value below which this share lies."""
+    return sorted(values)[int(len(values) * share)]
 
 
 async def claims(report: Report, *, full: bool) -> None:
-    """Measure a claim by backlog, lanes and tenants."""
+    """Measure a claim by backlog, lanes and tenants: each shape against the smallest of its kind."""
+    many = 100_000 if full else 20_000
     shapes = [
-        ("backlog 1k", 1_000, 20, 100, 0),
-        ("backlog 100k", 100_000, 20, 100, 0),
-        ("1 lane", 100_000, 1, 100, 0),
-        ("200 lanes", 100_000, 200, 100, 0),
-        ("1,000 lanes", 100_000, 1000, 100, 0),
-        ("1 tenant", 100_000, 20, 1, 0),
-        ("10,000 tenants", 100_000, 20, 10_000, 0),
-        ("10,000 unservable tenants ahead", 100_000, 20, 100, 10_000),
+        ("backlog 1k", 1_000, 20, 100, 0, ""),
+        ("backlog 100k", 100_000, 20, 100, 0, "backlog 1k"),
+        ("1 lane", many, 1, 100, 0, ""),
+        ("20 lanes", many, 20, 100, 0, "1 lane"),
+        ("200 lanes", many, 200, 100, 0, "1 lane"),
+        ("1,000 lanes", many, 1000, 100, 0, "1 lane"),
+        ("1 tenant", many, 20, 1, 0, ""),
+        ("10,000 tenants", many, 20, 10_000, 0, "1 tenant"),
+        ("10,000 unservable tenants ahead", many, 20, 100, 10_000, "20 lanes"),
     ]
     if full:
-        shapes.insert(2, ("backlog 1M", 1_000_000, 20, 100, 0))
-    for name, backlog, lanes, tenants, ahead in shapes:
+        shapes.insert(2, ("backlog 1M", 1_000_000, 20, 100, 0, "backlog 1k"))
+    least: dict[tuple[str, int], float] = {}
+    for name, backlog, lanes, tenants, ahead, base in shapes:
         async with queue() as bench:
-            if ahead:
-                numbers = [prepare(JobRequest(kind="else.where", tenant=f"u{n}"), KIND) for n in range(ahead)]
-                for first in range(0, ahead, 100):
-                    await submit_jobs(bench.library, bench.queue, numbers[first : first + 100], bench.operation())
+            others = [prepare(JobRequest(kind="else.where", tenant=f"u{n}"), KIND) for n in range(ahead)]
+            for first in range(0, ahead, 100):
+                await submit_jobs(bench.library, bench.queue, others[first : first + 100], bench.operation())
             await fill(bench, backlog, lanes=lanes, tenants=tenants)
             for limit in (1, 16):
                 request = bench.request(limit, offers=[offer(LANES_ALL)], slots=100_000)
-                spent, p99, got = await cost_of(bench, request, 100 if full else 30)
-                report.add(f"claim {limit}, {name}", f"{spent:,.0f} engine us, p99 {p99:.1f} ms, {got:.1f} jobs")
+                row, least[name, limit] = await cost_of(bench, request, 200 if full else 40)
+                ratio = f", x{least[name, limit] / least[base, limit]:.2f} of {base}" if base else ""
+                report.add(f"claim {limit}, {name} ({backlog:,} waiting)", row + ratio)
+
+
+async def open_loop(report: Report, *, full: bool) -> None:
+    """Offer 1,000 jobs a second whatever comes back, claim four at a time; how long claims take then."""
+    seconds, rate, waits, late = (20 if full else 5), 1000, list[float](), 0
+    async with queue() as bench:
+        await fill(bench, 20_000, lanes=200, tenants=100)
+        submitter, request = Submitter(bench.library), bench.request(4, offers=[offer(200)], slots=100_000)
+
+        async def turn() -> None:
+            await submitter.submit(bench.queue, [job(n, n) for n in range(4)], bench.operation())
+            began = time.perf_counter()
+            leases = await bench.broker.claim(request, operation=bench.operation())
+            waits.append(time.perf_counter() - began)
+            await settle_all(bench, leases)
+
+        began, tasks = time.perf_counter(), list[asyncio.Task[None]]()
+        for n in range(seconds * rate // 4):
+            ahead = began + n * 4 / rate - time.perf_counter()
+            late += ahead < -0.1
+            await asyncio.sleep(max(0.0, ahead))
+            tasks.append(asyncio.create_task(turn()))
+        await asyncio.gather(*tasks)
+        took = time.perf_counter() - began
+    report.add(
+        f"open loop, {rate:,} jobs/s offered, 4 a claim, 200 lanes",
+        f"claim p50 {quantile(waits, 0.5) * 1000:.1f} ms, p99 {quantile(waits, 0.99) * 1000:.1f} ms; "
+        f"all done after {took:.1f} of {seconds} s, {late} turns began late",
+    )
+
+
+async def used(bench: Bench) -> int:
+    """Return the bytes that the server uses."""
+    return int((await bench.command("INFO", "memory"))["used_memory"])
 
 
 async def memory(report: Report, *, full: bool) -> None:
-    """Measure bytes per waiting job, and the restart with all of them."""
+    """Measure bytes per job that ended and per waiting job, and the restart with all of them."""
     n = 500_000 if full else 50_000
     server = Server()
     server.start()
@@ -210,16 +253,23 @@ async def memory(report: Report, *, full: bool) -> None:
         await server.up()
         bench = Bench(server, "q")
         await bench.library.ensure()
-        before = int((await bench.command("INFO", "memory"))["used_memory"])
+        before, ended = await used(bench), 0
+        request = bench.request(64, offers=[offer(20)], slots=100_000)
+        await fill(bench, n // 10, lanes=20, tenants=100)
+        while leases := await bench.broker.claim(request, operation=bench.operation()):
+            await settle_all(bench, leases)
+            ended += len(leases)
+        after = await used(bench)
+        report.add(f"bytes per job that ended, its result kept ({ended:,})", f"{(after - before) / ended:.0f} B")
         await fill(bench, n, lanes=20, tenants=100)
-        after = int((await bench.command("INFO", "memory"))["used_memory"])
-        report.add(f"bytes per waiting job, payload of 200 included ({n:,})", f"{(after - before) / n:.0f} B")
+        waiting = (await used(bench) - after) / n
+        report.add(f"bytes per waiting job, payload of 200 included ({n:,})", f"{waiting:.0f} B")
         await bench.aclose()
         server.kill()
         server.start()
         began = time.perf_counter()
         await server.up(within=300)
-        report.add(f"restart with {n:,} waiting", f"{time.perf_counter() - began:.1f} s")
+        report.add(f"restart with {n:,} waiting, log not rewritten", f"{time.perf_counter() - began:.1f} s")
     finally:
         server.kill()
 
@@ -259,7 +309,14 @@ async def scenes(bench: Bench) -> dict[str, Callable[[], Awaitable[Any]]]:
     }
 
 
-PARTS = {"throughput": throughput, "enqueue": enqueue, "claims": claims, "memory": memory, "calls": calls}
+PARTS = {
+    "throughput": throughput,
+    "enqueue": enqueue,
+    "claims": claims,
+    "open": open_loop,
+    "memory": memory,
+    "calls": calls,
+}
 
 
 async def main() -> None:

@@ -103,8 +103,8 @@ async def test_a_claim_costs_the_same_whatever_waits_behind(bench: Bench) -> Non
 async def test_a_claim_does_not_grow_with_the_number_of_lanes(bench: Bench, lanes: int) -> None:
     await fill(bench, 2 * lanes, lanes=lanes)
     await bench.claim(1, offers=[ALL])
-    assert await claim_cost(bench, 1) <= 30
-    assert await claim_cost(bench, 16) <= 30 + 4 * 16
+    assert await claim_cost(bench, 1) <= 26
+    assert await claim_cost(bench, 16) <= 26 + 4 * 16
 
 
 async def test_a_claim_does_not_grow_with_the_number_of_tenants(bench: Bench) -> None:
@@ -112,6 +112,14 @@ async def test_a_claim_does_not_grow_with_the_number_of_tenants(bench: Bench) ->
     await bench.claim(1, offers=[ALL])
     assert await claim_cost(bench, 1) <= 30
     assert await claim_cost(bench, 16) <= 30 + 7 * 16
+
+
+async def test_each_further_tenant_of_one_claim_costs_four_calls(bench: Bench) -> None:
+    await fill(bench, 2000, lanes=4, tenants=20)
+    await bench.claim(1, offers=[ALL])
+    one, many = [await claim_cost(bench, limit) for limit in (1, 16)]
+    assert one <= 24
+    assert many - one <= 4 * 15 + 5, (one, many)
 
 
 async def test_tenants_without_work_for_this_worker_cost_nothing_twice(bench: Bench) -> None:
