@@ -64,7 +64,7 @@ async def record(bench: Bench, batch: int) -> list[list[Any]]:
         sent.append(words)
         return await plain(*words, **options)
 
-    client.execute_command = note
+    client.execute_command = note  # pyright: ignore[reportAttributeAccessIssue] - only this object notes what it sends
     submits: list[list[Any]] = []
     for _ in range(20):
         jobs = [job(DICE.randrange(100), DICE.randrange(20)) for _ in range(batch)]
@@ -74,7 +74,7 @@ async def record(bench: Bench, batch: int) -> list[list[Any]]:
     leases = await bench.broker.claim(request, operation=bench.operation())
     claim = list(sent[-1][4:])
     await settle_all(bench, leases)
-    client.execute_command = plain
+    client.execute_command = plain  # pyright: ignore[reportAttributeAccessIssue] - as above
     return [submits, claim, list(sent[-1][4:])]
 
 
