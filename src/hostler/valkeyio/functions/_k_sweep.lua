@@ -101,16 +101,3 @@ function sweep.lanes(q, known, most)
   end
   return q.m.cursor ~= 0
 end
-
--- Forget passes that the queue has caught up with.
-function sweep.passes(q)
-  local got, gone = redis.call('HRANDFIELD', q.p .. 'pass', 100, 'WITHVALUES'), {}
-  for i = 1, #got, 2 do
-    if tonumber(got[i + 1]) <= q.m.V then
-      gone[#gone + 1] = got[i]
-    end
-  end
-  if #gone > 0 then
-    redis.call('HDEL', q.p .. 'pass', unpack(gone))
-  end
-end
