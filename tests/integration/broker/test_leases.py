@@ -50,6 +50,7 @@ async def test_the_same_ending_again_is_accepted_and_changes_nothing(bench: Benc
     assert (await bench.meta())["t_succeeded"] == 1
 
 
+@pytest.mark.row("000:32", "001:59")
 async def test_fifty_racing_claimers_never_share_one_of_ten_thousand_jobs(bench: Bench) -> None:
     await bench.submit(10_000)
     taken: Counter[str] = Counter()
@@ -63,6 +64,7 @@ async def test_fifty_racing_claimers_never_share_one_of_ten_thousand_jobs(bench:
     assert set(taken.values()) == {1}
 
 
+@pytest.mark.row("000:61", "001:62")
 async def test_a_worker_of_one_slot_gets_one_lease_however_many_claims_race(bench: Bench) -> None:
     await bench.submit(20)
     got = await asyncio.gather(*(bench.claim(4, slots=1) for _ in range(20)))
@@ -92,6 +94,7 @@ async def test_renewal_extends_what_is_held_and_names_what_is_lost(bench: Bench)
     assert renewal.expires_at > kept.expires_at
 
 
+@pytest.mark.row("003:346")
 async def test_a_lost_lease_goes_back_to_its_place_and_the_third_is_poison(bench: Bench) -> None:
     await bench.configure(lease=0.05)
     kind = KindSpec(name="work.do", retry=RetryPolicy(crashes=3))

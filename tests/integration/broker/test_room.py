@@ -104,6 +104,7 @@ async def test_small_jobs_pass_a_big_one_that_has_not_waited_long(bench: Bench) 
     assert [lease.job_id for lease in await bench.claim(2, offers=[offer])] == [small]
 
 
+@pytest.mark.row("002:203")
 async def test_jobs_of_one_key_run_one_after_the_other_in_order(bench: Bench) -> None:
     ids = await bench.submit(5, concurrency_key="k")
     free = await bench.one()

@@ -64,6 +64,7 @@ async def test_a_submit_that_fails_midway_can_be_sent_again(benches: list[Bench]
         assert {(await bench.state(job)) for job in done} == {"succeeded"}
 
 
+@pytest.mark.row("001:158")
 async def test_a_claim_that_fails_midway_loses_no_job_and_never_gives_one_twice(benches: list[Bench]) -> None:
     for call, bench in enumerate(benches, 1):
         await bench.configure(lease=0.05)
