@@ -87,12 +87,58 @@ class Clients:
         await self.blocking.aclose()
 
 
-class Bench:
+class Glass:
+    """Looks at one queue from outside: what the engine really holds."""
+
+    def __init__(self, server: Server, queue: str) -> None:
+        self.queue = queue
+        self.engine = Clients(server.socket)
+
+    async def command(self, *words: str | bytes | float) -> Any:
+        """Send one command."""
+        return await send(self.engine.client, *words)
+
+    async def record(self, job: str) -> Record:
+        """Return the record of a job; `AssertionError` when there is none."""
+        packed = cast("bytes | None", await self.command("GET", prefix(self.queue) + "j:" + split_id(job)[1]))
+        if packed is None:
+            raise AssertionError(f"{job} is gone")
+        return unpack_record(packed)
+
+    async def state(self, job: str) -> str:
+        """Return a job's state by name."""
+        return str((await self.record(job)).job_state)
+
+    async def events(self) -> list[Event]:
+        """Return all events of the queue."""
+        entries: list[tuple[bytes, dict[bytes, bytes]]] = await self.command(
+            "XRANGE", prefix(self.queue) + "ev", "-", "+"
+        )
+        return [event for key, fields in entries for event in read_events(self.queue, key.decode(), fields[b"e"])]
+
+    async def meta(self) -> dict[str, int]:
+        """Return the queue's scalars that are numbers."""
+        pairs: dict[bytes, bytes] = await self.command("HGETALL", prefix(self.queue) + "meta")
+        return {key.decode(): int(value) for key, value in pairs.items() if value.lstrip(b"-").isdigit()}
+
+    async def keys(self) -> list[str]:
+        """Return all keys of Hostler in the engine."""
+        return sorted(key.decode() for key in await self.command("KEYS", "h:*"))
+
+    async def leaked(self) -> list[str]:
+        """Return the keys that no row of the key table owns."""
+        return [key for key in await self.keys() if owner_of(key) is None]
+
+    def id(self, number: int) -> str:
+        """Return the id of the queue's job by number from 1."""
+        return job_id(self.queue, SEQ_BASE + number)
+
+
+class Bench(Glass):
     """One queue."""
 
     def __init__(self, server: Server, queue: str, build: Build = PRODUCTION) -> None:
-        self.queue = queue
-        self.engine = Clients(server.socket)
+        super().__init__(server, queue)
         self.library = Library(self.engine, build=build)
         self.broker = EngineBroker(self.engine, library=self.library)
         self._operations = itertools.count()
@@ -100,10 +146,6 @@ class Bench:
     def operation(self) -> str:
         """Return an operation id that was not used before."""
         return f"{self.queue}-{next(self._operations)}"
-
-    async def command(self, *words: str | bytes | float) -> Any:
-        """Send one command."""
-        return await send(self.engine.client, *words)
 
     async def configure(self, **fields: Any) -> None:
         """Set fields of the queue's row."""
@@ -176,41 +218,6 @@ class Bench:
             return (await self.meta()).get("sweep", 0) > before
 
         await self.until(swept)
-
-    async def record(self, job: str) -> Record:
-        """Return the record of a job; `AssertionError` when there is none."""
-        packed = cast("bytes | None", await self.command("GET", prefix(self.queue) + "j:" + split_id(job)[1]))
-        if packed is None:
-            raise AssertionError(f"{job} is gone")
-        return unpack_record(packed)
-
-    async def state(self, job: str) -> str:
-        """Return a job's state by name."""
-        return str((await self.record(job)).job_state)
-
-    async def events(self) -> list[Event]:
-        """Return all events of the queue."""
-        entries: list[tuple[bytes, dict[bytes, bytes]]] = await self.command(
-            "XRANGE", prefix(self.queue) + "ev", "-", "+"
-        )
-        return [event for key, fields in entries for event in read_events(self.queue, key.decode(), fields[b"e"])]
-
-    async def meta(self) -> dict[str, int]:
-        """Return the queue's scalars that are numbers."""
-        pairs: dict[bytes, bytes] = await self.command("HGETALL", prefix(self.queue) + "meta")
-        return {key.decode(): int(value) for key, value in pairs.items() if value.lstrip(b"-").isdigit()}
-
-    async def keys(self) -> list[str]:
-        """Return all keys of Hostler in the engine."""
-        return sorted(key.decode() for key in await self.command("KEYS", "h:*"))
-
-    async def leaked(self) -> list[str]:
-        """Return the keys that no row of the key table owns."""
-        return [key for key in await self.keys() if owner_of(key) is None]
-
-    def id(self, number: int) -> str:
-        """Return the id of the queue's job by number from 1."""
-        return job_id(self.queue, SEQ_BASE + number)
 
     async def aclose(self) -> None:
         """End it; the server stays."""

@@ -94,9 +94,13 @@ def _certify(folder: Path) -> None:
 
 
 def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+    """Return a free port whose 10,000th successor is one too: a node of a cluster listens there as well."""
+    while True:
+        with socket.socket() as found:
+            found.bind(("127.0.0.1", 0))
+            port = int(found.getsockname()[1])
+        if port <= 65_535 - 10_000:
+            return port
 
 
 async def _listens(port: int, process: "subprocess.Popen[bytes]") -> bool:
