@@ -26,7 +26,8 @@ class Audit:
 
         Jobs, lines and places are compared a slice at a time, each slice in one step, so live traffic never
         shows as a difference. Counters need the queue to stand still meanwhile: the recount is tried three
-        times, and if the queue never did, that is the one sentence about them.
+        times, and if the queue never did, that is the one sentence about them. It scans every key of the engine
+        (in steps, so nobody waits for it): work for an operator, not for a loop.
         """
         found: list[str] = []
         seqs, lines, lists = await self._everything(queue)

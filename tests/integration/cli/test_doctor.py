@@ -1,8 +1,14 @@
 """`hostler doctor`, `backup` and `restore` on real folders and engines."""
 
+import asyncio
 import socket
 
 import pytest
+
+from hostler.kernel.settings import EngineSettings
+from hostler.valkeyio.engine import Engine
+from hostler.valkeyio.library import Library
+from hostler.valkeyio.library_text import Build
 
 from .conftest import Ran, Shell
 
@@ -62,3 +68,15 @@ def test_a_backup_becomes_a_new_folder_and_nothing_is_ever_overwritten(shell: Sh
     assert shell.run("restore", "a.tar", "e").code == 1
     assert shell.run("restore", "missing.tar", "f").code == 1
     assert findings(shell.run("doctor", "--data", "e", "--json"))["engine"] == ["ok"]
+
+
+def test_doctor_puts_this_versions_functions_into_a_folder_of_another_version_only_when_told(shell: Shell) -> None:
+    async def of_another_version() -> None:
+        async with Engine.open(EngineSettings(data=str(shell.folder / "d")), role="test") as engine:
+            await Library(engine, build=Build(clock="key")).replace()
+
+    asyncio.run(of_another_version())
+    refused = shell.run("doctor", "--data", "d", "--json", HOSTLER_GATEWAY_BIND="127.0.0.1:0")
+    assert (refused.code, findings(refused)["library"]) == (1, ["bad"])
+    told = shell.run("doctor", "--replace-library", "--data", "d", "--json", HOSTLER_GATEWAY_BIND="127.0.0.1:0")
+    assert (told.code, findings(told)["library"]) == (0, ["ok"])
