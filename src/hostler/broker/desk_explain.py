@@ -245,7 +245,8 @@ def _full(facts: Facts, workers: Sequence[Worker], name: str, amount: float) -> 
         if full is None:
             return []
         short.append(f"{full[0].id} has {full[0].total - full[1]:g} of {full[0].total:g} left for {worker.id}")
-    return [f"it needs {amount:g} {name}: {'; '.join(short)}"] if short else []
+    asked = facts.job.envelope.needs.amounts.get(name, amount)
+    return [f"it needs {asked:.10g} {name}: {'; '.join(short)}"] if short else []
 
 
 def _names(need: Lacking) -> str:

@@ -4,7 +4,7 @@ import pytest
 
 from hostler.contracts.lease import Again, Hold
 from hostler.contracts.needs import Needs
-from hostler.contracts.offer import Offer
+from hostler.contracts.offer import Offer, Pool
 from hostler.contracts.worker import WorkerState
 from hostler.testing.eventually import eventually
 from hostler.testing.front import Front, request
@@ -116,3 +116,14 @@ async def test_upkeep_makes_a_lost_worker_one_event_and_its_lane_unworkable(fron
         return (await front.desk.get(job_id)).unworkable
 
     await eventually(marked, within=6.0)
+
+
+async def test_an_amount_is_said_as_it_was_asked_for(front: Front) -> None:
+    gpu = Pool(id="gpu0", total=16_000.0)
+    offers = (Offer(kinds=("draw",), pools={"gpu_memory": gpu}),)
+    await front.hire(offers=offers)
+    needs = Needs(amounts={"gpu_memory": 10_000.0})
+    await front.submit(needs=needs)
+    waits = await front.submit(needs=needs)
+    assert len(await front.claim(2, offers=offers)) == 1
+    assert any("it needs 10000 gpu_memory" in reason for reason in (await front.desk.explain(waits)).reasons)
