@@ -6,7 +6,20 @@ import traceback
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType, ModuleType
-from typing import Any, Generic, Literal, Protocol, TypedDict, TypeVar, Unpack, cast, overload
+from typing import (
+    Any,
+    Generic,
+    Literal,
+    Protocol,
+    TypedDict,
+    TypeVar,
+    Unpack,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+    overload,
+)
 
 import msgspec
 
@@ -108,9 +121,10 @@ def handler(
 ) -> Decorate[Any, Any]:
     """Make a function the handler of `kind`; the function itself stays as it is and can be called in tests.
 
-    `payload` and `result` are msgspec types, dataclasses or pydantic models (any JSON unless given); their JSON
-    Schema goes into the kind's row, a payload that does not fit fails as `invalid_input`. Options: `queue`,
-    `about`, `retry` (`RetryPolicy`), `timeouts` (`Timeouts`, seconds), `labels` that jobs may need, and `run`:
+    `payload` and `result` are msgspec types, dataclasses or pydantic models; `payload` is what the function's
+    own `Call[T]` says unless given, and any JSON when neither does. Their JSON Schema goes into the kind's row,
+    a payload that does not fit is refused at submit. Options: `queue`, `about`, `retry` (`RetryPolicy`),
+    `timeouts` (`Timeouts`, seconds), `labels` that jobs may need, and `run`:
 
     - `loop`: a coroutine function on the worker's loop (the default for coroutine functions)
     - `thread`: a plain function in a thread (the default for plain functions); it can be asked to stop, not made to
@@ -121,21 +135,12 @@ def handler(
     """
     try:
         chosen = msgspec.convert(options, HandlerOptions)
-        spec = KindSpec(
-            name=kind,
-            queue=chosen.queue,
-            about=chosen.about,
-            payload=(payload_shape := Shape(payload)).schema(),
-            result=(result_shape := Shape(result)).schema(),
-            retry=chosen.retry,
-            timeouts=_merged(chosen.timeouts),
-            declared_by="handler",
-        )
-        msgspec.convert(msgspec.to_builtins(spec), KindSpec)
-    except (msgspec.ValidationError, TypeError) as error:
+    except msgspec.ValidationError as error:
         raise SettingsError(f"handler {kind!r}: {error}", field=kind) from error
+    _declared(kind, chosen, payload, result)  # what is wrong is found where it was written
 
     def decorate(function: Callable[[Call[Any]], Any]) -> Callable[[Call[Any]], Any]:
+        spec, payload_shape, result_shape = _declared(kind, chosen, payload or _annotated(function), result)
         mark = Handler(
             spec=spec,
             function=function,
@@ -148,6 +153,40 @@ def handler(
         return function
 
     return cast("Decorate[Any, Any]", decorate)
+
+
+def _declared(
+    kind: str, chosen: HandlerOptions, payload: type[Any] | None, result: type[Any] | None
+) -> tuple[KindSpec, Shape[Any], Shape[Any]]:
+    """Return the kind's row and the two shapes; `SettingsError` when one of them cannot be used."""
+    try:
+        shapes = Shape(payload), Shape(result)
+        spec = KindSpec(
+            name=kind,
+            queue=chosen.queue,
+            about=chosen.about,
+            payload=shapes[0].schema(),
+            result=shapes[1].schema(),
+            retry=chosen.retry,
+            timeouts=_merged(chosen.timeouts),
+            declared_by="handler",
+        )
+        msgspec.convert(msgspec.to_builtins(spec), KindSpec)
+    except (msgspec.ValidationError, TypeError) as error:
+        raise SettingsError(f"handler {kind!r}: {error}", field=kind) from error
+    return spec, *shapes
+
+
+def _annotated(function: Callable[[Call[Any]], Any]) -> type[Any] | None:
+    """Return T of a first parameter `Call[T]`, None when it does not say or cannot be read."""
+    try:
+        hints = get_type_hints(function)
+    except (NameError, TypeError):  # names that exist for type checkers only
+        return None
+    first = next(iter(inspect.signature(function).parameters), "")
+    hint = hints.get(first)
+    wanted = get_args(hint)[0] if get_origin(hint) is Call else None
+    return None if wanted is Any or isinstance(wanted, TypeVar) else wanted
 
 
 def handler_of(function: object) -> Handler | None:

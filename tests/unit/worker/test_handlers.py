@@ -189,3 +189,20 @@ async def test_a_handler_can_be_tried_by_calling_it() -> None:
         Merge(left="a", right="b"), CallFacts(job_id="q.1", kind="nlp.merge", attempt=1, fence=1), Nowhere()
     )
     assert await merge(call) == Merged(text="ab")
+
+
+def test_the_type_of_the_call_is_the_type_of_the_payload_unless_another_is_given() -> None:
+    @hostler.handler("text.shout")
+    async def shout(call: hostler.Call[str]) -> str:
+        return call.payload.upper()
+
+    @hostler.handler("text.any")
+    async def anything(call: hostler.Call[Any]) -> None:
+        return None
+
+    @hostler.handler("text.bare")
+    async def bare(call):  # pyright: ignore[reportUnknownParameterType, reportMissingParameterType] - as users write
+        return None
+
+    schemas = [mark.spec.payload for mark in map(handler_of, (shout, anything, bare)) if mark]
+    assert schemas == [{"type": "string"}, None, None]
