@@ -118,10 +118,19 @@ def _refuse_routing(request: Request, error: HTTPException) -> Response:
 
 
 def _methods(operations: tuple[Operation[Any, Any], ...]) -> Callable[[str], list[str]]:
-    patterns = [(re.compile(re.sub(r"{\w+}", "[^/]+", row.template) + r"/?"), row.method) for row in operations]
+    """Return what tells the methods of a path; a template without parameters wins, as it does in routing."""
+    plain: dict[str, set[str]] = {}
+    patterns: list[tuple[re.Pattern[str], str]] = []
+    for row in operations:
+        if "{" in row.template:
+            patterns.append((re.compile(re.sub(r"{\w+}", "[^/]+", row.template) + r"/?"), row.method))
+        else:
+            plain.setdefault(row.template.rstrip("/"), set()).add(row.method)
 
     def methods(path: str) -> list[str]:
-        return sorted({method for pattern, method in patterns if pattern.fullmatch(path)} | {"OPTIONS"})
+        exact = plain.get(path.rstrip("/"))
+        found = exact or {method for pattern, method in patterns if pattern.fullmatch(path)}
+        return sorted(found | {"OPTIONS"})
 
     return methods
 

@@ -32,11 +32,13 @@ def after_failure(
     others_fit: bool,
     lane: Lane,
     worker: str,
+    losses: int = 0,
 ) -> Ending:
     """Return how the attempt ends that failed with `failure` on `worker`.
 
     `attempts_used` counted before this one, `overloads` came in a row before this one; `others_fit` says
-    whether another live worker serves this lane; `dice` gives [0, 1).
+    whether another live worker serves this lane; `dice` gives [0, 1). `losses` are earlier attempts of
+    this generation whose work the service lost: they have the budget of crashes.
     """
     match failure.class_:
         case FailureClass.INVALID_INPUT | FailureClass.REFUSED | FailureClass.POISON:
@@ -51,7 +53,11 @@ def after_failure(
         case FailureClass.AUTH | FailureClass.QUOTA:
             ending = _held(failure)
         case FailureClass.LOST:
-            ending = Again(failure=failure, counted=False, delay=_delay(failure, attempts_used, policy, dice))
+            ending = (
+                Again(failure=failure, counted=False, delay=_delay(failure, losses, policy, dice))
+                if losses + 1 < policy.crashes
+                else Die(failure=failure)
+            )
         case FailureClass.TRANSIENT | FailureClass.TIMEOUT | FailureClass.INTERNAL | FailureClass.OUT_OF_MEMORY:
             away = others_fit or failure.class_ is FailureClass.OUT_OF_MEMORY
             ending = (

@@ -48,6 +48,17 @@ BLOB_LIMIT: Bytes = 5_368_709_120
 """Largest result that goes to the blob store, 5 GiB."""
 
 
+def _losses(lease: Lease) -> int:
+    """Return how many earlier attempts of this generation ended because the service had lost the work."""
+    return sum(
+        attempt.generation == lease.generation
+        and attempt.outcome == "retry"
+        and attempt.error is not None
+        and attempt.error.class_ is FailureClass.LOST
+        for attempt in lease.history
+    )
+
+
 class Cause(StrEnum):
     """Why running work is told to stop."""
 
@@ -227,6 +238,7 @@ class Attempt:
                     others_fit=await tools.others_fit(lease.lane),
                     lane=lease.lane,
                     worker=tools.worker,
+                    losses=_losses(lease),
                 )
 
     async def _success(self, result: Raw) -> Ending:

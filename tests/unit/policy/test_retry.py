@@ -27,6 +27,7 @@ def end(
     policy: RetryPolicy | None = None,
     lane: Lane = LANE,
     retry_after: float | None = None,
+    losses: int = 0,
 ) -> tuple[Failure, Ending]:
     stage = Stage.IDLE if class_ is C.TIMEOUT else None
     failure = Failure(class_=class_, message="words", stage=stage, retry_after=retry_after)
@@ -39,6 +40,7 @@ def end(
         others_fit=others_fit,
         lane=lane,
         worker="w1",
+        losses=losses,
     )
     return failure, ending
 
@@ -120,6 +122,12 @@ def test_a_refused_credential_or_an_empty_account_makes_the_job_wait(class_: Fai
 def test_lost_work_is_done_again_and_not_charged() -> None:
     failure, ending = end(C.LOST, used=4, roll=0.0)
     assert ending == Again(failure=failure, counted=False, delay=0.0)
+
+
+def test_work_that_its_service_loses_every_time_has_the_budget_of_crashes() -> None:
+    assert isinstance(end(C.LOST, losses=1)[1], Again)
+    failure, ending = end(C.LOST, losses=2)
+    assert ending == Die(failure=failure)
 
 
 def test_cancelled_work_has_stopped() -> None:
