@@ -75,6 +75,6 @@ LOCK = VIRTUAL_ENV=$(VENV) $(UV) pip compile --quiet --upgrade --universal --pyt
 
 lock: $(UV)  ## renew the locks in requirements/
 	$(LOCK) pyproject.toml --extra demo --group build -o requirements/base.txt
-	$(LOCK) pyproject.toml --extra demo --extra s3 --extra pydantic --group build --group dev -c requirements/base.txt \
+	$(LOCK) pyproject.toml --extra all --group build --group dev -c requirements/base.txt \
 		-o requirements/dev.txt
 	echo uv | $(LOCK) - -o requirements/uv.txt
