@@ -159,8 +159,13 @@ async def enqueue(report: Report, *, full: bool) -> None:
             report.add(f"enqueues/s, batch {batch}", f"{sent / seconds:,.0f}/s, {cost:.0f} engine us each")
 
 
-async def cost_of(bench: Bench, request: Any, rounds: int) -> tuple[str, float]:
-    """Return what a claim cost, as a row says it, and the least engine microseconds of one."""
+async def cost_of(
+    bench: Bench, request: Any, rounds: int, refill: Callable[[int], Awaitable[None]]
+) -> tuple[str, float]:
+    """Return what a claim cost, as a row says it, and the least engine microseconds of one.
+
+    `refill` submits as many as were claimed, so that the backlog stays what the row says.
+    """
     spent, waits, got = list[int](), list[float](), 0
     await bench.broker.claim(request, operation=bench.operation())
     for _ in range(rounds):
@@ -171,6 +176,7 @@ async def cost_of(bench: Bench, request: Any, rounds: int) -> tuple[str, float]:
         spent.append((await engine_time(bench))[1])
         got += len(leases)
         await settle_all(bench, leases)
+        await refill(len(leases))
     engine = f"{min(spent):,} least, {statistics.median(spent):,.0f} median engine us"
     return f"{engine}, client p99 {quantile(waits, 0.99) * 1000:.1f} ms, {got / rounds:.1f} jobs", min(spent)
 
@@ -203,9 +209,15 @@ async def claims(report: Report, *, full: bool) -> None:
             for first in range(0, ahead, 100):
                 await submit_jobs(bench.library, bench.queue, others[first : first + 100], bench.operation())
             await fill(bench, backlog, lanes=lanes, tenants=tenants)
+
+            async def refill(n: int, lanes: int = lanes, tenants: int = tenants) -> None:
+                pool = [job(DICE.randrange(tenants), DICE.randrange(lanes)) for _ in range(n)]
+                if pool:
+                    await submit_jobs(bench.library, bench.queue, pool, bench.operation())
+
             for limit in (1, 16):
                 request = bench.request(limit, offers=[offer(LANES_ALL)], slots=100_000)
-                row, least[name, limit] = await cost_of(bench, request, 200 if full else 40)
+                row, least[name, limit] = await cost_of(bench, request, 200 if full else 40, refill)
                 ratio = f", x{least[name, limit] / least[base, limit]:.2f} of {base}" if base else ""
                 report.add(f"claim {limit}, {name} ({backlog:,} waiting)", row + ratio)
 
@@ -214,7 +226,7 @@ async def open_loop(report: Report, *, full: bool) -> None:
     """Offer 1,000 jobs a second whatever comes back, claim four at a time; how long claims take then."""
     seconds, rate, waits, late = (20 if full else 5), 1000, list[float](), 0
     async with queue() as bench:
-        await fill(bench, 20_000, lanes=200, tenants=100)
+        await fill(bench, 100_000, lanes=200, tenants=100)
         submitter, request = Submitter(bench.library), bench.request(4, offers=[offer(200)], slots=100_000)
 
         async def turn() -> None:
@@ -233,7 +245,7 @@ async def open_loop(report: Report, *, full: bool) -> None:
         await asyncio.gather(*tasks)
         took = time.perf_counter() - began
     report.add(
-        f"open loop, {rate:,} jobs/s offered, 4 a claim, 200 lanes",
+        f"open loop, {rate:,} jobs/s offered, 4 a claim, 200 lanes, 100,000 waiting",
         f"claim p50 {quantile(waits, 0.5) * 1000:.1f} ms, p99 {quantile(waits, 0.99) * 1000:.1f} ms; "
         f"all done after {took:.1f} of {seconds} s, {late} turns began late",
     )

@@ -12,6 +12,7 @@ from hostler.broker.desk_views import Kept, read_kept, request_of, view
 from hostler.broker.engine_submit import SUBMIT_MAX, Prepared, Submitter
 from hostler.broker.records import job_id as id_of
 from hostler.broker.records import pack, read_events, sealed, sealed_lane, split_id
+from hostler.contracts.api import EVERY_JOB, JobFilter
 from hostler.contracts.event import Event, Page, Timeline
 from hostler.contracts.explain import Explanation
 from hostler.contracts.job import Job, JobRequest, JobState, Submitted
@@ -103,24 +104,15 @@ class EngineDesk:
         return read_kept(rows[0]) if rows else None
 
     async def find(
-        self,
-        *,
-        queue: str | None = None,
-        kind: str | None = None,
-        states: Sequence[JobState] = (),
-        tenant: str | None = None,
-        labels: dict[str, str] | None = None,
-        worker: str | None = None,
-        cursor: str | None = None,
-        limit: int = 50,
+        self, which: JobFilter = EVERY_JOB, *, cursor: str | None = None, limit: int = 50
     ) -> tuple[tuple[Job, ...], str | None]:
         """Return one page of jobs, newest first, and the cursor of the next; see the port."""
-        wanted = Wanted(kind=kind, states=frozenset(states), tenant=tenant, labels=labels or {}, worker=worker)
+        wanted = Wanted(which)
         places = read_cursor(cursor)
-        if queue is None:
+        if which.queue is None:
             names = [row.queue.name for row in await self._kinds.rows()]
         else:
-            names = [(await self._kinds.queue(queue)).name]
+            names = [(await self._kinds.queue(which.queue)).name]
         walks = [Walk(self._library, name, wanted, places.get(name, 0)) for name in names]
         found, following = await page(walks, max(1, limit))
         kinds = await self._kinds.known()

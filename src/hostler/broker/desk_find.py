@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, cast
 
 import msgspec
-from msgspec import Struct
 
-from hostler.broker.desk_views import Kept, read_kept
-from hostler.broker.records import Record, unpack_record
+from hostler.broker.desk_views import Kept, error_of, read_kept
+from hostler.broker.records import Record, instant, unpack_record
+from hostler.contracts.api import JobFilter
 from hostler.contracts.job import JobState
 from hostler.kernel.errors import InvalidError
+from hostler.policy.finding import of_class, within
 from hostler.valkeyio.layout import SEQ_BASE
 from hostler.valkeyio.library import Library
 
@@ -32,30 +33,31 @@ _INDEX: Final[Mapping[JobState, str]] = {
 }
 
 
-class Wanted(Struct, frozen=True, kw_only=True):
-    """What a list is narrowed by."""
+class Wanted:
+    """What a list is narrowed by: judged by a job's record first, which is cheap, then by the whole job."""
 
-    kind: str | None
-    states: frozenset[JobState]
-    tenant: str | None
-    labels: dict[str, str]
-    worker: str | None
+    def __init__(self, which: JobFilter) -> None:
+        self._which = which
+        self.states = frozenset(which.states)
 
     def record(self, record: Record) -> bool:
         """Tell whether a job's record fits, as far as it says."""
+        which = self._which
         return (
             (not self.states or record.job_state in self.states)
-            and (self.tenant is None or record.tenant == self.tenant)
-            and (self.worker is None or record.worker == self.worker)
+            and (which.tenant is None or record.tenant == which.tenant)
+            and (which.worker is None or record.worker == which.worker)
+            and within(instant(record.finished), which)
         )
 
     def job(self, kept: Kept) -> bool:
         """Tell whether the whole job fits (it may have moved on since its record was seen)."""
-        envelope = kept.envelope
+        envelope, which = kept.envelope, self._which
         return (
             self.record(kept.record)
-            and (self.kind is None or envelope.kind == self.kind)
-            and self.labels.items() <= envelope.labels.items()
+            and (which.kind is None or envelope.kind == which.kind)
+            and which.labels.items() <= envelope.labels.items()
+            and (which.error_class is None or of_class(error_of(kept.record, kept.attempts), which.error_class))
         )
 
 

@@ -8,6 +8,7 @@ import msgspec
 
 from hostler.broker.model_life import ModelLife
 from hostler.broker.model_state import JobRecord, Kept, QueueRecord, seconds
+from hostler.contracts.api import EVERY_JOB, JobFilter
 from hostler.contracts.event import Page, Timeline
 from hostler.contracts.explain import Explanation, Holding, Lacking
 from hostler.contracts.job import Job, JobRequest, JobState, Submitted
@@ -23,6 +24,7 @@ from hostler.kernel.errors import (
     StateConflictError,
     UnknownKindError,
 )
+from hostler.policy.finding import matches
 from hostler.policy.lanes import lane_key, lane_of
 from hostler.policy.lifecycle import Verb
 from hostler.policy.matching import lacks, problems
@@ -58,29 +60,12 @@ class ModelDesk(ModelLife):
         return self._view(queue, job, payload=payload)
 
     async def find(
-        self,
-        *,
-        queue: str | None = None,
-        kind: str | None = None,
-        states: Sequence[JobState] = (),
-        tenant: str | None = None,
-        labels: dict[str, str] | None = None,
-        worker: str | None = None,
-        cursor: str | None = None,
-        limit: int = 50,
+        self, which: JobFilter = EVERY_JOB, *, cursor: str | None = None, limit: int = 50
     ) -> tuple[tuple[Job, ...], str | None]:
         """Return one page of jobs, newest first."""
-        names = sorted(self._queues) if queue is None else [queue]
-        found = [
-            self._view(self._queue(name), job)
-            for name in names
-            for job in self._queue(name).jobs.values()
-            if (kind is None or job.request.kind == kind)
-            and (not states or job.state in states)
-            and (tenant is None or job.request.tenant == tenant)
-            and (worker is None or job.worker == worker)
-            and (labels or {}).items() <= job.request.labels.items()
-        ]
+        names = sorted(self._queues) if which.queue is None else [which.queue]
+        shown = (self._view(self._queue(name), job) for name in names for job in self._queue(name).jobs.values())
+        found = [job for job in shown if matches(job, which)]
         found.sort(key=lambda job: (job.created_at, job.queue, int(job.id.rpartition(".")[2])), reverse=True)
         start = int(cursor or 0)
         more = start + limit < len(found)

@@ -7,7 +7,7 @@ from cyclopts import App, Parameter
 from hostler.cli.flags import ToGateway
 from hostler.cli.jobs import show
 from hostler.cli.output import OK, Out
-from hostler.cli.talk import JOB_COLUMNS, LIMIT, job_rows, print_report, selected, talking
+from hostler.cli.talk import JOB_COLUMNS, LIMIT, Narrowed, job_rows, print_report, talking
 from hostler.contracts.job import Job
 from hostler.kernel.errors import SettingsError
 
@@ -23,9 +23,7 @@ Reason = Annotated[str, Parameter(help="Why; it is kept with the event.")]
 @dead.command(name="list")
 async def list_(
     *,
-    queue: str | None = None,
-    kind: str | None = None,
-    tenant: str | None = None,
+    narrowed: Narrowed = Narrowed(),
     limit: Annotated[int, Parameter(help="Most jobs.")] = LIMIT,
     common: ToGateway = ToGateway(),
 ) -> int:
@@ -33,7 +31,7 @@ async def list_(
     out = Out(json=common.json)
     found: list[Job] = []
     async with talking(common) as fleet:
-        async for job in fleet.dead.list(queue=queue, kind=kind, tenant=tenant):
+        async for job in fleet.dead.list(narrowed.filter()):
             found.append(job)
             if len(found) >= limit:
                 break
@@ -47,15 +45,14 @@ async def list_(
 @dead.command
 async def replay(
     *ids: Ids,
-    queue: str | None = None,
-    kind: str | None = None,
+    narrowed: Narrowed = Narrowed(),
     all_: All = False,
     dry_run: DryRun = False,
     reason: Reason = "",
     common: ToGateway = ToGateway(),
 ) -> int:
-    """Make dead jobs ready again: by id, by queue and kind, or all."""
-    which = _which(ids, queue, kind, everything=all_)
+    """Make dead jobs ready again: by id, by what they have in common, or all."""
+    which = _which(ids, narrowed, everything=all_)
     async with talking(common) as fleet:
         report = await fleet.dead.replay(**which, dry_run=dry_run, reason=reason)
     return print_report(Out(json=common.json), report)
@@ -64,16 +61,15 @@ async def replay(
 @dead.command
 async def purge(
     *ids: Ids,
-    queue: str | None = None,
-    kind: str | None = None,
+    narrowed: Narrowed = Narrowed(),
     all_: All = False,
     dry_run: DryRun = False,
     yes: Annotated[bool, Parameter(negative="", help="Remove them without being asked.")] = False,
     reason: Reason = "",
     common: ToGateway = ToGateway(),
 ) -> int:
-    """Remove dead jobs with all that is kept of them: by id, by queue and kind, or all."""
-    which = _which(ids, queue, kind, everything=all_)
+    """Remove dead jobs with all that is kept of them: by id, by what they have in common, or all."""
+    which = _which(ids, narrowed, everything=all_)
     out = Out(json=common.json)
     async with talking(common) as fleet:
         if not dry_run and not yes:
@@ -87,10 +83,10 @@ async def purge(
     return print_report(out, report)
 
 
-def _which(ids: tuple[str, ...], queue: str | None, kind: str | None, *, everything: bool) -> dict[str, Any]:
-    chosen = (bool(ids), bool(queue or kind), everything)
-    if sum(chosen) != 1:
-        raise SettingsError("name jobs by id, by --queue and --kind, or say --all: one of the three", problems=())
+def _which(ids: tuple[str, ...], narrowed: Narrowed, *, everything: bool) -> dict[str, Any]:
+    if sum((bool(ids), not narrowed.empty, everything)) != 1:
+        words = "name jobs by id, by what they have in common (--queue, --class, --since, ...), or say --all"
+        raise SettingsError(f"{words}: one of the three", problems=())
     if ids:
         return {"ids": list(ids)}
-    return {"all": True} if everything else {"filter": selected(queue=queue, kind=kind, tenant=None)}
+    return {"all": True} if everything else {"filter": narrowed.filter()}

@@ -8,7 +8,7 @@ from hostler.cli.flags import ToGateway
 from hostler.cli.follow import follow_job, line_of
 from hostler.cli.output import OK, Out
 from hostler.cli.submit import conclude
-from hostler.cli.talk import JOB_COLUMNS, LIMIT, facts_table, job_rows, said_of, selected, state_of, talking
+from hostler.cli.talk import JOB_COLUMNS, LIMIT, Narrowed, facts_table, job_rows, said_of, state_of, talking
 from hostler.contracts.explain import Explanation
 from hostler.contracts.job import Job
 
@@ -20,17 +20,14 @@ Reason = Annotated[str, Parameter(help="Why; it is kept with the event.")]
 @jobs.command(name="list")
 async def list_(
     *,
-    queue: str | None = None,
-    kind: str | None = None,
     state: Annotated[tuple[str, ...], Parameter(negative="", help="One or more states.")] = (),
-    tenant: str | None = None,
-    label: Annotated[tuple[str, ...], Parameter(negative="", help="NAME=VALUE, one or more.")] = (),
+    narrowed: Narrowed = Narrowed(),
     limit: Annotated[int, Parameter(help="Most jobs.")] = LIMIT,
     common: ToGateway = ToGateway(),
 ) -> int:
     """List jobs, newest first."""
     out = Out(json=common.json)
-    which = selected(queue=queue, kind=kind, states=state, tenant=tenant, labels=label)
+    which = narrowed.filter(states=state)
     found: list[Job] = []
     async with talking(common) as fleet:
         async for job in fleet.jobs(which):

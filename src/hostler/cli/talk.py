@@ -1,16 +1,21 @@
 """Speaking to a gateway as the commands of users do."""
 
+import re
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
-from typing import Any
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Final
 
 import msgspec
+from cyclopts import Parameter
 
 from hostler.cli.config import load
 from hostler.cli.flags import Common
 from hostler.cli.output import Out, shown
 from hostler.client import Fleet, connect
 from hostler.contracts.api import ActionReport, JobFilter
+from hostler.contracts.failure import FailureClass
 from hostler.contracts.job import Job, JobState
 from hostler.kernel.errors import SettingsError
 
@@ -37,21 +42,64 @@ def pairs(given: Iterable[str], *, flag: str) -> dict[str, str]:
     return found
 
 
-def selected(
-    *, queue: str | None, kind: str | None, states: Iterable[str] = (), tenant: str | None, labels: Iterable[str] = ()
-) -> JobFilter:
-    """Return which jobs are meant; `SettingsError` for a value that cannot be one."""
-    facts = {
-        "queue": queue,
-        "kind": kind,
-        "states": list(states),
-        "tenant": tenant,
-        "labels": pairs(labels, flag="--label"),
-    }
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Narrowed:
+    """Which jobs, as lists and the verbs for many of them take it; every part given must hold."""
+
+    queue: str | None = None
+    kind: str | None = None
+    tenant: str | None = None
+    label: Annotated[tuple[str, ...], Parameter(negative="")] = ()
+    """NAME=VALUE, one or more."""
+    class_: Annotated[str | None, Parameter(name="--class")] = None
+    """Class of the error, as transient or timeout:idle; timeout alone stands for every stage."""
+    since: str | None = None
+    """Ended then or later: a time (RFC 3339) or an age, as 2h, 30m, 7d."""
+    until: str | None = None
+    """Ended before that: a time or an age."""
+
+    @property
+    def empty(self) -> bool:
+        """Tell whether nothing was given."""
+        return self == Narrowed()
+
+    def filter(self, *, states: Iterable[str] = ()) -> JobFilter:
+        """Return which jobs are meant; `SettingsError` for a value that cannot be one."""
+        now = datetime.now(UTC)
+        facts = {
+            "queue": self.queue,
+            "kind": self.kind,
+            "states": list(states),
+            "tenant": self.tenant,
+            "labels": pairs(self.label, flag="--label"),
+            "error_class": self.class_,
+            "ended_since": self.since and moment(self.since, now, flag="--since"),
+            "ended_until": self.until and moment(self.until, now, flag="--until"),
+        }
+        try:
+            return msgspec.convert(facts, JobFilter)
+        except msgspec.ValidationError as error:
+            words = f"states are {', '.join(JobState)}; classes are {', '.join(FailureClass)}"
+            raise SettingsError(f"which jobs: {error}; {words}", problems=()) from error
+
+
+def moment(text: str, now: datetime, *, flag: str) -> datetime:
+    """Return a time as typed: RFC 3339, or an age before `now`; `SettingsError` names the flag."""
+    if (age := _AGE.fullmatch(text)) is not None:
+        return now - timedelta(seconds=float(age["number"]) * _AGE_UNITS[age["unit"]])
     try:
-        return msgspec.convert(facts, JobFilter)
-    except msgspec.ValidationError as error:
-        raise SettingsError(f"which jobs: {error}; states are {', '.join(JobState)}", problems=()) from error
+        found = msgspec.convert(text, datetime)
+        if found.tzinfo is not None:
+            return found
+    except (msgspec.ValidationError, OverflowError):
+        pass
+    words = f"expected a time like 2026-11-24T09:00:00Z or an age like 2h, got {text!r}"
+    raise SettingsError(f"{flag}: {words}", problems=())
+
+
+_AGE: Final = re.compile(r"(?P<number>\d{1,6}(\.\d{1,3})?)(?P<unit>[smhd])")
+_AGE_UNITS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 def job_rows(jobs: Iterable[Job]) -> list[tuple[Any, ...]]:

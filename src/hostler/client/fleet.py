@@ -8,7 +8,7 @@ import msgspec
 
 from hostler.client.encode import Options, request_of
 from hostler.client.handle import JobHandle
-from hostler.client.many import Blobs, Dead, Queues, Which, Workers, act, action, pages
+from hostler.client.many import Blobs, Dead, Queues, Which, Workers, act, action, narrowed, pages
 from hostler.client.problems import error_of
 from hostler.client.wire import TRIES, Wire
 from hostler.contracts.api import BATCH_LIMIT, ActionReport, ActionVerb, Batch, BatchAnswer, Health, JobFilter, Listing
@@ -88,14 +88,7 @@ class Fleet:
     def jobs(self, which: JobFilter | None = None) -> AsyncIterator[Job]:
         """Yield jobs, newest first, page by page."""
         wanted = which or JobFilter()
-        query: dict[str, Any] = {
-            "queue": wanted.queue,
-            "kind": wanted.kind,
-            "state": list(wanted.states),
-            "tenant": wanted.tenant,
-            "worker": wanted.worker,
-            "label": [f"{key}={value}" for key, value in wanted.labels.items()],
-        }
+        query = {**narrowed(wanted), "state": list(wanted.states), "worker": wanted.worker}
         return pages(self._wire, "v1/jobs", Listing[Job], query)
 
     async def get(self, job_id: str, *, payload: bool = False) -> Job:

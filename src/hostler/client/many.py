@@ -8,6 +8,7 @@ import msgspec
 
 from hostler.client.wire import Wire
 from hostler.contracts.api import (
+    EVERY_JOB,
     Action,
     ActionReport,
     ActionVerb,
@@ -59,6 +60,19 @@ async def act(wire: Wire, path: str, body: Selection) -> ActionReport:
     return msgspec.structs.replace(found, items=tuple(items), matched=len(items), done=done, failed=failed, next=None)
 
 
+def narrowed(which: JobFilter) -> dict[str, Any]:
+    """Return a filter as query parameters, without those that only the list of all jobs has."""
+    return {
+        "queue": which.queue,
+        "kind": which.kind,
+        "tenant": which.tenant,
+        "label": [f"{key}={value}" for key, value in which.labels.items()],
+        "error_class": which.error_class,
+        "ended_since": which.ended_since and which.ended_since.isoformat(),
+        "ended_until": which.ended_until and which.ended_until.isoformat(),
+    }
+
+
 def action(verb: ActionVerb, which: Which) -> Action:
     """Return the body of an action."""
     return msgspec.convert({"verb": verb, **msgspec.to_builtins(which)}, Action)
@@ -100,11 +114,9 @@ class Dead:
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
 
-    def list(
-        self, *, queue: str | None = None, kind: str | None = None, tenant: str | None = None
-    ) -> AsyncIterator[Job]:
-        """Yield dead jobs, newest first, with all their attempts."""
-        return pages(self._wire, "v1/dead", Listing[Job], {"queue": queue, "kind": kind, "tenant": tenant})
+    def list(self, which: JobFilter = EVERY_JOB) -> AsyncIterator[Job]:
+        """Yield dead jobs, newest first, with all their attempts; `states` and `worker` of the filter do not count."""
+        return pages(self._wire, "v1/dead", Listing[Job], narrowed(which))
 
     async def replay(self, **which: Unpack[Which]) -> ActionReport:
         """Make them ready again, each as a new generation."""

@@ -11,7 +11,7 @@ from hostler.client.fleet import Fleet, connect
 from hostler.client.handle import JobHandle
 from hostler.client.many import Which
 from hostler.client.wire import TRIES
-from hostler.contracts.api import ActionReport, ActionVerb, Health, JobFilter
+from hostler.contracts.api import EVERY_JOB, ActionReport, ActionVerb, Health, JobFilter
 from hostler.contracts.event import Event, Timeline
 from hostler.contracts.explain import Explanation
 from hostler.contracts.job import BlobRef, Job, JobState
@@ -143,9 +143,9 @@ class SyncDead:
         self._portal = portal
         self._dead = fleet.dead
 
-    def list(self, *, queue: str | None = None, kind: str | None = None, tenant: str | None = None) -> Iterator[Job]:
+    def list(self, which: JobFilter = EVERY_JOB) -> Iterator[Job]:
         """Yield dead jobs, newest first."""
-        return self._portal.each(self._dead.list(queue=queue, kind=kind, tenant=tenant))
+        return self._portal.each(self._dead.list(which))
 
     def replay(self, **which: Unpack[Which]) -> ActionReport:
         """Make them ready again."""

@@ -5,11 +5,20 @@ from typing import Annotated, Generic, TypeVar
 
 from msgspec import Meta, Raw, Struct
 
+from hostler.contracts.failure import FailureClass, Stage
 from hostler.contracts.job import JobState
 from hostler.contracts.problem import Problem
-from hostler.kernel.units import JobId, Label, Name, QueueName
+from hostler.kernel.units import Instant, JobId, Label, Name, QueueName
 
 T = TypeVar("T")
+
+ErrorClass = Annotated[
+    str,
+    Meta(
+        pattern=rf"^({'|'.join(FailureClass)})(:({'|'.join(Stage)}))?\Z",
+        description="A failure class, as `transient`; a timeout may name its stage, as `timeout:idle`.",
+    ),
+]
 
 Text = Annotated[str, Meta(max_length=500)]
 """One sentence of a person, kept with what it explains."""
@@ -65,6 +74,16 @@ class JobFilter(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, o
     tenant: Name | None = None
     worker: Label | None = None
     labels: Annotated[dict[Label, Label], Meta(max_length=16)] = {}
+    error_class: ErrorClass | None = None
+    """Class of the error that the job shows; `timeout` stands for the timeout of every stage."""
+    ended_since: Instant | None = None
+    """Ended then or later; a job that goes on does not match."""
+    ended_until: Instant | None = None
+    """Ended before that."""
+
+
+EVERY_JOB = JobFilter()
+"""Narrowed by nothing."""
 
 
 class ActionVerb(StrEnum):

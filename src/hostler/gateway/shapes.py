@@ -6,10 +6,10 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta, Struct
 
-from hostler.contracts.api import JobFilter
+from hostler.contracts.api import ErrorClass, JobFilter
 from hostler.contracts.job import BlobRef, JobState
 from hostler.kernel.errors import HostlerError, InvalidError, NotFoundError, UnknownQueueError
-from hostler.kernel.units import JobId, Label, Name, QueueName, Seconds
+from hostler.kernel.units import Instant, JobId, Label, Name, QueueName, Seconds
 
 Cursor = Annotated[str, Meta(min_length=1, max_length=512, description="`next` of the page before.")]
 PageSize = Annotated[int, Meta(ge=1, le=200, description="Most items of one page; a page may hold fewer.")]
@@ -22,15 +22,18 @@ Wait = Annotated[
 ]
 
 
-class JobsQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which jobs to list."""
+class DeadQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which dead jobs to list."""
 
     queue: QueueName | None = None
     kind: Name | None = None
-    state: Annotated[tuple[JobState, ...], Meta(max_length=8)] = ()
     tenant: Name | None = None
     label: Annotated[tuple[LabelPair, ...], Meta(max_length=16)] = ()
-    worker: Label | None = None
+    error_class: ErrorClass | None = None
+    ended_since: Instant | None = None
+    """Ended then or later."""
+    ended_until: Instant | None = None
+    """Ended before that."""
     cursor: Cursor | None = None
     limit: PageSize = 50
 
@@ -39,22 +42,24 @@ class JobsQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return JobFilter(
             queue=self.queue,
             kind=self.kind,
-            states=self.state,
+            states=(JobState.DEAD,),
             tenant=self.tenant,
-            worker=self.worker,
             labels=labels_of(self.label),
+            error_class=self.error_class,
+            ended_since=self.ended_since,
+            ended_until=self.ended_until,
         )
 
 
-class DeadQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which dead jobs to list."""
+class JobsQuery(DeadQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which jobs to list."""
 
-    queue: QueueName | None = None
-    kind: Name | None = None
-    tenant: Name | None = None
-    label: Annotated[tuple[LabelPair, ...], Meta(max_length=16)] = ()
-    cursor: Cursor | None = None
-    limit: PageSize = 50
+    state: Annotated[tuple[JobState, ...], Meta(max_length=8)] = ()
+    worker: Label | None = None
+
+    def filter(self) -> JobFilter:
+        """Return the part that says which."""
+        return msgspec.structs.replace(super().filter(), states=self.state, worker=self.worker)
 
 
 class JobQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -10,6 +10,7 @@ intent) may then be sent again: within 10 minutes it gives the first answer and 
 from collections.abc import Sequence
 from typing import Protocol
 
+from hostler.contracts.api import EVERY_JOB, JobFilter
 from hostler.contracts.event import Page, Timeline
 from hostler.contracts.explain import Explanation
 from hostler.contracts.job import Job, JobRequest, JobState, Submitted
@@ -80,18 +81,9 @@ class Desk(Protocol):
         ...
 
     async def find(
-        self,
-        *,
-        queue: str | None = None,
-        kind: str | None = None,
-        states: Sequence[JobState] = (),
-        tenant: str | None = None,
-        labels: dict[str, str] | None = None,
-        worker: str | None = None,
-        cursor: str | None = None,
-        limit: int = 50,
+        self, which: JobFilter = EVERY_JOB, *, cursor: str | None = None, limit: int = 50
     ) -> tuple[tuple[Job, ...], str | None]:
-        """Return one page of jobs, newest first, and the cursor of the next (None at the end).
+        """Return one page of the jobs that fit, newest first, and the cursor of the next (None at the end).
 
         A page may hold fewer than `limit` and still have a next: one call looks at a bounded number of jobs.
         """

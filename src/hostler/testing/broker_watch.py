@@ -4,9 +4,11 @@ from typing import Any
 
 import pytest
 
+from hostler.contracts.api import JobFilter
 from hostler.contracts.event import Event
-from hostler.contracts.job import JobState
-from hostler.contracts.lease import Hold
+from hostler.contracts.failure import Failure, FailureClass, Stage
+from hostler.contracts.job import Job, JobState
+from hostler.contracts.lease import Die, Hold
 from hostler.contracts.offer import Offer
 from hostler.kernel.errors import NotFoundError, UnknownQueueError
 from hostler.policy.lifecycle import JOB_MOVES, Verb
@@ -117,7 +119,7 @@ class BookPromises:
             await house.end(lease)
             await house.advance(0.01)
         await house.pass_time(2.0)
-        page, _ = await house.desk.find(queue=QUEUE)
+        page, _ = await house.desk.find(JobFilter(queue=QUEUE))
         assert sorted(job.id for job in page) == sorted(ids[-2:])
 
     async def test_pages_are_newest_first_and_together_complete(self, house: House) -> None:
@@ -125,7 +127,7 @@ class BookPromises:
         seen: list[str] = []
         cursor: str | None = None
         while True:
-            page, cursor = await house.desk.find(queue=QUEUE, cursor=cursor, limit=10)
+            page, cursor = await house.desk.find(JobFilter(queue=QUEUE), cursor=cursor, limit=10)
             assert len(page) <= 10
             seen.extend(job.id for job in page)
             if cursor is None:
@@ -147,8 +149,33 @@ class BookPromises:
             ({"worker": "w1"}, {running}),
         )
         for wanted, ids in filters:
-            page, _ = await house.desk.find(queue=QUEUE, **wanted)
+            page, _ = await house.desk.find(JobFilter(queue=QUEUE, **wanted))
             assert {job.id for job in page} == ids
+
+    @pytest.mark.row("002:195")
+    async def test_dead_jobs_are_found_by_the_class_of_their_error_and_by_when_they_ended(self, house: House) -> None:
+        idle = Failure(class_=FailureClass.TIMEOUT, stage=Stage.IDLE, message="silent")
+        ended: list[Job] = []
+        for failure in (idle, Failure(class_=FailureClass.REFUSED, message="no")):
+            lease = await house.claim_one(await house.submit())
+            await house.end(lease, Die(failure=failure))
+            ended.append(await house.job(lease.job_id))
+            await house.pass_time(60)
+        await house.submit()
+        early, late = ended
+        filters: tuple[tuple[dict[str, Any], set[str]], ...] = (
+            ({"error_class": "refused"}, {late.id}),
+            ({"error_class": "timeout"}, {early.id}),
+            ({"error_class": "timeout:idle"}, {early.id}),
+            ({"error_class": "timeout:run"}, set()),
+            ({"ended_since": late.finished_at}, {late.id}),
+            ({"ended_until": late.finished_at}, {early.id}),
+            ({"ended_since": early.finished_at}, {early.id, late.id}),
+            ({"ended_since": early.finished_at, "error_class": "refused"}, {late.id}),
+        )
+        for wanted, ids in filters:
+            page, _ = await house.desk.find(JobFilter(queue=QUEUE, **wanted))
+            assert {job.id for job in page} == ids, wanted
 
     async def test_the_registry_has_a_row_for_every_queue_with_its_kinds(self, house: House) -> None:
         await house.declare("side", about="beside")
@@ -243,7 +270,7 @@ async def _all_jobs(house: House) -> dict[str, JobState]:
     jobs: dict[str, JobState] = {}
     cursor: str | None = None
     while True:
-        page, cursor = await house.desk.find(queue=QUEUE, cursor=cursor, limit=100)
+        page, cursor = await house.desk.find(JobFilter(queue=QUEUE), cursor=cursor, limit=100)
         jobs.update({job.id: job.state for job in page})
         if cursor is None:
             return jobs

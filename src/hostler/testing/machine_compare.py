@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from hostler.contracts.api import JobFilter
 from hostler.contracts.event import Event
 from hostler.contracts.job import Job, JobState
 from hostler.contracts.queue import QueueStats
@@ -73,7 +74,7 @@ async def all_jobs(desk: Desk, queue: str) -> dict[str, Job]:
     jobs: dict[str, Job] = {}
     cursor: str | None = None
     while True:
-        page, cursor = await desk.find(queue=queue, cursor=cursor, limit=100)
+        page, cursor = await desk.find(JobFilter(queue=queue), cursor=cursor, limit=100)
         jobs.update({job.id: job for job in page})
         if cursor is None:
             return jobs

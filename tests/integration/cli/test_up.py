@@ -186,6 +186,11 @@ async def test_operators_see_and_steer_jobs_queues_and_workers(shell: Shell) -> 
 
         shell.run("submit", "text.broken", "--wait", *url)
         (corpse,) = shell.run("dead", "list", "--json", *url).last["items"]
+        narrowed = ("--class", "refused", "--since", "1h", "--json", *url)
+        assert [one["id"] for one in shell.run("dead", "list", *narrowed).last["items"]] == [corpse["id"]]
+        assert shell.run("dead", "replay", "--until", "1h", "--dry-run", "--json", *url).last["matched"] == 0
+        wrong = shell.run("dead", "list", "--since", "yesterday", *url)
+        assert (wrong.code, "--since" in wrong.err) == (2, True)
         assert shell.run("dead", "replay", corpse["id"], "--json", *url).last["done"] == 1
         await eventually(lambda: shell.run("dead", "list", "--json", *url).last["items"], within=20)
         unsure = shell.run("dead", "purge", "--all", *url)

@@ -6,6 +6,7 @@ import time
 import pytest
 from msgspec import Raw
 
+from hostler.contracts.api import JobFilter
 from hostler.contracts.failure import Failure, FailureClass
 from hostler.contracts.job import JobState
 from hostler.contracts.lease import Die
@@ -96,7 +97,7 @@ async def test_dead_jobs_are_found_among_many_others_with_why_they_died(front: F
     await front.end(lease, Die(failure=Failure(class_=FailureClass.INVALID_INPUT, message="no such sampler")))
     for _ in range(3):
         await front.answers(*(request() for _ in range(100)))
-    page, cursor = await front.desk.find(queue="images", states=(JobState.DEAD,))
+    page, cursor = await front.desk.find(JobFilter(queue="images", states=(JobState.DEAD,)))
     assert ([job.id for job in page], cursor) == ([dead], None)
     assert page[0].error is not None
     assert (page[0].error.class_, page[0].error.message) == ("invalid_input", "no such sampler")
@@ -110,7 +111,7 @@ async def test_one_fitting_job_behind_thousands_is_found_by_following_the_cursor
     found: list[str] = []
     cursor = None
     while True:
-        page, cursor = await front.desk.find(queue="images", tenant="rare", cursor=cursor)
+        page, cursor = await front.desk.find(JobFilter(queue="images", tenant="rare"), cursor=cursor)
         found += [job.id for job in page]
         if cursor is None:
             break
@@ -120,7 +121,7 @@ async def test_one_fitting_job_behind_thousands_is_found_by_following_the_cursor
 async def test_a_cursor_that_no_list_gave_is_refused(front: Front) -> None:
     for cursor in ("!!", "AAAA", "x" * 1000):
         with pytest.raises(InvalidError):
-            await front.desk.find(queue="images", cursor=cursor)
+            await front.desk.find(JobFilter(queue="images"), cursor=cursor)
 
 
 async def test_what_no_broker_gave_out_as_an_id_is_not_found(front: Front) -> None:
@@ -143,7 +144,7 @@ async def test_a_job_that_cannot_be_read_is_dead_verbatim_and_hides_no_other(fro
     assert isinstance(job.payload, Raw)
     assert bytes(job.payload) == b'"\xc3\xbf\\u0000not an envelope"'
     assert await front.claim(5) == ()
-    page, _ = await front.desk.find(queue="images", states=(JobState.DEAD,))
+    page, _ = await front.desk.find(JobFilter(queue="images", states=(JobState.DEAD,)))
     assert [one.id for one in page] == [broken]
 
 

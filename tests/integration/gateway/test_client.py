@@ -131,7 +131,7 @@ async def test_operators_pause_replay_and_command(house: House) -> None:
         job = await fleet.submit(KIND)
         failure = Failure(class_=FailureClass.INVALID_INPUT, message="no")
         await house.finish(await house.claim(), Die(failure=failure))
-        assert [dead.id async for dead in fleet.dead.list(kind=KIND)] == [job.id]
+        assert [dead.id async for dead in fleet.dead.list(JobFilter(kind=KIND))] == [job.id]
         assert (await fleet.dead.replay(ids=[job.id], dry_run=True)).matched == 1
         assert (await fleet.dead.replay(filter=JobFilter(kind=KIND))).done == 1
         assert (await job.get()).generation == 2

@@ -7,6 +7,7 @@ import msgspec
 import pytest
 from msgspec import Raw
 
+from hostler.contracts.api import JobFilter
 from hostler.contracts.job import JobRequest, JobState
 from hostler.contracts.lease import Again, Succeed
 from hostler.contracts.offer import Offer, Pool
@@ -153,7 +154,7 @@ async def test_a_claim_beyond_what_the_worker_can_spare_drops_nothing_on_the_flo
 async def test_running_jobs_say_who_runs_them_since_when(house: House) -> None:
     job_id = await house.submit()
     await house.claim_one(job_id, worker="w7")
-    (job,), _ = await house.desk.find(queue=QUEUE, states=[JobState.RUNNING])
+    (job,), _ = await house.desk.find(JobFilter(queue=QUEUE, states=(JobState.RUNNING,)))
     assert (job.id, job.worker, job.started_at) == (job_id, "w7", house.now())
     assert job.started_at is not None
     assert job.started_at.tzinfo is UTC
@@ -285,7 +286,7 @@ async def test_priority_nought_and_a_single_attempt_mean_what_they_say(house: Ho
 @pytest.mark.row("002:195", "003:345")
 async def test_the_dead_are_listed_with_all_their_attempts_and_can_be_replayed(house: House) -> None:
     job_id = await house.dead()
-    (job,), _ = await house.desk.find(queue=QUEUE, states=[JobState.DEAD])
+    (job,), _ = await house.desk.find(JobFilter(queue=QUEUE, states=(JobState.DEAD,)))
     assert (job.id, len(job.attempts), job.error is not None) == (job_id, 1, True)
     await house.desk.replay(job_id, operation="r")
     await house.end(await house.claim_one(job_id))
@@ -302,7 +303,7 @@ async def test_a_list_is_filtered_before_it_is_cut_into_pages(house: House) -> N
     found: list[str] = []
     cursor: str | None = None
     while True:
-        page, cursor = await house.desk.find(queue=QUEUE, kind="draw", cursor=cursor, limit=2)
+        page, cursor = await house.desk.find(JobFilter(queue=QUEUE, kind="draw"), cursor=cursor, limit=2)
         found.extend(job.id for job in page)
         if cursor is None:
             break
@@ -312,7 +313,7 @@ async def test_a_list_is_filtered_before_it_is_cut_into_pages(house: House) -> N
 @pytest.mark.row("000:60")
 async def test_totals_count_the_queue_and_not_the_page(house: House) -> None:
     await house.submit_many(60)
-    page, _ = await house.desk.find(queue=QUEUE, limit=10)
+    page, _ = await house.desk.find(JobFilter(queue=QUEUE), limit=10)
     assert len(page) == 10
     assert (await house.foreman.stats(QUEUE)).ready == 60
 
@@ -328,7 +329,7 @@ async def test_states_that_are_shown_are_states_that_exist(house: House) -> None
     await house.claim_one(running)
     waiting = await house.submit()
     for states, ids in (([JobState.RUNNING], [running]), ([JobState.READY], [waiting]), ([JobState.EXPIRED], [])):
-        page, _ = await house.desk.find(queue=QUEUE, states=states)
+        page, _ = await house.desk.find(JobFilter(queue=QUEUE, states=tuple(states)))
         assert [job.id for job in page] == ids
 
 
@@ -356,7 +357,7 @@ async def test_ended_jobs_are_not_kept_for_ever(house: House) -> None:
         await house.end(lease)
     await house.advance(61.0)
     await house.pass_time(2.0)
-    assert (await house.desk.find(queue=QUEUE))[0] == ()
+    assert (await house.desk.find(JobFilter(queue=QUEUE)))[0] == ()
 
 
 async def test_large_payloads_never_go_through_the_broker(house: House) -> None:

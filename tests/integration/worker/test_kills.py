@@ -15,6 +15,7 @@ import pytest
 from hostler.broker.desk import EngineDesk
 from hostler.broker.engine import EngineBroker
 from hostler.broker.foreman import EngineForeman
+from hostler.contracts.api import JobFilter
 from hostler.contracts.event import Event
 from hostler.contracts.job import JobRequest, JobState
 from hostler.contracts.queue import QueueSpec
@@ -193,14 +194,14 @@ async def test_thirty_kills_and_freezes_lose_nothing_and_record_nothing_twice(fa
 
 async def busy_worker(fabric: Fabric, workers: Workers, dice: random.Random) -> str:
     async def holding() -> list[str]:
-        jobs, _ = await fabric.ports.desk.find(queue=QUEUE, states=[JobState.RUNNING])
+        jobs, _ = await fabric.ports.desk.find(JobFilter(queue=QUEUE, states=(JobState.RUNNING,)))
         return sorted(name for name in workers.alive if any(job.worker == name for job in jobs))
 
     return dice.choice(await eventually(holding, within=20, every=0.02))
 
 
 async def nothing_held_by(fabric: Fabric, worker: str) -> bool:
-    jobs, _ = await fabric.ports.desk.find(queue=QUEUE, worker=worker)
+    jobs, _ = await fabric.ports.desk.find(JobFilter(queue=QUEUE, worker=worker))
     return not any(job.state == "running" and job.worker == worker for job in jobs)
 
 

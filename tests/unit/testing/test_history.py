@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from hostler.broker.model import ModelBroker
+from hostler.contracts.api import JobFilter
 from hostler.contracts.event import Event
 from hostler.contracts.failure import Failure, FailureClass
 from hostler.contracts.job import Attempt, Job, JobRequest, JobState
@@ -123,7 +124,7 @@ async def test_a_true_history_of_every_verb_is_clean() -> None:
         await house.end(lease)
     await house.pass_time(15.0)
     await house.drain_line(worker="w2")
-    page, _ = await house.desk.find(queue=QUEUE, limit=100)
+    page, _ = await house.desk.find(JobFilter(queue=QUEUE), limit=100)
     events = (await house.desk.events(QUEUE, after=0)).events
     verdict = check(
         events,

@@ -7,7 +7,7 @@ from typing import Any, Final
 import msgspec
 from litestar.types import Receive
 
-from hostler.contracts.api import Batch, BatchAnswer, BatchItem, Because, JobFilter, Listing, Moved
+from hostler.contracts.api import Batch, BatchAnswer, BatchItem, Because, Listing, Moved
 from hostler.contracts.event import Timeline
 from hostler.contracts.explain import Explanation
 from hostler.contracts.job import INLINE_LIMIT, Job, JobRequest, JobState, Submitted
@@ -101,17 +101,7 @@ class JobRoutes:
 
     async def list_jobs(self, _call: Call, query: JobsQuery, _body: None) -> Answer:
         """List jobs, newest first."""
-        which: JobFilter = query.filter()
-        jobs, following = await self._desk.find(
-            queue=which.queue,
-            kind=which.kind,
-            states=which.states,
-            tenant=which.tenant,
-            labels=which.labels or None,
-            worker=which.worker,
-            cursor=query.cursor,
-            limit=query.limit,
-        )
+        jobs, following = await self._desk.find(query.filter(), cursor=query.cursor, limit=query.limit)
         return Answer(body=Listing(items=jobs, next=following))
 
     async def get_job(self, call: Call, query: JobQuery, _body: None) -> Answer:

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
+import msgspec
+
 from hostler.contracts.api import (
     Action,
     ActionItem,
@@ -17,7 +19,7 @@ from hostler.contracts.job import Job, JobState
 from hostler.gateway.operation import Answer, Call, Nothing, Operation, Reply
 from hostler.gateway.problems import problem
 from hostler.gateway.rooms import Rooms
-from hostler.gateway.shapes import DeadQuery, labels_of
+from hostler.gateway.shapes import DeadQuery
 from hostler.kernel.errors import HostlerError, InvalidError, NotFoundError, StateConflictError, UnknownQueueError
 from hostler.policy.lifecycle import TERMINAL
 from hostler.ports.broker import Desk
@@ -52,15 +54,7 @@ class ManyRoutes:
 
     async def list_dead(self, _call: Call, query: DeadQuery, _body: None) -> Answer:
         """List dead jobs, newest first, with all their attempts."""
-        jobs, following = await self._desk.find(
-            queue=query.queue,
-            kind=query.kind,
-            states=(JobState.DEAD,),
-            tenant=query.tenant,
-            labels=labels_of(query.label) or None,
-            cursor=query.cursor,
-            limit=query.limit,
-        )
+        jobs, following = await self._desk.find(query.filter(), cursor=query.cursor, limit=query.limit)
         return Answer(body=Listing(items=jobs, next=following))
 
     async def replay_dead(self, call: Call, _query: Nothing, body: Selection) -> Answer:
@@ -164,19 +158,11 @@ async def _matching(desk: Desk, which: JobFilter, wanted: Selection, applies: St
         raise InvalidError(
             f"filter.states: this verb does something with {', '.join(sorted(applies))} only.", field="filter.states"
         )
+    narrowed = msgspec.structs.replace(which, states=tuple(sorted(states)))
     found: list[Job] = []
     cursor = wanted.cursor
     while True:
-        jobs, cursor = await desk.find(
-            queue=which.queue,
-            kind=which.kind,
-            states=sorted(states),
-            tenant=which.tenant,
-            labels=which.labels or None,
-            worker=which.worker,
-            cursor=cursor,
-            limit=min(_PAGE, wanted.limit - len(found)),
-        )
+        jobs, cursor = await desk.find(narrowed, cursor=cursor, limit=min(_PAGE, wanted.limit - len(found)))
         found.extend(jobs)
         if cursor is None or len(found) >= wanted.limit:
             return found, cursor
