@@ -4,6 +4,11 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, cast
 
+from hostler.broker.desk_views import Kept, read_kept, request_of
+from hostler.broker.records import pack, sealed, sealed_lane
+from hostler.contracts.failure import FailureClass
+from hostler.contracts.needs import Lane
+from hostler.policy.lanes import derive, lane_key, lane_of
 from hostler.valkeyio.keys import prefix
 from hostler.valkeyio.library import HasClient, Library, Value
 from hostler.valkeyio.scans import scan_keys, scan_members
@@ -32,6 +37,7 @@ class Audit:
         found: list[str] = []
         seqs, lines, lists = await self._everything(queue)
         for slice_ in _slices(seqs):
+            found += await self._lanes(queue, slice_, repair=repair)
             found += await self._call("audit_jobs", queue, repair=repair, seqs=slice_)
         for key, members in lists.items():
             for slice_ in _slices(members):
@@ -39,6 +45,20 @@ class Audit:
         for slice_ in _slices(lines):
             found += await self._call("audit_lines", queue, repair=repair, leaves=slice_)
         return (*found, *await self._counters(queue, repair=repair))
+
+    async def _lanes(self, queue: str, seqs: Sequence[str], *, repair: bool) -> list[str]:
+        """Find jobs whose lane is gone; a repair gives each the lane that what it was submitted with says."""
+        words = cast("list[bytes]", await self._library.call("audit_lanes", queue, seqs=seqs))
+        found = [sentence.decode() for sentence in words[1::2]]
+        if not words or not repair:
+            return found
+        rows = cast("list[list[Any]]", await self._library.call("look", queue, seqs=words[::2]))
+        for kept in map(read_kept, rows):
+            lane = _lane_again(kept)
+            given = pack([lane_key(lane), sealed(sealed_lane(lane))])
+            if not await self._library.call("audit_relane", queue, seq=kept.seq, lane_given=given):
+                found.append(f"job {kept.seq} has no lane: the queue has all the lanes it may have, repair again later")
+        return found
 
     async def _everything(self, queue: str) -> tuple[list[str], list[str], dict[str, list[str]]]:
         """Return every job that anything is kept of, every line as `<lane>:<tenant>`, and the members of each list."""
@@ -91,6 +111,16 @@ class Audit:
     async def _call(self, verb: str, queue: str, *, repair: bool, **words: Value) -> list[str]:
         found = cast("list[bytes]", await self._library.call(verb, queue, repair=repair, **words))
         return [sentence.decode() for sentence in found]
+
+
+def _lane_again(kept: Kept) -> Lane:
+    """Return a job's lane from its envelope, without the workers that were found to lack what it needs."""
+    lane = lane_of(request_of(kept.envelope))
+    for attempt in kept.attempts:
+        mismatch = attempt.error is not None and attempt.error.class_ is FailureClass.CAPABILITY_MISMATCH
+        if mismatch and attempt.generation == kept.record.generation:
+            lane = derive(lane, exclude=attempt.worker) or lane
+    return lane
 
 
 def _slices(items: Sequence[str]) -> Iterator[Sequence[str]]:

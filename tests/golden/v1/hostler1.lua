@@ -2174,16 +2174,17 @@ local function judged(q, known, lane, row)
   return true
 end
 
+-- From the top down: nobody may find a lane whose row is gone, and after an error midway the next sweep goes on.
 local function retire_lane(q, lane, row)
-  for _, name in ipairs(redis.call('SMEMBERS', q.p .. 'cls:' .. lane)) do
-    redis.call('HDEL', q.p .. 'cl:' .. name, lane)
-  end
-  redis.call('HDEL', q.p .. 'lanes', lane)
   if redis.call('HGET', q.p .. 'lanekeys', row[6]) == int(lane) then
     redis.call('HDEL', q.p .. 'lanekeys', row[6])
   end
+  for _, name in ipairs(redis.call('SMEMBERS', q.p .. 'cls:' .. lane)) do
+    redis.call('HDEL', q.p .. 'cl:' .. name, lane)
+  end
   redis.call('HDEL', q.p .. 'un', lane)
   redis.call('UNLINK', q.p .. 'cls:' .. lane, q.p .. 'lt:' .. lane)
+  redis.call('HDEL', q.p .. 'lanes', lane)
 end
 
 local function mark(q, lane, row, served, marked)
@@ -2256,6 +2257,7 @@ function sweep.passes(q)
 end
 
 -- Operations: the same id gives the first answer again. The caller puts verb and job into the id.
+-- An answer is either kept with the call's other writes, by verbs that may be done twice, or promised before them.
 
 local ops = {}
 
@@ -2268,6 +2270,21 @@ end
 function ops.keep(q, id, answer)
   write.timed(q, 'op:' .. id, cmsgpack.pack(answer), ctx.config(q)[15])
   return answer
+end
+
+-- Promise an answer before anything is written. `mark` is what the job shows as long as the promise is not kept: by
+-- it the same call, sent again after an error midway, tells whether there is anything left to do.
+function ops.promise(q, id, mark, answer)
+  redis.call('SET', q.p .. 'op:' .. id, cmsgpack.pack({mark, answer}), 'PX', ctx.config(q)[15])
+  return answer
+end
+
+-- The mark and the answer of a promise, nil when none was made.
+function ops.promised(q, id)
+  local past = ops.seen(q, id)
+  if past then
+    return past[1], past[2]
+  end
 end
 
 local function facts(reason)
@@ -2562,6 +2579,34 @@ return found
 
 end
 redis.register_function{function_name='hostler1_audit_jobs', callback=verb_audit_jobs, flags={'allow-oom'}}
+local function verb_audit_lanes(keys, argv)
+  local meta_key = keys[1]
+  local seqs = tail(argv, 1)
+-- Which of these jobs stand in a lane that is gone: no worker ever finds them there.
+-- keys meta
+-- args *seqs:text
+-- flags no-writes
+-- reply {seq, sentence, seq, sentence, ...}
+-- An error between a lane's row and its count leaves a lane that looks empty, which a sweep takes away.
+local q = ctx.open(meta_key)
+local found, live, numbers = {}, {}, {}
+for i, record in ipairs(rec.many(q, seqs)) do
+  if record and record[15] == 0 then
+    live[#live + 1] = seqs[i]
+    numbers[#numbers + 1] = record[2]
+  end
+end
+local rows = #live > 0 and redis.call('HMGET', q.p .. 'lanes', unpack(numbers)) or {}
+for i, seq in ipairs(live) do
+  if not rows[i] then
+    found[#found + 1] = seq
+    found[#found + 1] = 'job ' .. seq .. ' stands in lane ' .. int(numbers[i]) .. ', which is gone'
+  end
+end
+return found
+
+end
+redis.register_function{function_name='hostler1_audit_lanes', callback=verb_audit_lanes, flags={'no-writes'}}
 local function verb_audit_leaf(keys, argv)
   local meta_key = keys[1]
   local repair = (argv[1] == '1')
@@ -2638,6 +2683,42 @@ return found
 
 end
 redis.register_function{function_name='hostler1_audit_lines', callback=verb_audit_lines, flags={'allow-oom'}}
+local function verb_audit_relane(keys, argv)
+  local meta_key = keys[1]
+  local seq = argv[1]
+  local lane_given = cmsgpack.unpack(argv[2])
+-- Move a job whose lane is gone to a lane that is there.
+-- keys meta
+-- args seq:text lane_given:pack
+-- flags allow-oom
+-- reply 1 when it was moved, 2 when there was no need, 0 when the queue has all the lanes it may have
+local q = ctx.open(meta_key)
+local record = rec.one(q, seq)
+if not record or record[15] > 0 or redis.call('HEXISTS', q.p .. 'lanes', record[2]) == 1 then
+  return 2
+end
+local found = lanes.look_up(q, lane_given)
+if found.numbers[1] and redis.call('HEXISTS', q.p .. 'lanes', found.numbers[1]) == 0 then
+  found.numbers[1] = nil
+end
+local lane = lanes.number(q, found, 1)
+if not lane then
+  return 0
+end
+local ready = record[1] == 2
+if ready then
+  line.leave(q, seq, record)
+end
+life.relane(q, record, lane)
+rec.touch(q, seq, record)
+if ready then
+  line.enter(q, seq, record)
+end
+ctx.commit(q)
+return 1
+
+end
+redis.register_function{function_name='hostler1_audit_relane', callback=verb_audit_relane, flags={'allow-oom'}}
 local function verb_audit_tally(keys, argv)
   local meta_key = keys[1]
   local seqs = tail(argv, 1)
@@ -3244,24 +3325,21 @@ local function verb_purge(keys, argv)
 -- flags allow-oom
 -- reply {1} done, {2, state} it has not ended, {0} no such job
 local q = ctx.open(meta_key)
-local past = ops.seen(q, operation)
-if past then
-  return past
-end
+local _, past = ops.promised(q, operation)
 local record = rec.one(q, seq)
 if not record then
-  return {0}
+  return past or {0}
 end
 local state = record[1]
 if state ~= 5 and state ~= 6 and state ~= 7 and state ~= 8 then
   return {2, state}
 end
+local answer = ops.promise(q, operation, false, {1})
 events.say(q, 'purge', seq, record, false, ops.facts(reason))
 write.zrem(q, state == 6 and 'dead' or 'done', seq)
 rec.uncount(q, record)
 rec.drop(q, seq)
 q.m.t_purged = q.m.t_purged + 1
-local answer = ops.keep(q, operation, {1})
 ctx.commit(q)
 return answer
 
@@ -3321,12 +3399,11 @@ local function verb_replay(keys, argv)
 -- flags allow-oom
 -- reply {1, state} done, {2, state} it is not dead, {3} the queue has all the lanes it may have, {0} no such job
 local q = ctx.open(meta_key)
-local past = ops.seen(q, operation)
-if past then
-  return past
-end
+local generation, past = ops.promised(q, operation)
 local record = rec.one(q, seq)
-if not record then
+if past and not (record and record[1] == 6 and record[10] == generation) then
+  return past
+elseif not record then
   return {0}
 elseif record[1] ~= 6 then
   return {2, record[1]}
@@ -3335,6 +3412,7 @@ local lane = lanes.number(q, lanes.look_up(q, lane_given), 1)
 if not lane then
   return {3}
 end
+local answer = ops.promise(q, operation, record[10], {1, 2})
 life.leave(q, seq, record)
 record[2], record[10] = lane, record[10] + 1
 record[7], record[8], record[9], record[33] = 0, 0, 0, false
@@ -3345,7 +3423,6 @@ if record[16] > 0 then
   ctx.expires(q, record[16], seq)
 end
 q.m.t_replayed = q.m.t_replayed + 1
-local answer = ops.keep(q, operation, {1, record[1]})
 ctx.commit(q)
 return answer
 
@@ -3650,21 +3727,19 @@ local function verb_wake(keys, argv)
 -- flags allow-oom
 -- reply {1, state} done, {2, state} it does not wait, {0} no such job
 local q = ctx.open(meta_key)
-local past = ops.seen(q, operation)
-if past then
-  return past
-end
+local fence, past = ops.promised(q, operation)
 local record = rec.one(q, seq)
-if not record then
+local waits = record and (record[1] == 1 or record[1] == 4)
+if past and not (waits and record[6] == fence) then
+  return past
+elseif not record then
   return {0}
+elseif not waits then
+  return {2, record[1]}
 end
-local state = record[1]
-if state ~= 1 and state ~= 4 then
-  return {2, state}
-end
+local answer = ops.promise(q, operation, record[6], {1, 2})
 life.leave(q, seq, record)
 life.ready(q, 9, seq, record, ops.facts(reason))
-local answer = ops.keep(q, operation, {1, record[1]})
 ctx.commit(q)
 return answer
 
@@ -3691,4 +3766,4 @@ return 1
 
 end
 redis.register_function{function_name='hostler1_withdraw', callback=verb_withdraw, flags={'allow-oom'}}
-redis.register_function{function_name='hostler1_version', callback=function() return 'e31af165bd3e1adff99cd4f57158881338f1f4abe30339c1aea3e6c06a1e8686' end, flags={'no-writes'}}
+redis.register_function{function_name='hostler1_version', callback=function() return 'cf2371b86522b6aae81a7277c29e548249a5c168dbf3c1f5c6d165aab4a96576' end, flags={'no-writes'}}

@@ -51,16 +51,17 @@ local function judged(q, known, lane, row)
   return true
 end
 
+-- From the top down: nobody may find a lane whose row is gone, and after an error midway the next sweep goes on.
 local function retire_lane(q, lane, row)
-  for _, name in ipairs(redis.call('SMEMBERS', q.p .. 'cls:' .. lane)) do
-    redis.call('HDEL', q.p .. 'cl:' .. name, lane)
-  end
-  redis.call('HDEL', q.p .. 'lanes', lane)
   if redis.call('HGET', q.p .. 'lanekeys', row[L.key]) == int(lane) then
     redis.call('HDEL', q.p .. 'lanekeys', row[L.key])
   end
+  for _, name in ipairs(redis.call('SMEMBERS', q.p .. 'cls:' .. lane)) do
+    redis.call('HDEL', q.p .. 'cl:' .. name, lane)
+  end
   redis.call('HDEL', q.p .. 'un', lane)
   redis.call('UNLINK', q.p .. 'cls:' .. lane, q.p .. 'lt:' .. lane)
+  redis.call('HDEL', q.p .. 'lanes', lane)
 end
 
 local function mark(q, lane, row, served, marked)

@@ -1,4 +1,5 @@
 -- Operations: the same id gives the first answer again. The caller puts verb and job into the id.
+-- An answer is either kept with the call's other writes, by verbs that may be done twice, or promised before them.
 
 local ops = {}
 
@@ -11,6 +12,21 @@ end
 function ops.keep(q, id, answer)
   write.timed(q, 'op:' .. id, cmsgpack.pack(answer), ctx.config(q)[C.operations])
   return answer
+end
+
+-- Promise an answer before anything is written. `mark` is what the job shows as long as the promise is not kept: by
+-- it the same call, sent again after an error midway, tells whether there is anything left to do.
+function ops.promise(q, id, mark, answer)
+  redis.call('SET', q.p .. 'op:' .. id, cmsgpack.pack({mark, answer}), 'PX', ctx.config(q)[C.operations])
+  return answer
+end
+
+-- The mark and the answer of a promise, nil when none was made.
+function ops.promised(q, id)
+  local past = ops.seen(q, id)
+  if past then
+    return past[1], past[2]
+  end
 end
 
 local function facts(reason)

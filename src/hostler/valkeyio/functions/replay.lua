@@ -4,12 +4,11 @@
 -- flags allow-oom
 -- reply {1, state} done, {2, state} it is not dead, {3} the queue has all the lanes it may have, {0} no such job
 local q = ctx.open(meta_key)
-local past = ops.seen(q, operation)
-if past then
-  return past
-end
+local generation, past = ops.promised(q, operation)
 local record = rec.one(q, seq)
-if not record then
+if past and not (record and record[F.state] == S.dead and record[F.generation] == generation) then
+  return past
+elseif not record then
   return {0}
 elseif record[F.state] ~= S.dead then
   return {2, record[F.state]}
@@ -18,6 +17,7 @@ local lane = lanes.number(q, lanes.look_up(q, lane_given), 1)
 if not lane then
   return {3}
 end
+local answer = ops.promise(q, operation, record[F.generation], {1, S.ready})
 life.leave(q, seq, record)
 record[F.lane], record[F.generation] = lane, record[F.generation] + 1
 record[F.attempts], record[F.crashes], record[F.overloads], record[F.bad_workers] = 0, 0, 0, false
@@ -28,6 +28,5 @@ if record[F.deadline] > 0 then
   ctx.expires(q, record[F.deadline], seq)
 end
 q.m.t_replayed = q.m.t_replayed + 1
-local answer = ops.keep(q, operation, {1, record[F.state]})
 ctx.commit(q)
 return answer

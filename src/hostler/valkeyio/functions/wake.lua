@@ -4,20 +4,18 @@
 -- flags allow-oom
 -- reply {1, state} done, {2, state} it does not wait, {0} no such job
 local q = ctx.open(meta_key)
-local past = ops.seen(q, operation)
-if past then
-  return past
-end
+local fence, past = ops.promised(q, operation)
 local record = rec.one(q, seq)
-if not record then
+local waits = record and (record[F.state] == S.scheduled or record[F.state] == S.waiting)
+if past and not (waits and record[F.fence] == fence) then
+  return past
+elseif not record then
   return {0}
+elseif not waits then
+  return {2, record[F.state]}
 end
-local state = record[F.state]
-if state ~= S.scheduled and state ~= S.waiting then
-  return {2, state}
-end
+local answer = ops.promise(q, operation, record[F.fence], {1, S.ready})
 life.leave(q, seq, record)
 life.ready(q, V.wake, seq, record, ops.facts(reason))
-local answer = ops.keep(q, operation, {1, record[F.state]})
 ctx.commit(q)
 return answer
