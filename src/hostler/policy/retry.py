@@ -3,8 +3,10 @@
 from collections.abc import Callable
 from typing import Final
 
+import msgspec
+
 from hostler.contracts.failure import Failure, FailureClass
-from hostler.contracts.lease import Again, Die, Ending, Hold, Stopped
+from hostler.contracts.lease import Again, Die, Ending, Hold, Lease, Stopped
 from hostler.contracts.needs import Lane
 from hostler.contracts.queue import RetryPolicy
 from hostler.kernel.units import Seconds
@@ -15,11 +17,28 @@ AUTH_HOLD: Final[Seconds] = 60.0
 QUOTA_HOLD: Final[Seconds] = 300.0
 """How long work waits for an account that has nothing left, unless the service named a time."""
 
+_MESSAGE: Final = 2_000
+"""Longest message of a failure."""
+
 
 def backoff(n: int, *, policy: RetryPolicy, dice: Callable[[], float]) -> Seconds:
     """Return the n-th delay (from 0): base * 2^n, capped, with full jitter; `dice` gives [0, 1)."""
     ceiling = min(policy.cap, policy.base * 2.0 ** min(n, 64))  # cut: 2^n soon is more than a float holds
     return dice() * ceiling
+
+
+def returns(lease: Lease, worker: str) -> int:
+    """Return how many earlier attempts of this generation `worker` ended because it lacked what the job needs.
+
+    Each of them excluded the worker; if the job came back all the same, its queue had no lane left for that.
+    """
+    return sum(
+        attempt.generation == lease.generation
+        and attempt.worker == worker
+        and attempt.error is not None
+        and attempt.error.class_ is FailureClass.CAPABILITY_MISMATCH
+        for attempt in lease.history
+    )
 
 
 def after_failure(
@@ -33,12 +52,14 @@ def after_failure(
     lane: Lane,
     worker: str,
     losses: int = 0,
+    came_back: int = 0,
 ) -> Ending:
     """Return how the attempt ends that failed with `failure` on `worker`.
 
     `attempts_used` counted before this one, `overloads` came in a row before this one; `others_fit` says
     whether another live worker serves this lane; `dice` gives [0, 1). `losses` are earlier attempts of
-    this generation whose work the service lost: they have the budget of crashes.
+    this generation whose work the service lost: they have the budget of crashes. `came_back` is `returns`:
+    a job that cannot be kept away from a worker that lacks what it needs has the budget of overloads.
     """
     match failure.class_:
         case FailureClass.INVALID_INPUT | FailureClass.REFUSED | FailureClass.POISON:
@@ -46,8 +67,7 @@ def after_failure(
         case FailureClass.CANCELLED:
             ending = Stopped()
         case FailureClass.CAPABILITY_MISMATCH:
-            elsewhere = derive(lane, exclude=worker)
-            ending = Again(failure=failure, counted=False, lane=elsewhere) if elsewhere else Die(failure=failure)
+            ending = _elsewhere(failure, lane, worker, policy, dice, overloads=overloads, came_back=came_back)
         case FailureClass.OVERLOADED:
             ending = _no_room(failure, policy=policy, overloads=overloads, dice=dice)
         case FailureClass.AUTH | FailureClass.QUOTA:
@@ -78,6 +98,28 @@ def _no_room(failure: Failure, *, policy: RetryPolicy, overloads: int, dice: Cal
     named = failure.retry_after
     delay = backoff(overloads, policy=policy, dice=dice) if named is None else named
     return Again(failure=failure, delay=delay, counted=False, overload=True)
+
+
+def _elsewhere(
+    failure: Failure,
+    lane: Lane,
+    worker: str,
+    policy: RetryPolicy,
+    dice: Callable[[], float],
+    *,
+    overloads: int,
+    came_back: int,
+) -> Ending:
+    elsewhere = derive(lane, exclude=worker)
+    if elsewhere is None:
+        return Die(failure=failure)
+    if not came_back:
+        return Again(failure=failure, counted=False, lane=elsewhere)
+    if overloads >= policy.overloads:
+        why = f"; it came back to {worker} {came_back} times, for its queue has all the lanes it may have"
+        return Die(failure=msgspec.structs.replace(failure, message=failure.message[: _MESSAGE - len(why)] + why))
+    delay = backoff(overloads, policy=policy, dice=dice)
+    return Again(failure=failure, delay=delay, counted=False, overload=True, lane=elsewhere)
 
 
 def _held(failure: Failure) -> Ending:

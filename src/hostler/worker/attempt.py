@@ -23,7 +23,7 @@ from hostler.contracts.service import Failed, Finished, RemoteRef, RemoteState, 
 from hostler.contracts.timeouts import Timeouts
 from hostler.kernel.errors import HostlerError, NotFoundError
 from hostler.kernel.units import Bytes, Seconds
-from hostler.policy.retry import after_failure
+from hostler.policy.retry import after_failure, returns
 from hostler.ports.blobs import Blobs
 from hostler.ports.clock import Clock, Dice
 from hostler.ports.connector import Connector
@@ -44,6 +44,8 @@ CANCEL_LIMIT: Seconds = 5.0
 """How long a service may take to confirm that it stopped."""
 STORE_PATIENCE: Seconds = 2.0
 """How long following a service's work waits for its id to be stored, while the engine does not answer."""
+PART: Bytes = 1_048_576
+"""Bytes of a large result that are handed to the blob store at once."""
 BLOB_LIMIT: Bytes = 5_368_709_120
 """Largest result that goes to the blob store, 5 GiB."""
 
@@ -130,6 +132,7 @@ class Attempt:
         ends = None if lease.deadline is None else now + (lease.deadline - lease.now).total_seconds()
         self.stages = StageWatch(self.timeouts, started=now, ends=ends, service=service)
         self.run_by: Run = HandledRun(route.by) if isinstance(route.by, Handler) else ServiceRun(route.by)
+        self._blob: BlobRef | None = None
         self._told: asyncio.Future[Cause] = asyncio.get_running_loop().create_future()
 
     def tell(self, cause: Cause) -> None:
@@ -197,7 +200,28 @@ class Attempt:
             _LOG.exception("stopping raised", job=self.ref.job_id, endpoint=self.run_by.endpoint)
 
     async def _work(self) -> Finished | Failed:
-        return await self.run_by.run(self)
+        outcome = await self.run_by.run(self)
+        return await self._stored(outcome) if isinstance(outcome, Finished) else outcome
+
+    async def _stored(self, outcome: Finished) -> Finished | Failed:
+        """Put a result that is too large for the broker into the blob store; it is watched like the work itself."""
+        body, blobs = bytes(outcome.result), self.tools.blobs
+        if len(body) <= INLINE_LIMIT or blobs is None:
+            return outcome
+        name = hashlib.sha256(body).hexdigest()
+        try:
+            await blobs.put(name, self._parts(body), limit=BLOB_LIMIT)
+        except Exception as error:  # noqa: BLE001 - whatever the store runs into, the job must get an end
+            words = f"the result could not be stored: {type(error).__name__}: {error}"
+            return Failed(failure=Failure(class_=FailureClass.TRANSIENT, message=words))
+        self._blob = BlobRef(sha256=name, size=len(body))
+        return outcome
+
+    async def _parts(self, body: bytes) -> AsyncIterator[bytes]:
+        """Yield a result in parts; each one that the store takes is a sign of life."""
+        for at in range(0, len(body), PART):
+            yield body[at : at + PART]
+            self.stages.touched(self.tools.clock.monotonic(), "store")
 
     def progressed(self, progress: Progress) -> None:
         """Take a sign of life and pass it on."""
@@ -226,7 +250,7 @@ class Attempt:
             case Cause.GIVE_BACK:
                 return Again(failure=None, counted=False)
             case Finished(result=result):
-                return await self._success(result)
+                return self._success(result)
             case Failed(failure=failure):
                 lease, tools = self.lease, self.tools
                 return after_failure(
@@ -239,23 +263,17 @@ class Attempt:
                     lane=lease.lane,
                     worker=tools.worker,
                     losses=_losses(lease),
+                    came_back=returns(lease, tools.worker),
                 )
 
-    async def _success(self, result: Raw) -> Ending:
-        body = bytes(result)
-        size = len(body)
+    def _success(self, result: Raw) -> Ending:
+        if self._blob is not None:
+            return Succeed(ref=self._blob)
+        size = len(bytes(result))
         if size <= INLINE_LIMIT:
             return Succeed(result=result)
-        if self.tools.blobs is None:
-            words = f"a result of {size} bytes is over {INLINE_LIMIT}, and this worker has no blob store for it"
-            return Die(failure=Failure(class_=FailureClass.INTERNAL, message=words))
-        name = hashlib.sha256(body).hexdigest()
-        try:
-            await self.tools.blobs.put(name, _once(body), limit=BLOB_LIMIT)
-        except Exception as error:  # noqa: BLE001 - whatever the store runs into, the job must get an end
-            words = f"the result could not be stored: {type(error).__name__}: {error}"
-            return Again(failure=Failure(class_=FailureClass.TRANSIENT, message=words), delay=1.0)
-        return Succeed(ref=BlobRef(sha256=name, size=size))
+        words = f"a result of {size} bytes is over {INLINE_LIMIT}, and this worker has no blob store for it"
+        return Die(failure=Failure(class_=FailureClass.INTERNAL, message=words))
 
 
 class ServiceRun:
@@ -403,7 +421,3 @@ def _outcome(work: asyncio.Task[Finished | Failed]) -> Finished | Failed:
         return Failed(failure=Failure(class_=FailureClass.INTERNAL, message="the work cancelled itself"))
     error = work.exception()
     return work.result() if error is None else Failed(failure=failure_of(error))
-
-
-async def _once(body: bytes) -> AsyncIterator[bytes]:
-    yield body

@@ -9,7 +9,7 @@ import structlog
 from hostler.contracts.failure import Failure, FailureClass
 from hostler.contracts.lease import Lease, LeaseRef, Settlement
 from hostler.contracts.queue import RetryPolicy
-from hostler.policy.retry import after_failure
+from hostler.policy.retry import after_failure, returns
 from hostler.worker.attempt import Attempt, Cause, Route, Tools
 from hostler.worker.board import Board
 from hostler.worker.capacity import Capacity
@@ -59,6 +59,7 @@ class Crew:
             others_fit=True,
             lane=lease.lane,
             worker=self._tools.worker,
+            came_back=returns(lease, self._tools.worker),
         )
         _LOG.error("claimed what nothing here runs", job=lease.job_id, why=why)
         settlement = Settlement(job_id=lease.job_id, fence=lease.fence, ending=ending)

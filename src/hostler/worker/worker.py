@@ -81,6 +81,7 @@ class Worker:
         self._machine = machine or socket.gethostname()
         self._started_at = clock.now()
         self._drain, self._at_once = asyncio.Event(), asyncio.Event()
+        self._pausing = False
         labels = settings.labels
         self._stations = Stations(connectors, labels=labels, interval=settings.probe_interval, clock=clock, dice=dice)
         self._stock = WorkerStock(self.id, self._stations, handlers, labels)
@@ -140,13 +141,15 @@ class Worker:
             self._at_once.set()
 
     def pause(self) -> None:
-        """Claim no more until `resume`; running jobs go on."""
+        """Claim no more until `resume`; running jobs go on. While it starts: as soon as it is ready."""
+        self._pausing = self._life.state is WorkerState.STARTING
         if self._life.state in {WorkerState.READY, WorkerState.BUSY}:
             self._claims.close()
             self._life.move(WorkerState.PAUSED, reason="paused by an operator")
 
     def resume(self) -> None:
         """Claim again after `pause`."""
+        self._pausing = False
         if self._life.state is WorkerState.PAUSED:
             self._life.move(WorkerState.BUSY if self._capacity.running else WorkerState.READY)
             self._claims.open()
@@ -193,7 +196,10 @@ class Worker:
             if ready and await self._unless_drained(self._presence.announced()):
                 self._life.move(WorkerState.READY)
                 if await self._unless_drained(self._presence.announced()):
-                    self._claims.open()
+                    if self._pausing:
+                        self.pause()
+                    if self._life.state is not WorkerState.PAUSED:
+                        self._claims.open()
                 await asyncio.wait({stop, *parts}, return_when=asyncio.FIRST_COMPLETED)
             broken = [error for part in parts if part.done() and (error := part.exception()) is not None]
             await self._wind_down(broken[0] if broken else None)

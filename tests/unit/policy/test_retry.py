@@ -28,6 +28,7 @@ def end(
     lane: Lane = LANE,
     retry_after: float | None = None,
     losses: int = 0,
+    came_back: int = 0,
 ) -> tuple[Failure, Ending]:
     stage = Stage.IDLE if class_ is C.TIMEOUT else None
     failure = Failure(class_=class_, message="words", stage=stage, retry_after=retry_after)
@@ -41,6 +42,7 @@ def end(
         lane=lane,
         worker="w1",
         losses=losses,
+        came_back=came_back,
     )
     return failure, ending
 
@@ -108,6 +110,18 @@ def test_the_ninth_worker_that_lacks_something_ends_the_job() -> None:
     )
     failure, ending = end(C.CAPABILITY_MISMATCH, lane=full)
     assert ending == Die(failure=failure)
+
+
+def test_a_job_that_came_back_to_a_worker_which_lacks_something_has_the_budget_of_overloads() -> None:
+    policy = RetryPolicy(overloads=3)
+    failure, ending = end(C.CAPABILITY_MISMATCH, came_back=1, overloads=2, policy=policy)
+    assert ending == Again(
+        failure=failure, delay=2.0, counted=False, overload=True, lane=derive(LANE, exclude="w1")
+    )
+    _, ending = end(C.CAPABILITY_MISMATCH, came_back=4, overloads=3, policy=policy)
+    assert isinstance(ending, Die)
+    assert ending.failure.class_ is C.CAPABILITY_MISMATCH
+    assert ending.failure.message == "words; it came back to w1 4 times, for its queue has all the lanes it may have"
 
 
 @pytest.mark.parametrize(("class_", "default"), [(C.AUTH, AUTH_HOLD), (C.QUOTA, QUOTA_HOLD)])
