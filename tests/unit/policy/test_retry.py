@@ -115,9 +115,7 @@ def test_the_ninth_worker_that_lacks_something_ends_the_job() -> None:
 def test_a_job_that_came_back_to_a_worker_which_lacks_something_has_the_budget_of_overloads() -> None:
     policy = RetryPolicy(overloads=3)
     failure, ending = end(C.CAPABILITY_MISMATCH, came_back=1, overloads=2, policy=policy)
-    assert ending == Again(
-        failure=failure, delay=2.0, counted=False, overload=True, lane=derive(LANE, exclude="w1")
-    )
+    assert ending == Again(failure=failure, delay=2.0, counted=False, overload=True, lane=derive(LANE, exclude="w1"))
     _, ending = end(C.CAPABILITY_MISMATCH, came_back=4, overloads=3, policy=policy)
     assert isinstance(ending, Die)
     assert ending.failure.class_ is C.CAPABILITY_MISMATCH
