@@ -9,9 +9,7 @@ from hostler.broker.envelopes import read_envelope
 from hostler.broker.records import (
     Envelope,
     Record,
-    instant,
     job_id,
-    moment,
     pack,
     read_attempt,
     read_progress,
@@ -26,6 +24,7 @@ from hostler.contracts.lease import Again, Die, Hold, Lease, Settlement, Stopped
 from hostler.contracts.needs import Lane
 from hostler.policy.lanes import lane_key
 from hostler.valkeyio import layout
+from hostler.valkeyio.instants import instant, instant_or_none
 
 _MICRO = 1_000_000
 _SUCCEED, _AGAIN, _HOLD, _DIE, _STOPPED = range(1, len(layout.ENDINGS) + 1)
@@ -61,9 +60,9 @@ def _lease(queue: str, now: int, lanes: Mapping[int, Lane], job: Sequence[Any]) 
         lane=lanes[record.lane],
         offer=None if record.offer is False else record.offer,
         lease_s=record.lease / _MICRO,
-        expires_at=moment(record.started + record.lease),
-        now=moment(now),
-        deadline=instant(record.deadline),
+        expires_at=instant(record.started + record.lease),
+        now=instant(now),
+        deadline=instant_or_none(record.deadline),
         timeouts=envelope.timeouts,
         tenant=record.tenant,
         labels=envelope.labels,

@@ -8,11 +8,12 @@ from typing import Any, Final, cast
 import msgspec
 
 from hostler.broker.desk_views import Kept, error_of, read_kept
-from hostler.broker.records import Record, instant, unpack_record
+from hostler.broker.records import Record, unpack_record
 from hostler.contracts.api import JobFilter
 from hostler.contracts.job import JobState
 from hostler.kernel.errors import InvalidError
 from hostler.policy.finding import of_class, within
+from hostler.valkeyio.instants import instant_or_none
 from hostler.valkeyio.layout import SEQ_BASE
 from hostler.valkeyio.library import Library
 
@@ -47,7 +48,7 @@ class Wanted:
             (not self.states or record.job_state in self.states)
             and (which.tenant is None or record.tenant == which.tenant)
             and (which.worker is None or record.worker == which.worker)
-            and within(instant(record.finished), which)
+            and within(instant_or_none(record.finished), which)
         )
 
     def job(self, kept: Kept) -> bool:

@@ -9,9 +9,7 @@ from hostler.broker.envelopes import read_envelope
 from hostler.broker.records import (
     Envelope,
     Record,
-    instant,
     job_id,
-    moment,
     read_attempt,
     read_lane,
     read_progress,
@@ -24,6 +22,7 @@ from hostler.contracts.job import Attempt, BlobRef, Job, JobError, JobRequest, J
 from hostler.contracts.needs import Lane
 from hostler.contracts.queue import KindSpec
 from hostler.policy.lanes import lane_of
+from hostler.valkeyio.instants import instant, instant_or_none
 
 
 class Kept(Struct, frozen=True, kw_only=True):
@@ -87,11 +86,11 @@ def view(queue: str, kept: Kept, kinds: Mapping[str, KindSpec], *, payload: bool
         priority=record.priority,
         attempt=attempt_of(record.fence),
         generation=record.generation,
-        created_at=moment(record.created),
-        ready_at=instant(record.ready_at),
-        started_at=instant(record.started),
-        finished_at=instant(record.finished),
-        deadline=instant(record.deadline),
+        created_at=instant(record.created),
+        ready_at=instant_or_none(record.ready_at),
+        started_at=instant_or_none(record.started),
+        finished_at=instant_or_none(record.finished),
+        deadline=instant_or_none(record.deadline),
         progress=kept.progress,
         worker=record.worker or None,
         service=envelope.needs.service or (kind.service if kind else None),

@@ -8,8 +8,9 @@ from hostler.broker.codec import LaneTable, lanes_of, leases_of, settle_item, st
 from hostler.broker.engine_group import Group
 from hostler.broker.engine_match import Claimant, Cover, claimant
 from hostler.broker.envelopes import FAILURE, UNREADABLE
-from hostler.broker.records import moment, pack, split_id
+from hostler.broker.records import pack, split_id
 from hostler.contracts.lease import ClaimRequest, Die, Lease, LeaseRef, Renewal, Settled, Settlement, Update
+from hostler.valkeyio.instants import instant
 from hostler.valkeyio.library import HasClient, Library
 from hostler.valkeyio.wakes import HasBlocking, WakeUps
 
@@ -88,7 +89,7 @@ class EngineBroker:
         """Extend these leases and say which are lost or were asked to stop; see the port."""
         parts = _by_queue(leases)
         found = await asyncio.gather(*(self._renew(worker, queue, refs) for queue, refs in parts))
-        ends = [moment(end) for _, _, end, _ in found if end]
+        ends = [instant(end) for _, _, end, _ in found if end]
         return Renewal(
             lost=tuple(ref for lost, _, _, _ in found for ref in lost),
             cancelled=tuple(ref for _, stop, _, _ in found for ref in stop),

@@ -8,11 +8,12 @@ import msgspec
 from msgspec import Raw, Struct
 
 from hostler.broker.engine_group import Group
-from hostler.broker.records import Envelope, job_id, micros, pack, sealed, sealed_lane
+from hostler.broker.records import Envelope, job_id, pack, sealed, sealed_lane
 from hostler.contracts.job import JobRequest, Submitted
 from hostler.contracts.queue import KindSpec
 from hostler.kernel.errors import CapacityError, HostlerError, IdempotencyConflictError, InternalError, QueueFullError
 from hostler.policy.lanes import lane_key, lane_of
+from hostler.valkeyio.instants import micros
 from hostler.valkeyio.library import Library
 
 SUBMIT_MAX: Final = 100

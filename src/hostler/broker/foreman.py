@@ -5,13 +5,14 @@ from typing import Any, cast
 from hostler.broker.desk_audit import Audit
 from hostler.broker.engine_match import Cover, WorkerClass, worker_class
 from hostler.broker.engine_tick import tick as tick_queue
-from hostler.broker.records import instant, pack
+from hostler.broker.records import pack
 from hostler.contracts.job import JobState
 from hostler.contracts.offer import Pool
 from hostler.contracts.queue import KindSpec, QueueSpec, QueueStats, RegistryRow
 from hostler.contracts.worker import Worker, WorkerState
 from hostler.registry.engine import EngineRegistry
 from hostler.registry.kinds import Kinds
+from hostler.valkeyio.instants import instant_or_none
 from hostler.valkeyio.library import HasClient, Library
 
 _TENANTS_LOOKED_AT = 200
@@ -70,7 +71,7 @@ class EngineForeman:
             lanes=lanes,
             tenants=tenants,
             workers=sum(queue in worker.queues for worker in await self._registry.workers()),
-            oldest_ready_at=instant(int(oldest)),
+            oldest_ready_at=instant_or_none(int(oldest)),
             offset=number["off"],
             epoch=number["epoch"],
         )

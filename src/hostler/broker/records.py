@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -16,9 +16,7 @@ from hostler.contracts.job import Attempt, BlobRef, JobState, Progress
 from hostler.contracts.needs import Avoid, Lane, Needs
 from hostler.contracts.timeouts import Timeouts
 from hostler.valkeyio import layout
-
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
+from hostler.valkeyio.instants import instant
 
 Absent = Literal[False]
 """How the functions write *nothing*."""
@@ -196,21 +194,6 @@ def sealed(data: bytes) -> Raw:
     return Raw(head + data)
 
 
-def instant(micros: int) -> datetime | None:
-    """Return microseconds since the epoch as a moment; None for 0."""
-    return EPOCH + timedelta(microseconds=micros) if micros else None
-
-
-def moment(micros: int) -> datetime:
-    """Return microseconds since the epoch as a moment."""
-    return EPOCH + timedelta(microseconds=micros)
-
-
-def micros(at: datetime | None) -> int:
-    """Return a moment as microseconds since the epoch, exactly; 0 for None."""
-    return 0 if at is None else (at - EPOCH) // _MICROSECOND
-
-
 def read_attempt(packed: bytes) -> Attempt:
     """Return one element of `a:<seq>` as the contract says it."""
     stored = _unpack_attempt(packed)
@@ -220,8 +203,8 @@ def read_attempt(packed: bytes) -> Attempt:
         generation=stored.generation,
         worker=stored.worker or "",
         endpoint=stored.endpoint or None,
-        started_at=moment(stored.started),
-        ended_at=moment(stored.ended),
+        started_at=instant(stored.started),
+        ended_at=instant(stored.ended),
         outcome=stored.outcome,
         error=_failure(failure) if failure else None,
         counted=stored.counted,
@@ -251,7 +234,7 @@ def read_lane(packed: bytes) -> tuple[StoredLane, Lane]:
 def read_events(queue: str, entry: str, packed: bytes) -> tuple[Event, ...]:
     """Return the events of one stream entry; `entry` is its id, `<first offset>-0`."""
     first, stored = int(entry.partition("-")[0]), _unpack_entry(packed)
-    at = moment(stored.at)
+    at = instant(stored.at)
     return tuple(_event(queue, first + index, at, event) for index, event in enumerate(stored.events))
 
 

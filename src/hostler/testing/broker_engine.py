@@ -15,6 +15,7 @@ from hostler.registry.kinds import Kinds
 from hostler.testing.bench import Clients, Server
 from hostler.testing.broker_house import BrokerHarness
 from hostler.valkeyio.client import send
+from hostler.valkeyio.instants import micros
 from hostler.valkeyio.keys import prefix, registry_key
 from hostler.valkeyio.library import Library
 from hostler.valkeyio.library_text import Build
@@ -53,9 +54,8 @@ class HeldClock:
 
     async def write(self) -> None:
         """Write it where the functions look."""
-        micros = (self._now - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
         keys = [f"{prefix(queue)}clock" for queue in QUEUES] + [registry_key("clock")]
-        await send(self._clients.client, "MSET", *(word for key in keys for word in (key, str(micros))))
+        await send(self._clients.client, "MSET", *(word for key in keys for word in (key, micros(self._now))))
 
 
 @asynccontextmanager

@@ -3,7 +3,6 @@
 import asyncio
 from datetime import UTC, datetime, timedelta
 
-from hostler.broker.records import micros, moment
 from hostler.contracts.lease import Again, Hold, LeaseRef, Succeed
 from hostler.contracts.needs import Needs
 from hostler.contracts.offer import Offer
@@ -11,6 +10,7 @@ from hostler.contracts.queue import Retention
 from hostler.contracts.timeouts import Timeouts
 from hostler.testing.bench import Bench, Server
 from hostler.testing.eventually import eventually
+from hostler.valkeyio.instants import instant, micros
 from hostler.valkeyio.keys import prefix
 
 
@@ -68,7 +68,7 @@ async def test_an_expired_job_is_never_claimed_even_before_upkeep(bench: Bench) 
 async def test_a_deadline_cuts_a_running_job(bench: Bench) -> None:
     probe = await bench.record(await bench.one())
     await bench.settle(await bench.take())
-    job = await bench.one(deadline=moment(probe.created) + timedelta(seconds=1))
+    job = await bench.one(deadline=instant(probe.created) + timedelta(seconds=1))
     lease = await bench.take()
     await in_state(bench, job, "expired")
     renewal = await bench.broker.renew("w1", [LeaseRef(job_id=job, fence=lease.fence)])
