@@ -138,3 +138,28 @@ async def test_an_empty_claim_is_cheap_and_an_idle_queue_ticks_cheaply(bench: Be
     assert await claim_cost(bench, 1) <= 12
     await bench.tick()
     assert await cost(bench, bench.tick) <= 30
+
+
+@pytest.mark.row("000:28")
+async def test_a_hundred_idle_workers_cost_no_more_beside_ten_thousand_large_jobs_than_beside_none(
+    bench: Bench,
+) -> None:
+    idle = Offer(kinds=("else.where",))
+
+    async def round_of_claims() -> None:
+        for n in range(100):
+            assert await bench.claim(8, offers=[idle], worker=f"idle{n}") == ()
+
+    async def sent() -> int:
+        return int((await bench.command("INFO", "stats"))["total_net_output_bytes"])
+
+    await bench.submit(payload="x")
+    await round_of_claims()
+    beside_none = await cost(bench, round_of_claims)
+    await bench.submit(9_999, payload="x" * 30_000)
+    await round_of_claims()
+    before = await sent()
+    beside_many = await cost(bench, round_of_claims)
+    assert beside_many == beside_none
+    assert await sent() - before < 100_000
+    assert len(await bench.claim(8, offers=[ALL])) == 8

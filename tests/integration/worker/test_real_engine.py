@@ -122,6 +122,7 @@ async def test_jobs_survive_the_kill_of_the_engine_under_running_workers_and_non
                 killed = (await engine.command("INFO", "server"))["process_id"]
                 os.kill(killed, signal.SIGKILL)
                 await eventually(lambda killed=killed: another_serves(engine, killed), within=30)
+                await engine.until_available(30)
             await judge(fabric, told)
             assert sorted(each.id for each in await ports.registry.workers()) == ["one", "two"]
 
