@@ -1,5 +1,6 @@
 """The broker on the engine, for operators and for upkeep."""
 
+from collections.abc import Mapping
 from typing import Any, cast
 
 from hostler.broker.desk_audit import Audit
@@ -30,13 +31,13 @@ class EngineForeman:
         self._registry = EngineRegistry(engine, library=self._library)
         self._audit = Audit(engine, self._library)
 
-    async def declare_kind(self, spec: KindSpec) -> None:
+    async def declare_kind(self, spec: KindSpec, *, reason: str = "") -> None:
         """Add or renew a kind (and its queue, with defaults, if absent). The last declaration wins."""
-        await self._kinds.declare_kind(spec)
+        await self._kinds.declare_kind(spec, reason=reason)
 
-    async def declare_queue(self, spec: QueueSpec) -> None:
+    async def declare_queue(self, spec: QueueSpec, *, reason: str = "") -> None:
         """Add or change a queue's row; it holds from the next call on."""
-        await self._kinds.declare_queue(spec)
+        await self._kinds.declare_queue(spec, reason=reason)
 
     async def registry(self) -> tuple[RegistryRow, ...]:
         """Return every queue with its kinds, by name."""
@@ -98,7 +99,9 @@ class EngineForeman:
         if not due:
             return False
         await self._registry.upkeep()
-        await self._muster(queue, {worker.decode() for worker in present})
+        await self._muster(
+            queue, {word.decode(): bool(lasts) for word, lasts in zip(*[iter(present)] * 2, strict=True)}
+        )
         return await tick_queue(self._library, queue)
 
     async def audit(self, queue: str, *, repair: bool = False) -> tuple[str, ...]:
@@ -106,13 +109,16 @@ class EngineForeman:
         await self._kinds.queue(queue)
         return await self._audit.run(queue, repair=repair)
 
-    async def _muster(self, queue: str, present: set[str]) -> None:
-        """Let the queue know of workers that never claimed from it, and of those that are gone."""
+    async def _muster(self, queue: str, present: Mapping[str, bool]) -> None:
+        """Let the queue know of workers that do not claim from it, and of those that are gone.
+
+        `present` are those that it knows; False marks one whose time there is nearly over.
+        """
         gone: list[str] = []
         for worker in await self._registry.workers(include_gone=True):
             if worker.state in _GONE:
                 gone += [worker.id] if worker.id in present else []
-            elif queue in worker.queues and worker.id not in present:
+            elif queue in worker.queues and not present.get(worker.id):
                 await self._introduce(queue, worker)
         if gone:
             await self._library.call("dismiss", queue, workers=gone)

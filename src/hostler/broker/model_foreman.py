@@ -28,14 +28,16 @@ class ModelForeman(ModelLife):
         """Behave as after a restart of the engine: the next upkeep grants a lease of grace."""
         self._stalled = True
 
-    async def declare_kind(self, spec: KindSpec) -> None:
+    async def declare_kind(self, spec: KindSpec, *, reason: str = "") -> None:
         """Add or renew a kind."""
+        del reason
         self._kinds[spec.name] = spec
         if spec.queue not in self._queues:
             self._open(QueueSpec(name=spec.queue))
 
-    async def declare_queue(self, spec: QueueSpec) -> None:
+    async def declare_queue(self, spec: QueueSpec, *, reason: str = "") -> None:
         """Add or change a queue's row."""
+        del reason
         self._open(spec)
 
     async def registry(self) -> tuple[RegistryRow, ...]:

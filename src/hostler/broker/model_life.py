@@ -52,7 +52,7 @@ class ModelLife(ModelCore):
         queue.move(now, job, verb, state, **facts)
         queue.count(str(state))
         job.finished_at = now
-        job.due = None
+        job.due = job.cancel_asked = None
         job.waiting_for = None
 
     def _ready(self, queue: QueueRecord, job: JobRecord, now: datetime, verb: Verb, **facts: Any) -> None:

@@ -1,15 +1,17 @@
 """`hostler queues`: where jobs wait."""
 
-from typing import Annotated
+from typing import Annotated, Any, cast
 
+import msgspec
 from cyclopts import App, Parameter
 
 from hostler.cli.flags import ToGateway
 from hostler.cli.output import OK, Out
-from hostler.cli.talk import facts_table, talking
-from hostler.contracts.queue import QueueView
+from hostler.cli.talk import facts_table, pairs, talking
+from hostler.contracts.queue import NAMING, QueueView
+from hostler.kernel.errors import SettingsError
 
-queues = App(name="queues", help="List, measure, pause, resume and drain queues.")
+queues = App(name="queues", help="List, measure, configure, pause, resume and drain queues.")
 
 Reason = Annotated[str, Parameter(help="Why; it is kept with the event.")]
 
@@ -91,13 +93,52 @@ async def drain(queue: str, /, *, reason: Reason = "", common: ToGateway = ToGat
 
 
 @queues.command
+async def configure(
+    queue: str,
+    /,
+    *,
+    set_: Annotated[
+        tuple[str, ...], Parameter(name="--set", negative="", help="PATH=VALUE, one or more: limits.key_running=3.")
+    ],
+    kind: Annotated[str | None, Parameter(help="Change this kind of the queue instead: retry.attempts=2.")] = None,
+    reason: Annotated[str, Parameter(help="Why; it is kept with the event.")],
+    common: ToGateway = ToGateway(),
+) -> int:
+    """Change limits, times, weights or retries while everything runs; workers follow within seconds."""
+    part = _part(set_)
+    async with talking(common) as fleet:
+        kinds = {} if kind is None else {kind: part}
+        found = await fleet.queues.configure(queue, reason=reason, queue=part if kind is None else {}, kinds=kinds)
+    Out(json=common.json).answer({"queue": found.spec, "kinds": found.kinds}, f"{queue} is configured")
+    return OK
+
+
+def _part(given: tuple[str, ...]) -> dict[str, Any]:
+    """Return `a.b=value` texts as one table; a value is JSON, or else text."""
+    found: dict[str, Any] = {}
+    for path, text in pairs(given, flag="--set").items():
+        *above, last = path.split(".")
+        table = found
+        for name in above:
+            inner = table.setdefault(name, {})
+            if not isinstance(inner, dict):
+                raise SettingsError(f"--set: {path} lies in a value that is set as well", problems=())
+            table = cast("dict[str, Any]", inner)
+        try:
+            table[last] = msgspec.json.decode(text)
+        except msgspec.DecodeError:
+            table[last] = text
+    return found
+
+
+@queues.command
 async def registry(*, common: ToGateway = ToGateway()) -> int:
     """Show the queue registry: who puts what where, and how it is treated."""
     out = Out(json=common.json)
     async with talking(common) as fleet:
         found = await fleet.queues.list()
     if out.json:
-        out.document({"items": [{"queue": row.spec, "kinds": row.kinds} for row in found]})
+        out.document({"items": [{"queue": row.spec, "kinds": row.kinds} for row in found], "naming": NAMING})
         return OK
     columns = ("queue", "kind", "service", "declared by", "payload", "result", "attempts", "lease (s)", "run (s)")
     rows = [
@@ -116,6 +157,8 @@ async def registry(*, common: ToGateway = ToGateway()) -> int:
         for kind in row.kinds
     ]
     out.table(columns, rows, empty="no kinds are declared yet: a worker, a connector or the configuration does it")
+    for what, rule in NAMING.items():
+        out.say(f"{what:<14}{rule}")
     return OK
 
 

@@ -16,12 +16,14 @@ from hostler.contracts.api import (
     Commanded,
     JobFilter,
     Listing,
+    Reconfigured,
     Selection,
     WorkerVerb,
 )
 from hostler.contracts.job import BlobRef, Job
 from hostler.contracts.queue import QueueView
 from hostler.contracts.worker import Worker
+from hostler.kernel.units import Json
 
 T = TypeVar("T")
 
@@ -103,6 +105,18 @@ class Queues:
     async def drain(self, name: str, *, reason: str = "") -> QueueView:
         """Refuse new jobs and let what is there run out."""
         return await self._verb(name, "drain", reason)
+
+    async def configure(
+        self,
+        name: str,
+        *,
+        reason: str,
+        queue: dict[str, Json] | None = None,
+        kinds: dict[str, dict[str, Json]] | None = None,
+    ) -> QueueView:
+        """Change parts of its row, or of its kinds' rows, while everything runs; `InvalidError`."""
+        body = Reconfigured(reason=reason, queue=queue or {}, kinds=kinds or {})
+        return await self._wire.change(f"v1/queues/{quote(name, safe='')}/configure", body, QueueView)
 
     async def _verb(self, name: str, verb: str, reason: str) -> QueueView:
         return await self._wire.change(f"v1/queues/{quote(name, safe='')}/{verb}", Because(reason=reason), QueueView)

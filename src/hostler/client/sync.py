@@ -18,7 +18,7 @@ from hostler.contracts.job import BlobRef, Job, JobState
 from hostler.contracts.queue import QueueView
 from hostler.contracts.worker import Worker
 from hostler.kernel.errors import HostlerError
-from hostler.kernel.units import Seconds
+from hostler.kernel.units import Json, Seconds
 
 T = TypeVar("T")
 
@@ -134,6 +134,17 @@ class SyncQueues:
     def drain(self, name: str, *, reason: str = "") -> QueueView:
         """Refuse new jobs and let what is there run out."""
         return self._portal.call(self._queues.drain(name, reason=reason))
+
+    def configure(
+        self,
+        name: str,
+        *,
+        reason: str,
+        queue: dict[str, Json] | None = None,
+        kinds: dict[str, dict[str, Json]] | None = None,
+    ) -> QueueView:
+        """Change parts of its row, or of its kinds' rows, while everything runs."""
+        return self._portal.call(self._queues.configure(name, reason=reason, queue=queue, kinds=kinds))
 
 
 class SyncDead:

@@ -8,7 +8,7 @@ from msgspec import Meta, Raw, Struct
 from hostler.contracts.failure import FailureClass, Stage
 from hostler.contracts.job import JobState
 from hostler.contracts.problem import Problem
-from hostler.kernel.units import Instant, JobId, Label, Name, QueueName
+from hostler.kernel.units import Instant, JobId, Json, Label, Name, QueueName
 
 T = TypeVar("T")
 
@@ -41,6 +41,17 @@ class Because(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Body of a verb that a person may explain; it may be left out."""
 
     reason: Text = ""
+
+
+class Reconfigured(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Body of `POST /v1/queues/{name}/configure`: what is to change; all else stays as it is."""
+
+    reason: Annotated[str, Meta(min_length=1, max_length=500)]
+    """Why; it is kept with the event."""
+    queue: dict[str, Json] = {}
+    """Part of the queue's row, as `{"limits": {"key_running": 3}}`."""
+    kinds: Annotated[dict[Name, dict[str, Json]], Meta(max_length=64)] = {}
+    """By kind of this queue: part of its row, `retry`, `timeouts` and `about`."""
 
 
 class Batch(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

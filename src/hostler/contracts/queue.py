@@ -7,6 +7,14 @@ from msgspec import Meta, Struct, field
 from hostler.contracts.timeouts import Timeouts
 from hostler.kernel.units import Bytes, Instant, Json, Name, QueueName, Seconds
 
+NAMING = {
+    "queue": "what waits in it, as image: lower case, digits, - and _, 48 characters at most",
+    "kind": "area and act, as image.generate: lower case, digits, . - and _, 64 characters at most",
+    "role": "who puts work in or takes it out, never a process: named as kinds are",
+    "lane": "a number that is never given twice; its needs in canonical form, hashed, are its key",
+}
+"""The one rule by which things in the registry are named: the registry prints it, the types refuse what breaks it."""
+
 Attempts = Annotated[int, Meta(ge=1, le=1000)]
 
 
@@ -53,8 +61,8 @@ class QueueSpec(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_un
 
     name: QueueName
     about: str = ""
-    producers: tuple[str, ...] = ()
-    consumers: tuple[str, ...] = ()
+    producers: tuple[Name, ...] = ()
+    consumers: tuple[Name, ...] = ()
     """Roles, not processes."""
     lease: Annotated[float, Meta(ge=0.05, le=3600, extra_json_schema={"unit": "s"})] = 10.0
     head_start: Annotated[float, Meta(ge=0, le=86_400, extra_json_schema={"unit": "s"})] = 60.0

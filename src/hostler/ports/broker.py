@@ -127,12 +127,15 @@ class Desk(Protocol):
 class Foreman(Protocol):
     """What operators and the maintenance loop need."""
 
-    async def declare_kind(self, spec: KindSpec) -> None:
-        """Add or renew a kind (and its queue, with defaults, if absent). The last declaration wins."""
+    async def declare_kind(self, spec: KindSpec, *, reason: str = "") -> None:
+        """Add or renew a kind (and its queue, with defaults, if absent). The last declaration wins.
+
+        What changes anything is an event of the registry, with the reason.
+        """
         ...
 
-    async def declare_queue(self, spec: QueueSpec) -> None:
-        """Add or change a queue's row."""
+    async def declare_queue(self, spec: QueueSpec, *, reason: str = "") -> None:
+        """Add or change a queue's row: it holds from the next call on. An event as for kinds."""
         ...
 
     async def registry(self) -> tuple[RegistryRow, ...]:

@@ -86,7 +86,7 @@ class Kinds:
             for name in sorted(now.queues)
         )
 
-    async def declare_kind(self, spec: KindSpec) -> None:
+    async def declare_kind(self, spec: KindSpec, *, reason: str = "") -> None:
         """Add or renew a kind, and its queue with defaults when there is none; the last declaration wins.
 
         `InvalidError` when a payload or result type is no JSON Schema. Jobs that wait in the kind's former
@@ -98,19 +98,19 @@ class Kinds:
         _refuse_reserved(spec.queue)
         queue = "" if spec.queue in BUILT_IN else spec.queue
         default, row = msgspec.json.encode(QueueSpec(name=spec.queue)), msgspec.json.encode(spec)
-        before = await self._declare("kinds", spec.name, row, queue=queue, queue_row=default)
+        before = await self._declare("kinds", spec.name, row, queue=queue, queue_row=default, reason=reason)
         if before:
             former = _decode_kind(before).queue
             if former != spec.queue:
                 _log.warning("kind moved to another queue, its jobs stay", kind=spec.name, was=former, queue=spec.queue)
 
-    async def declare_queue(self, spec: QueueSpec) -> None:
+    async def declare_queue(self, spec: QueueSpec, *, reason: str = "") -> None:
         """Add or change a queue's row: its limits and times hold from the next call on."""
         _refuse_reserved(spec.name)
         packed = pack_config(spec)
         # The function library never sees a row without its numbers: they are stored first.
         await self._library.call("configure", spec.name, config=packed, hash=config_hash(packed))
-        await self._declare("queues", spec.name, msgspec.json.encode(spec))
+        await self._declare("queues", spec.name, msgspec.json.encode(spec), reason=reason)
 
     async def read(self) -> Snapshot:
         """Return the rows as they are now."""
@@ -133,12 +133,14 @@ class Kinds:
             return await self.read()
         return self._snapshot
 
-    async def _declare(self, family: str, name: str, row: bytes, *, queue: str = "", queue_row: bytes = b"") -> bytes:
+    async def _declare(
+        self, family: str, name: str, row: bytes, *, reason: str, queue: str = "", queue_row: bytes = b""
+    ) -> bytes:
         changed, before, _ = cast(
             "tuple[int, bytes, object]",
             tuple(
                 await self._library.call_registry(
-                    "declare", family=family, name=name, row=row, queue=queue, queue_row=queue_row
+                    "declare", family=family, name=name, row=row, queue=queue, queue_row=queue_row, reason=reason
                 )
             ),
         )

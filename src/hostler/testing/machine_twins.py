@@ -29,6 +29,10 @@ T = TypeVar("T")
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
 
 
+UNTENDED = 4.0
+"""Seconds that may pass without upkeep."""
+
+
 class Twins:
     """Both sides, with one clock."""
 
@@ -41,6 +45,7 @@ class Twins:
         self.submitted: list[Submission] = []
         self.told: list[Told] = []
         self._numbers = 0
+        self._untended = 0.0
 
     def open(self) -> None:
         """Declare queue and kinds, and let the workers live."""
@@ -123,12 +128,16 @@ class Twins:
         return answers[1]
 
     def advance(self, seconds: float) -> None:
-        """Move both clocks."""
+        """Move both clocks; upkeep is never left out for long, as in a system that runs."""
+        self._untended += seconds
         self.run(_awaited(self.real.advance(seconds)))
         self.clock.advance(seconds)
+        if self._untended > UNTENDED:
+            self.tick()
 
     def tick(self) -> None:
         """Let both do their upkeep."""
+        self._untended = 0.0
         while self.run(self.real.foreman.tick(QUEUE)):
             pass
         self.at_once(self.model.tick(QUEUE))

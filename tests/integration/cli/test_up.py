@@ -13,6 +13,7 @@ from typing import IO, Any
 import psutil
 import pytest
 
+from hostler.contracts.queue import NAMING
 from hostler.testing.eventually import eventually
 
 from .conftest import Shell
@@ -183,6 +184,13 @@ async def test_operators_see_and_steer_jobs_queues_and_workers(shell: Shell) -> 
         assert shell.run("jobs", "follow", waiting, *url).code == 0
         types = [event["type"] for event in shell.run("jobs", "timeline", waiting, "--json", *url).last["events"]]
         assert [types[0], types[-1]] == ["submit", "finish"]
+
+        configure = ("queues", "configure", "default", "--reason", "a look", "--json", *url)
+        assert shell.run(*configure, "--set", "limits.key_running=4").last["queue"]["limits"]["key_running"] == 4
+        wrong = shell.run(*configure, "--kind", "text.broken", "--set", "retry.attempts=none")
+        assert (wrong.code, "attempts" in repr(wrong.last["error"])) == (1, True)
+        told = shell.run("queues", "registry", *url).out
+        assert all(rule in " ".join(told.split()) for rule in NAMING.values())
 
         shell.run("submit", "text.broken", "--wait", *url)
         (corpse,) = shell.run("dead", "list", "--json", *url).last["items"]

@@ -1,15 +1,23 @@
 """Queues: look at them, pause, resume, drain."""
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Final, TypeVar, cast
 
-from hostler.contracts.api import Because, Listing
-from hostler.contracts.queue import QueueView, RegistryRow
+import msgspec
+
+from hostler.contracts.api import Because, Listing, Reconfigured
+from hostler.contracts.queue import KindSpec, QueueSpec, QueueView, RegistryRow
 from hostler.gateway.operation import Answer, Call, Nothing, Operation, Reply
 from hostler.gateway.pages import page_of
 from hostler.gateway.rooms import Rooms
 from hostler.gateway.shapes import PageQuery
-from hostler.kernel.errors import UnknownQueueError
+from hostler.kernel.errors import InvalidError, UnknownQueueError
+from hostler.kernel.units import Json
+
+S = TypeVar("S", bound=msgspec.Struct)
+
+_OF_CODE: Final = ("name", "queue", "service", "payload", "result", "planned", "declared_by")
+"""Parts of a kind that are its code's to say."""
 
 
 class QueueRoutes:
@@ -39,14 +47,35 @@ class QueueRoutes:
         """Refuse new jobs and let what is there run out."""
         return await self._change(self._foreman.drain, call, body)
 
+    async def configure_queue(self, call: Call, _query: Nothing, body: Reconfigured) -> Answer:
+        """Change a queue's row, or rows of its kinds, while everything runs; workers follow within seconds."""
+        row = await self._row(call.path["name"])
+        queue = changed(row.queue, body.queue, QueueSpec, keep=("name",), field="queue")
+        known = {kind.name: kind for kind in row.kinds}
+        kinds: list[KindSpec] = []
+        for name, part in body.kinds.items():
+            if name not in known:
+                words = f"{row.queue.name} has no kind {name}; it has {', '.join(known) or 'none'}."
+                raise InvalidError(words, field=f"kinds.{name}")
+            kind = changed(known[name], part, KindSpec, keep=_OF_CODE, field=f"kinds.{name}")
+            kinds.append(msgspec.structs.replace(kind, declared_by="configuration"))
+        if body.queue:
+            await self._foreman.declare_queue(queue, reason=body.reason)
+        for kind in kinds:
+            await self._foreman.declare_kind(kind, reason=body.reason)
+        return Answer(body=await self._named(call.path["name"]))
+
     async def _change(self, verb: Callable[..., Awaitable[None]], call: Call, body: Because) -> Answer:
         await verb(call.path["name"], operation=call.operation, reason=body.reason)
         return Answer(body=await self._named(call.path["name"]))
 
     async def _named(self, name: str) -> QueueView:
+        return await self._view(await self._row(name))
+
+    async def _row(self, name: str) -> RegistryRow:
         for row in await self._foreman.registry():
             if row.queue.name == name:
-                return await self._view(row)
+                return row
         raise UnknownQueueError(f"There is no queue {name}; GET /v1/queues lists all.", queue=name)
 
     async def _view(self, row: RegistryRow) -> QueueView:
@@ -74,6 +103,15 @@ class QueueRoutes:
                 errors=(UnknownQueueError,),
                 tag="queues",
             ),
+            Operation(
+                method="POST",
+                path="/v1/queues/{name:str}/configure",
+                handler=self.configure_queue,
+                body=Reconfigured,
+                replies=one,
+                errors=(UnknownQueueError,),
+                tag="queues",
+            ),
             *(
                 Operation(
                     method="POST",
@@ -88,3 +126,23 @@ class QueueRoutes:
                 for verb, handler in verbs.items()
             ),
         )
+
+
+def changed(row: S, part: dict[str, Json], shape: type[S], *, keep: tuple[str, ...], field: str) -> S:
+    """Return a row with a part of it changed, deeply; `InvalidError` names what cannot be."""
+    for name in keep:
+        if name in part:
+            raise InvalidError(f"{field}.{name} cannot be changed while it runs.", field=f"{field}.{name}")
+    try:
+        return msgspec.convert(_merged(msgspec.to_builtins(row), part), shape)
+    except msgspec.ValidationError as error:
+        raise InvalidError(f"{field}: {error}", field=field) from error
+
+
+def _merged(row: dict[str, Json], part: dict[str, Json]) -> dict[str, Json]:
+    found = dict(row)
+    for name, value in part.items():
+        before = found.get(name)
+        inner = isinstance(value, dict) and isinstance(before, dict)
+        found[name] = _merged(cast("dict[str, Json]", before), cast("dict[str, Json]", value)) if inner else value
+    return found

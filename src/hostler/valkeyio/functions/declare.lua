@@ -1,6 +1,6 @@
 -- Store the row of a kind or a queue; what changes nothing raises no version.
 -- keys meta
--- args family:text name:text row:blob queue:text queue_row:blob
+-- args family:text name:text row:blob queue:text queue_row:blob reason:text
 -- reply {1 when it changed, former row or '', version}
 -- The version is raised first: after an error between the two, readers look once too often, not once too seldom.
 -- `family` is `kinds` or `queues`; `queue_row` is stored for `queue` when that has no row ('' for neither).
@@ -14,7 +14,9 @@ if missing then
   write.hset(q, 'queues', queue, queue_row)
 end
 write.hset(q, family, name, row)
-events.say(q, 'declare', false, nil, nil, {family = family, name = name, queue = queue})
+events.say(q, 'declare', false, nil, nil, {
+  family = family, name = name, queue = queue, reason = reason ~= '' and reason or nil,
+})
 local version = redis.call('INCR', q.p .. 'v')
 ctx.commit(q)
 return {1, before or '', version}
