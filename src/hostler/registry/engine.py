@@ -1,6 +1,6 @@
 """The worker registry on the engine."""
 
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import msgspec
 from msgspec import Struct
@@ -42,6 +42,8 @@ class EngineRegistry:
 
     def __init__(self, engine: HasClient, *, library: Library | None = None) -> None:
         self._library = library or Library(engine)
+        self._heard: dict[str, int] = {}
+        """By worker: the number of the last command that came through this object."""
 
     async def announce(self, worker: Worker, *, ttl: Seconds = 10.0) -> None:
         """Store or renew what a worker offers and how it is; it counts as live for `ttl` seconds.
@@ -95,9 +97,15 @@ class EngineRegistry:
             raise NotFoundError(f"no live worker is named {worker_id!r}", worker=worker_id)
 
     async def commands(self, worker_id: str) -> tuple[str, ...]:
-        """Take the commands that wait for this worker, oldest first."""
-        found = cast("list[bytes]", await self._library.call_registry("commands", worker=worker_id))
-        return tuple(word.decode() for word in found)
+        """Take the commands that wait for this worker, oldest first.
+
+        They go from the engine with the next call, so an answer that is lost on the way is given again.
+        """
+        heard = self._heard.get(worker_id, 0)
+        found = cast("list[Any]", await self._library.call_registry("commands", worker=worker_id, after=heard))
+        if found:
+            self._heard[worker_id] = max(found[::2])
+        return tuple(word.decode() for word in found[1::2])
 
     async def upkeep(self) -> bool:
         """Make each lost worker an event, forget the old ones; True when more is left to do at once.

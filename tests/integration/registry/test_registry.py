@@ -12,6 +12,7 @@ from hostler.registry.engine import EngineRegistry
 from hostler.testing.eventually import eventually
 from hostler.valkeyio.engine import Engine
 from hostler.valkeyio.keys import owner_of, registry_key
+from hostler.valkeyio.library import Library
 
 
 def worker(id_: str = "w1", state: WorkerState = WorkerState.STARTING, **facts: object) -> Worker:
@@ -172,3 +173,17 @@ async def test_every_key_of_the_registry_is_in_the_key_table(engine: Engine, reg
 
 async def _empty(registry: EngineRegistry) -> bool:
     return await registry.workers() == ()
+
+
+async def test_a_command_whose_answer_is_lost_on_the_way_is_given_again(
+    engine: Engine, registry: EngineRegistry
+) -> None:
+    await registry.announce(worker())
+    await registry.command("w1", "pause")
+    lost = await Library(engine).call_registry("commands", worker="w1", after=0)
+    assert lost[1::2] == [b"pause"]
+    assert await registry.commands("w1") == ("pause",)
+    await registry.command("w1", "resume")
+    assert await registry.commands("w1") == ("resume",)
+    assert await registry.commands("w1") == ()
+    assert not await engine.command("EXISTS", registry_key("cmd:w1"))

@@ -6,8 +6,8 @@ local q = ctx.open(meta_key)
 if not staff.alive(q, worker) then
   return 0
 end
-write.push(q, 'cmd:' .. worker, order)
-events.say(q, 'command', false, nil, worker, {command = order, reason = reason})
+local offset = events.say(q, 'command', false, nil, worker, {command = order, reason = reason})
+write.push(q, 'cmd:' .. worker, cmsgpack.pack({offset, order}))
 ctx.commit(q)
 if kept > 0 then
   redis.call('PEXPIRE', q.p .. 'cmd:' .. worker, kept)
