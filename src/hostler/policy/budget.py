@@ -1,0 +1,71 @@
+"""How much may be repeated: a retry budget that holds for a whole service, and when a second call may race a first."""
+
+from typing import Final
+
+from msgspec import Struct
+
+from hostler.kernel.units import Fraction, Seconds
+from hostler.policy.latency import Latency, quantile
+
+SHARE: Final[Fraction] = 0.2
+"""Repeats per call."""
+FLOOR: Final = 3.0
+"""Repeats a second that are allowed however few calls there are."""
+SPAN: Final = 10
+"""Seconds that are looked at."""
+HEDGE_AT: Final[Fraction] = 0.95
+
+
+class Second(Struct, frozen=True, array_like=True):
+    """What happened in one second."""
+
+    number: int
+    calls: int = 0
+    repeats: int = 0
+
+
+class Budget(Struct, frozen=True, kw_only=True):
+    """The last seconds of one service."""
+
+    seconds: tuple[Second, ...] = ()
+
+
+def called(budget: Budget, now: Seconds) -> Budget:
+    """Take in one first call."""
+    return _add(budget, now, calls=1)
+
+
+def left(budget: Budget, now: Seconds) -> float:
+    """Return how many repeats are allowed now."""
+    kept = _kept(budget, now)
+    calls = sum(second.calls for second in kept)
+    return SHARE * calls + FLOOR * SPAN - sum(second.repeats for second in kept)
+
+
+def repeat(budget: Budget, now: Seconds) -> Budget | None:
+    """Take one repeat out; None when there is none left: whoever wanted it gives the job back instead."""
+    return _add(budget, now, repeats=1) if left(budget, now) >= 1.0 else None
+
+
+def hedge_after(
+    latency: Latency, *, idempotent_read: bool, hedges: int, budget: Budget, now: Seconds
+) -> Seconds | None:
+    """Return after how long a second call may be sent beside the first, None for never.
+
+    Only reads that may be repeated, one extra call at most, inside the retry budget, and only once the first
+    takes longer than 95 % of the last calls did. The loser is cancelled. Never for work that takes a GPU.
+    """
+    if not idempotent_read or hedges > 0 or left(budget, now) < 1.0:
+        return None
+    return quantile(latency, HEDGE_AT)
+
+
+def _kept(budget: Budget, now: Seconds) -> tuple[Second, ...]:
+    return tuple(second for second in budget.seconds if second.number > int(now) - SPAN)
+
+
+def _add(budget: Budget, now: Seconds, *, calls: int = 0, repeats: int = 0) -> Budget:
+    kept = _kept(budget, now)
+    last = kept[-1] if kept and kept[-1].number == int(now) else Second(int(now))
+    before = kept[:-1] if last in kept else kept
+    return Budget(seconds=(*before, Second(last.number, last.calls + calls, last.repeats + repeats)))
