@@ -81,6 +81,9 @@ KEYS: Final[tuple[KeyRow, ...]] = (
     _row("idle:<class>", "set", "class", "workers of the class whose last claim came back empty"),
     _row("use", "hash", "work", "`<pool>|<amount>` -> thousandths taken by running jobs"),
     _row("grace", "zset", "timed", "leases that were extended after a restart or stall, by the end they got"),
+    _row(
+        "gracing", "zset", "timed", "leases that still have to be extended after a restart or stall, a slice at a time"
+    ),
     _row("k:<key>", "hash", "work", "concurrency key: `r` running, `q<lane>` claimable, `p<lane>` parked"),
     _row("kw:<lane>:<key>", "zset", "work", "parked jobs of a concurrency key by effective arrival"),
     _row("delayed", "zset", "work", "scheduled jobs by when they become ready"),

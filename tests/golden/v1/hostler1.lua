@@ -2019,8 +2019,26 @@ end
 local upkeep = {}
 local STALL = 5000000
 local SLICE = 100
+local GRACED = 500
+
+-- Extend these leases; those that ended meanwhile are left out.
+local function extend(q, seqs)
+  local ends, words = redis.call('ZMSCORE', q.p .. 'leases', unpack(seqs)), {}
+  for i, record in ipairs(rec.many(q, seqs)) do
+    if record and ends[i] then
+      words[#words + 1] = math.max(tonumber(ends[i]), q.now + record[32])
+      words[#words + 1] = seqs[i]
+    end
+  end
+  if #words > 0 then
+    redis.call('ZADD', q.p .. 'leases', unpack(words))
+    redis.call('ZADD', q.p .. 'grace', unpack(words))
+    redis.call('PEXPIRE', q.p .. 'grace', 7200000)
+  end
+end
 
 -- After a new server process, or a stall, every live lease gets one lease of grace; what is lost then is not charged.
+-- True while some still have to get it: until then no lease may be taken back.
 function upkeep.grace(q, run)
   local new_run = q.m.run and q.m.run ~= run
   local stalled = q.m.tick > 0 and q.now - q.m.tick > STALL
@@ -2028,25 +2046,16 @@ function upkeep.grace(q, run)
   if new_run then
     q.m.epoch = q.m.epoch + 1
   end
-  if not (new_run or stalled) then
-    return
+  if new_run or stalled then
+    redis.call('ZRANGESTORE', q.p .. 'gracing', q.p .. 'leases', 0, -1)
+    redis.call('PEXPIRE', q.p .. 'gracing', 7200000)
   end
-  local seqs = redis.call('ZRANGE', q.p .. 'leases', 0, -1, 'WITHSCORES')
-  for first = 1, #seqs, 1000 do
-    local some, ends, words = {}, {}, {}
-    for i = first, math.min(first + 999, #seqs), 2 do
-      some[#some + 1] = seqs[i]
-      ends[#ends + 1] = tonumber(seqs[i + 1])
-    end
-    for i, record in ipairs(rec.many(q, some)) do
-      local lease = record and record[32] or 0
-      words[#words + 1] = math.max(ends[i], q.now + lease)
-      words[#words + 1] = some[i]
-    end
-    redis.call('ZADD', q.p .. 'leases', unpack(words))
-    redis.call('ZADD', q.p .. 'grace', unpack(words))
+  local seqs = redis.call('ZRANGE', q.p .. 'gracing', 0, GRACED - 1)
+  if #seqs > 0 then
+    extend(q, seqs)
+    redis.call('ZREM', q.p .. 'gracing', unpack(seqs))
   end
-  redis.call('PEXPIRE', q.p .. 'grace', 7200000)
+  return #seqs == GRACED
 end
 
 -- Take back running jobs that did not acknowledge a cancel within its grace.
@@ -2121,45 +2130,11 @@ function upkeep.trim(q, cfg)
   end
 end
 
--- Upkeep of lanes and worker classes: who is gone, which lanes nobody serves, which are empty. In slices.
+-- Upkeep of lanes: which nobody serves, which are empty. In slices.
 
 local sweep = {}
 local JUDGE_WITHIN = 4000000
 local EMPTY_FOR = 60000000
-
--- Forget workers whose presence ran out, and classes that no live worker is of.
-function sweep.workers(q)
-  local live = {}
-  for _, name in pairs(class.workers(q)) do
-    live[name] = true
-  end
-  if #q.dead > 0 then
-    redis.call('HDEL', q.p .. 'w', unpack(q.dead))
-  end
-  local idle, known, got = 0, {}, redis.call('HGETALL', q.p .. 'classes')
-  for i = 1, #got, 2 do
-    local name = got[i]
-    if not live[name] then
-      sweep.drop_class(q, name)
-    else
-      known[name] = tonumber(got[i + 1])
-      if #q.dead > 0 then
-        redis.call('SREM', q.p .. 'idle:' .. name, unpack(q.dead))
-      end
-      idle = idle + redis.call('SCARD', q.p .. 'idle:' .. name)
-    end
-  end
-  q.m.idle = idle
-  return known
-end
-
-function sweep.drop_class(q, name)
-  for _, lane in ipairs(redis.call('HKEYS', q.p .. 'cl:' .. name)) do
-    redis.call('SREM', q.p .. 'cls:' .. lane, name)
-  end
-  redis.call('HDEL', q.p .. 'classes', name)
-  redis.call('UNLINK', q.p .. 'cl:' .. name, q.p .. 'TN:' .. name, q.p .. 'idle:' .. name)
-end
 
 -- Whether every live class was judged for this lane, or had its time.
 local function judged(q, known, lane, row)
@@ -2187,6 +2162,35 @@ local function retire_lane(q, lane, row)
   redis.call('HDEL', q.p .. 'lanes', lane)
 end
 
+-- How many live workers of a class must not run this lane.
+local function barred_of(q, row, name)
+  local n = 0
+  for _, worker in ipairs(row[3]) do
+    n = n + (q.workers[worker] == name and 1 or 0)
+  end
+  return n
+end
+
+-- Which of these lanes a live worker may run: class by class, so that one that covers all is asked once.
+local function served_of(q, left, rows)
+  local served = {}
+  for name, size in pairs(q.sizes) do
+    if #left == 0 then
+      break
+    end
+    local rest, offers = {}, redis.call('HMGET', q.p .. 'cl:' .. name, unpack(left))
+    for i, lane in ipairs(left) do
+      if offers[i] and size > barred_of(q, rows[lane], name) then
+        served[lane] = true
+      else
+        rest[#rest + 1] = lane
+      end
+    end
+    left = rest
+  end
+  return served
+end
+
 local function mark(q, lane, row, served, marked)
   if served and marked then
     redis.call('HDEL', q.p .. 'un', lane)
@@ -2194,6 +2198,25 @@ local function mark(q, lane, row, served, marked)
   elseif not served and not marked then
     redis.call('HSET', q.p .. 'un', lane, q.now)
     events.say(q, 'unworkable', false, nil, false, {lane = row[6]})
+  end
+end
+
+local function look_at(q, known, some)
+  local live = redis.call('HMGET', q.p .. 'lc', unpack(some))
+  local ready = redis.call('HMGET', q.p .. 'lr', unpack(some))
+  local marks = redis.call('HMGET', q.p .. 'un', unpack(some))
+  local rows, wait = lanes.rows(q, some), {}
+  for i, lane in ipairs(some) do
+    wait[#wait + 1] = ready[i] and lane or nil
+  end
+  local served = served_of(q, wait, rows)
+  for i, lane in ipairs(some) do
+    local row = rows[lane]
+    if not live[i] and q.now - row[5] > EMPTY_FOR then
+      retire_lane(q, lane, row)
+    elseif ready[i] and (served[lane] or judged(q, known, lane, row)) then
+      mark(q, lane, row, served[lane], marks[i])
+    end
   end
 end
 
@@ -2206,24 +2229,66 @@ function sweep.lanes(q, known, most)
     numbers[#numbers + 1] = tonumber(got[2][i])
   end
   for first = 1, #numbers, 1000 do
-    local some = {unpack(numbers, first, math.min(first + 999, #numbers))}
-    local live = redis.call('HMGET', q.p .. 'lc', unpack(some))
-    local ready = redis.call('HMGET', q.p .. 'lr', unpack(some))
-    local marks = redis.call('HMGET', q.p .. 'un', unpack(some))
-    local rows = lanes.rows(q, some)
-    for i, lane in ipairs(some) do
-      local row = rows[lane]
-      if not live[i] and q.now - row[5] > EMPTY_FOR then
-        retire_lane(q, lane, row)
-      elseif ready[i] then
-        local served = class.served(q, lane, row)
-        if served or judged(q, known, lane, row) then
-          mark(q, lane, row, served, marks[i])
-        end
-      end
-    end
+    look_at(q, known, {unpack(numbers, first, math.min(first + 999, #numbers))})
   end
   return q.m.cursor ~= 0
+end
+
+-- Upkeep of workers and their classes: who is gone, and what only they covered. In slices.
+
+local DROPPED = 500
+
+-- Live workers per class, for this call.
+local function sizes_of(q)
+  local sizes = {}
+  for _, name in pairs(class.workers(q)) do
+    sizes[name] = (sizes[name] or 0) + 1
+  end
+  return sizes
+end
+
+-- Forget workers whose presence ran out, and classes that no live worker is of. Returns how far the live classes are
+-- judged, and true when lanes of a class that is going are left.
+function sweep.workers(q)
+  q.sizes = sizes_of(q)
+  if #q.dead > 0 then
+    redis.call('HDEL', q.p .. 'w', unpack(q.dead))
+  end
+  local idle, left, known, got = 0, DROPPED, {}, redis.call('HGETALL', q.p .. 'classes')
+  for i = 1, #got, 2 do
+    local name = got[i]
+    if not q.sizes[name] then
+      left = left > 0 and left - sweep.drop_class(q, name, left) or 0
+    else
+      known[name] = tonumber(got[i + 1])
+      if #q.dead > 0 then
+        redis.call('SREM', q.p .. 'idle:' .. name, unpack(q.dead))
+      end
+      idle = idle + redis.call('SCARD', q.p .. 'idle:' .. name)
+    end
+  end
+  q.m.idle = idle
+  return known, left <= 0
+end
+
+-- Drop a class, at most so many of its lanes now; returns how many. Meanwhile it counts as judged for no lane, so that
+-- a worker of it that comes back is judged for all of them again.
+function sweep.drop_class(q, name, most)
+  redis.call('HSET', q.p .. 'classes', name, 0)
+  local covered = redis.call('HSCAN', q.p .. 'cl:' .. name, '0', 'COUNT', most)[2]
+  local gone = {}
+  for i = 1, #covered, 2 do
+    redis.call('SREM', q.p .. 'cls:' .. covered[i], name)
+    gone[#gone + 1] = covered[i]
+  end
+  for first = 1, #gone, 1000 do
+    redis.call('HDEL', q.p .. 'cl:' .. name, unpack(gone, first, math.min(first + 999, #gone)))
+  end
+  if redis.call('EXISTS', q.p .. 'cl:' .. name) == 0 then
+    redis.call('HDEL', q.p .. 'classes', name)
+    redis.call('UNLINK', q.p .. 'TN:' .. name, q.p .. 'idle:' .. name)
+  end
+  return #gone
 end
 
 -- Upkeep of tenants' passes: none is remembered for ever.
@@ -2897,8 +2962,8 @@ local q = ctx.open(meta_key)
 if not staff.alive(q, worker) then
   return 0
 end
-write.push(q, 'cmd:' .. worker, order)
-events.say(q, 'command', false, nil, worker, {command = order, reason = reason})
+local offset = events.say(q, 'command', false, nil, worker, {command = order, reason = reason})
+write.push(q, 'cmd:' .. worker, cmsgpack.pack({offset, order}))
 ctx.commit(q)
 if kept > 0 then
   redis.call('PEXPIRE', q.p .. 'cmd:' .. worker, kept)
@@ -2910,17 +2975,26 @@ redis.register_function{function_name='hostler1_command', callback=verb_command,
 local function verb_commands(keys, argv)
   local meta_key = keys[1]
   local worker = argv[1]
--- Take the commands that wait for a worker.
+  local after = tonumber(argv[2])
+-- The commands that wait for a worker; those up to `after` it has heard, so they go.
 -- keys meta
--- args worker:text
+-- args worker:text after:int
 -- flags allow-oom
--- reply list of commands, oldest first
+-- reply {number, order, number, order, ...}, oldest first; numbers rise
+-- A number that lies above all (the engine was restored since) says nothing.
+-- Nothing goes before the worker says that it came: an answer that is lost on the way is given again.
 local q = ctx.open(meta_key)
-local found = redis.call('LRANGE', q.p .. 'cmd:' .. worker, 0, -1)
-if #found > 0 then
-  redis.call('UNLINK', q.p .. 'cmd:' .. worker)
+local key, reply = q.p .. 'cmd:' .. worker, {}
+for _, packed in ipairs(redis.call('LRANGE', key, 0, -1)) do
+  local one = cmsgpack.unpack(packed)
+  if one[1] > after or after > q.m.off then
+    reply[#reply + 1] = one[1]
+    reply[#reply + 1] = one[2]
+  else
+    redis.call('LPOP', key)
+  end
 end
-return found
+return reply
 
 end
 redis.register_function{function_name='hostler1_commands', callback=verb_commands, flags={'allow-oom'}}
@@ -2946,14 +3020,20 @@ local function verb_crew(keys, argv)
 -- Who counts as live in this queue; nobody has to look while the last upkeep is fresh.
 -- keys meta
 -- flags no-writes
--- reply {0} when upkeep was done less than half a second ago, else {1, worker, worker, ...}
+-- reply {0} when upkeep was done less than half a second ago, else {1, worker, 1 or 0, worker, ...}
+-- 0 stands behind a worker that counts as live for less than five seconds more: it is to be introduced again, so that
+-- one that lives and does not claim (it is paused) is never taken for gone between two rounds of upkeep.
 local q = ctx.open(meta_key)
 if q.m.tick > 0 and q.now - q.m.tick < 500000 then
   return {0}
 end
-local reply = {1}
-for worker in pairs(class.workers(q)) do
-  reply[#reply + 1] = worker
+local reply, rows = {1}, redis.call('HGETALL', q.p .. 'w')
+for i = 1, #rows, 2 do
+  local ends = cmsgpack.unpack(rows[i + 1])[1]
+  if ends > q.now then
+    reply[#reply + 1] = rows[i]
+    reply[#reply + 1] = ends > q.now + 5000000 and 1 or 0
+  end
 end
 return reply
 
@@ -2966,9 +3046,10 @@ local function verb_declare(keys, argv)
   local row = argv[3]
   local queue = argv[4]
   local queue_row = argv[5]
+  local reason = argv[6]
 -- Store the row of a kind or a queue; what changes nothing raises no version.
 -- keys meta
--- args family:text name:text row:blob queue:text queue_row:blob
+-- args family:text name:text row:blob queue:text queue_row:blob reason:text
 -- reply {1 when it changed, former row or '', version}
 -- The version is raised first: after an error between the two, readers look once too often, not once too seldom.
 -- `family` is `kinds` or `queues`; `queue_row` is stored for `queue` when that has no row ('' for neither).
@@ -2982,7 +3063,9 @@ if missing then
   write.hset(q, 'queues', queue, queue_row)
 end
 write.hset(q, family, name, row)
-events.say(q, 'declare', false, nil, nil, {family = family, name = name, queue = queue})
+events.say(q, 'declare', false, nil, nil, {
+  family = family, name = name, queue = queue, reason = reason ~= '' and reason or nil,
+})
 local version = redis.call('INCR', q.p .. 'v')
 ctx.commit(q)
 return {1, before or '', version}
@@ -3633,7 +3716,11 @@ if q.m.tick > 0 and q.now - q.m.tick < 500000 then
   return 0
 end
 local cfg = ctx.config(q)
-upkeep.grace(q, string.match(redis.call('INFO', 'server'), 'run_id:(%x+)'))
+if upkeep.grace(q, string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')) then
+  q.m.tick = q.now - 500000
+  ctx.commit(q)
+  return 1
+end
 local most = math.max(due.promote(q, 100), due.reap(q, 100), upkeep.escalate(q), upkeep.expire(q), upkeep.retire(q, cfg))
 ctx.commit(q)
 local more = most >= 100
@@ -3643,7 +3730,8 @@ if q.m.cursor ~= 0 or q.now - q.m.sweep >= 1000000 then
     sweep.passes(q)
     upkeep.trim(q, cfg)
   end
-  more = sweep.lanes(q, sweep.workers(q), 200) or more
+  local known, going = sweep.workers(q)
+  more = sweep.lanes(q, known, 100) or going or more
 end
 q.m.tick = more and q.now - 500000 or q.now
 ctx.commit(q)
@@ -3766,4 +3854,4 @@ return 1
 
 end
 redis.register_function{function_name='hostler1_withdraw', callback=verb_withdraw, flags={'allow-oom'}}
-redis.register_function{function_name='hostler1_version', callback=function() return 'cf2371b86522b6aae81a7277c29e548249a5c168dbf3c1f5c6d165aab4a96576' end, flags={'no-writes'}}
+redis.register_function{function_name='hostler1_version', callback=function() return '1930e5b151d4463b280c78406d0e3b58e51d3eeb588979fbd5c3f6fc2d954efa' end, flags={'no-writes'}}

@@ -3,8 +3,26 @@
 local upkeep = {}
 local STALL = 5000000
 local SLICE = 100
+local GRACED = 500
+
+-- Extend these leases; those that ended meanwhile are left out.
+local function extend(q, seqs)
+  local ends, words = redis.call('ZMSCORE', q.p .. 'leases', unpack(seqs)), {}
+  for i, record in ipairs(rec.many(q, seqs)) do
+    if record and ends[i] then
+      words[#words + 1] = math.max(tonumber(ends[i]), q.now + record[F.lease])
+      words[#words + 1] = seqs[i]
+    end
+  end
+  if #words > 0 then
+    redis.call('ZADD', q.p .. 'leases', unpack(words))
+    redis.call('ZADD', q.p .. 'grace', unpack(words))
+    redis.call('PEXPIRE', q.p .. 'grace', 7200000)
+  end
+end
 
 -- After a new server process, or a stall, every live lease gets one lease of grace; what is lost then is not charged.
+-- True while some still have to get it: until then no lease may be taken back.
 function upkeep.grace(q, run)
   local new_run = q.m.run and q.m.run ~= run
   local stalled = q.m.tick > 0 and q.now - q.m.tick > STALL
@@ -12,25 +30,16 @@ function upkeep.grace(q, run)
   if new_run then
     q.m.epoch = q.m.epoch + 1
   end
-  if not (new_run or stalled) then
-    return
+  if new_run or stalled then
+    redis.call('ZRANGESTORE', q.p .. 'gracing', q.p .. 'leases', 0, -1)
+    redis.call('PEXPIRE', q.p .. 'gracing', 7200000)
   end
-  local seqs = redis.call('ZRANGE', q.p .. 'leases', 0, -1, 'WITHSCORES')
-  for first = 1, #seqs, 1000 do
-    local some, ends, words = {}, {}, {}
-    for i = first, math.min(first + 999, #seqs), 2 do
-      some[#some + 1] = seqs[i]
-      ends[#ends + 1] = tonumber(seqs[i + 1])
-    end
-    for i, record in ipairs(rec.many(q, some)) do
-      local lease = record and record[F.lease] or 0
-      words[#words + 1] = math.max(ends[i], q.now + lease)
-      words[#words + 1] = some[i]
-    end
-    redis.call('ZADD', q.p .. 'leases', unpack(words))
-    redis.call('ZADD', q.p .. 'grace', unpack(words))
+  local seqs = redis.call('ZRANGE', q.p .. 'gracing', 0, GRACED - 1)
+  if #seqs > 0 then
+    extend(q, seqs)
+    redis.call('ZREM', q.p .. 'gracing', unpack(seqs))
   end
-  redis.call('PEXPIRE', q.p .. 'grace', 7200000)
+  return #seqs == GRACED
 end
 
 -- Take back running jobs that did not acknowledge a cancel within its grace.

@@ -1,42 +1,8 @@
--- Upkeep of lanes and worker classes: who is gone, which lanes nobody serves, which are empty. In slices.
+-- Upkeep of lanes: which nobody serves, which are empty. In slices.
 
 local sweep = {}
 local JUDGE_WITHIN = 4000000
 local EMPTY_FOR = 60000000
-
--- Forget workers whose presence ran out, and classes that no live worker is of.
-function sweep.workers(q)
-  local live = {}
-  for _, name in pairs(class.workers(q)) do
-    live[name] = true
-  end
-  if #q.dead > 0 then
-    redis.call('HDEL', q.p .. 'w', unpack(q.dead))
-  end
-  local idle, known, got = 0, {}, redis.call('HGETALL', q.p .. 'classes')
-  for i = 1, #got, 2 do
-    local name = got[i]
-    if not live[name] then
-      sweep.drop_class(q, name)
-    else
-      known[name] = tonumber(got[i + 1])
-      if #q.dead > 0 then
-        redis.call('SREM', q.p .. 'idle:' .. name, unpack(q.dead))
-      end
-      idle = idle + redis.call('SCARD', q.p .. 'idle:' .. name)
-    end
-  end
-  q.m.idle = idle
-  return known
-end
-
-function sweep.drop_class(q, name)
-  for _, lane in ipairs(redis.call('HKEYS', q.p .. 'cl:' .. name)) do
-    redis.call('SREM', q.p .. 'cls:' .. lane, name)
-  end
-  redis.call('HDEL', q.p .. 'classes', name)
-  redis.call('UNLINK', q.p .. 'cl:' .. name, q.p .. 'TN:' .. name, q.p .. 'idle:' .. name)
-end
 
 -- Whether every live class was judged for this lane, or had its time.
 local function judged(q, known, lane, row)
@@ -64,6 +30,35 @@ local function retire_lane(q, lane, row)
   redis.call('HDEL', q.p .. 'lanes', lane)
 end
 
+-- How many live workers of a class must not run this lane.
+local function barred_of(q, row, name)
+  local n = 0
+  for _, worker in ipairs(row[L.avoid]) do
+    n = n + (q.workers[worker] == name and 1 or 0)
+  end
+  return n
+end
+
+-- Which of these lanes a live worker may run: class by class, so that one that covers all is asked once.
+local function served_of(q, left, rows)
+  local served = {}
+  for name, size in pairs(q.sizes) do
+    if #left == 0 then
+      break
+    end
+    local rest, offers = {}, redis.call('HMGET', q.p .. 'cl:' .. name, unpack(left))
+    for i, lane in ipairs(left) do
+      if offers[i] and size > barred_of(q, rows[lane], name) then
+        served[lane] = true
+      else
+        rest[#rest + 1] = lane
+      end
+    end
+    left = rest
+  end
+  return served
+end
+
 local function mark(q, lane, row, served, marked)
   if served and marked then
     redis.call('HDEL', q.p .. 'un', lane)
@@ -71,6 +66,25 @@ local function mark(q, lane, row, served, marked)
   elseif not served and not marked then
     redis.call('HSET', q.p .. 'un', lane, q.now)
     events.say(q, 'unworkable', false, nil, false, {lane = row[L.key]})
+  end
+end
+
+local function look_at(q, known, some)
+  local live = redis.call('HMGET', q.p .. 'lc', unpack(some))
+  local ready = redis.call('HMGET', q.p .. 'lr', unpack(some))
+  local marks = redis.call('HMGET', q.p .. 'un', unpack(some))
+  local rows, wait = lanes.rows(q, some), {}
+  for i, lane in ipairs(some) do
+    wait[#wait + 1] = ready[i] and lane or nil
+  end
+  local served = served_of(q, wait, rows)
+  for i, lane in ipairs(some) do
+    local row = rows[lane]
+    if not live[i] and q.now - row[L.created] > EMPTY_FOR then
+      retire_lane(q, lane, row)
+    elseif ready[i] and (served[lane] or judged(q, known, lane, row)) then
+      mark(q, lane, row, served[lane], marks[i])
+    end
   end
 end
 
@@ -83,22 +97,7 @@ function sweep.lanes(q, known, most)
     numbers[#numbers + 1] = tonumber(got[2][i])
   end
   for first = 1, #numbers, 1000 do
-    local some = {unpack(numbers, first, math.min(first + 999, #numbers))}
-    local live = redis.call('HMGET', q.p .. 'lc', unpack(some))
-    local ready = redis.call('HMGET', q.p .. 'lr', unpack(some))
-    local marks = redis.call('HMGET', q.p .. 'un', unpack(some))
-    local rows = lanes.rows(q, some)
-    for i, lane in ipairs(some) do
-      local row = rows[lane]
-      if not live[i] and q.now - row[L.created] > EMPTY_FOR then
-        retire_lane(q, lane, row)
-      elseif ready[i] then
-        local served = class.served(q, lane, row)
-        if served or judged(q, known, lane, row) then
-          mark(q, lane, row, served, marks[i])
-        end
-      end
-    end
+    look_at(q, known, {unpack(numbers, first, math.min(first + 999, #numbers))})
   end
   return q.m.cursor ~= 0
 end

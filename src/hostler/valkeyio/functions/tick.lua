@@ -7,7 +7,11 @@ if q.m.tick > 0 and q.now - q.m.tick < 500000 then
   return 0
 end
 local cfg = ctx.config(q)
-upkeep.grace(q, string.match(redis.call('INFO', 'server'), 'run_id:(%x+)'))
+if upkeep.grace(q, string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')) then
+  q.m.tick = q.now - 500000
+  ctx.commit(q)
+  return 1
+end
 local most = math.max(due.promote(q, 100), due.reap(q, 100), upkeep.escalate(q), upkeep.expire(q), upkeep.retire(q, cfg))
 ctx.commit(q)
 local more = most >= 100
@@ -17,7 +21,8 @@ if q.m.cursor ~= 0 or q.now - q.m.sweep >= 1000000 then
     sweep.passes(q)
     upkeep.trim(q, cfg)
   end
-  more = sweep.lanes(q, sweep.workers(q), 200) or more
+  local known, going = sweep.workers(q)
+  more = sweep.lanes(q, known, 100) or going or more
 end
 q.m.tick = more and q.now - 500000 or q.now
 ctx.commit(q)
