@@ -109,6 +109,46 @@ async def test_the_dead_are_listed_with_their_attempts_replayed_and_purged(house
     assert (await house.ask("GET", f"/v1/jobs/{ids[2]}")).status == 404
 
 
+@pytest.mark.row("002:195")
+async def test_the_dead_are_found_by_the_class_of_their_error_and_by_when_they_ended(house: House) -> None:
+    ids = await kill(house, 2)
+    ended = (await house.ask("GET", f"/v1/jobs/{ids[0]}")).json["finished_at"].replace("+", "%2B")
+    for query, found in (
+        ("error_class=invalid_input", 2),
+        ("error_class=timeout", 0),
+        ("ended_since=2026-01-01T00:00:00Z", 2),
+        ("ended_until=2026-01-01T00:00:00Z", 0),
+        (f"ended_since={ended}&error_class=invalid_input", 2),
+    ):
+        for path in ("dead", "jobs"):
+            assert len((await house.ask("GET", f"/v1/{path}?{query}")).json["items"]) == found, (path, query)
+    body = {"filter": {"error_class": "transient"}}
+    assert (await house.ask("POST", "/v1/dead/purge", json=body)).json["matched"] == 0
+    body = {"filter": {"error_class": "invalid_input", "ended_since": "2026-01-01T00:00:00Z"}}
+    assert (await house.ask("POST", "/v1/dead/replay", json=body)).json["done"] == 2
+
+
+@pytest.mark.row("002:195")
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("error_class", "bogus"),
+        ("error_class", "timeout:lunch"),
+        ("ended_since", "yesterday"),
+        ("ended_since", "2026-01-01T00:00:00"),
+        ("ended_until", "2026-13-01T00:00:00Z"),
+    ],
+)
+async def test_a_class_or_a_time_that_is_none_is_refused_by_its_name(house: House, field: str, value: str) -> None:
+    for answer, named in (
+        (await house.ask("GET", f"/v1/dead?{field}={value}"), field),
+        (await house.ask("GET", f"/v1/jobs?{field}={value}"), field),
+        (await house.ask("POST", "/v1/dead/replay", json={"filter": {field: value}}), f"filter.{field}"),
+        (await house.ask("POST", "/v1/dead/purge", json={"filter": {field: value}}), f"filter.{field}"),
+    ):
+        assert (answer.status, answer.json["field"]) == (422, named)
+
+
 async def test_many_jobs_are_cancelled_by_filter_slice_by_slice(house: House) -> None:
     keep = await house.submit()
     for _ in range(7):
