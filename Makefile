@@ -7,7 +7,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := $(BIN)/uv
 # redis-tools brings the program of redis-server too (as redis-check-rdb); the package redis-server starts a service.
-DEBS := nodejs npm redis-tools
+# What `command -v` looks for, and the Debian package that brings it.
+DEBS := node=nodejs npm=npm redis-check-rdb=redis-tools
 WORKERS ?= 2
 PYTEST_ARGS ?=
 
@@ -39,13 +40,13 @@ setup: $(VENV)/.installed  ## install all that the demo needs into .venv
 setup-dev: $(VENV)/.installed-dev
 
 debs:
-	@missing=""; for name in node npm redis-check-rdb; do command -v $$name >/dev/null 2>&1 || missing="$$missing $$name"; done; \
+	@missing=""; for pair in $(DEBS); do command -v $${pair%%=*} >/dev/null 2>&1 || missing="$$missing $${pair##*=}"; done; \
 	if [ -z "$$missing" ]; then exit 0; fi; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then \
-		apt-get install -y -qq $(DEBS) >/dev/null 2>&1 || \
-		{ apt-get update -qq && apt-get install -y -qq $(DEBS) >/dev/null; } || \
-		echo "could not install $(DEBS); tests that need them are skipped by name"; \
-	else echo "missing:$$missing (Debian: $(DEBS)); tests that need them are skipped by name"; fi
+		apt-get install -y -qq $$missing >/dev/null 2>&1 || \
+		{ apt-get update -qq && apt-get install -y -qq $$missing >/dev/null; } || \
+		echo "could not install$$missing; tests that need them are skipped by name"; \
+	else echo "missing:$$missing (Debian's names); tests that need them are skipped by name"; fi
 
 demo: setup  ## run the main job on an embedded engine, with a verdict, in under a minute
 	@$(BIN)/hostler demo

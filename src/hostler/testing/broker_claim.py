@@ -335,6 +335,15 @@ class KeyPromises:
         servable = await house.submit(concurrency_key="k")
         await house.claim_one(servable)
 
+    async def test_a_big_job_whose_key_is_taken_keeps_no_room_for_itself(self, house: House) -> None:
+        await house.declare(reserve_after=30.0)
+        first = await house.submit(concurrency_key="k")
+        await house.submit(concurrency_key="k", needs={"amounts": {"slots": 2}})
+        other = await house.submit()
+        await house.pass_time(31.0)
+        leases = await house.claim(3, pools=slots("w1", 2))
+        assert [lease.job_id for lease in leases] == [first, other]
+
     async def test_a_key_with_a_thousand_jobs_hides_no_other_work(self, house: House) -> None:
         await house.submit_many(300, concurrency_key="k", priority=90)
         other = await house.submit()

@@ -170,7 +170,12 @@ def _delays(history: History) -> dict[tuple[str, int], float]:
 def _spent(history: History, job: str, seen: Job, generation: int) -> list[Finding]:
     mine = [attempt for attempt in seen.attempts if attempt.generation == generation]
     counted = sum(1 for attempt in mine if attempt.counted)
-    lost = sum(1 for attempt in mine if attempt.outcome == "reap" and attempt.error is not None)
+    excused = {
+        event.attempt
+        for event in history.jobs.get(job, ())
+        if event.type == Verb.REAP and event.data.get("charged") is False
+    }
+    lost = sum(1 for attempt in mine if attempt.outcome == "reap" and attempt.number not in excused)
     found: list[Finding] = []
     if history.terms.attempts is not None and counted > history.terms.attempts:
         sentence = f"{job} used {counted} of {history.terms.attempts} attempts"

@@ -38,24 +38,24 @@ local function try(q, s, t, leaf)
     s.left = s.left - 1
     return false
   end
+  local seq, keyed = member, nil
+  if string.byte(member, -1) == KEYED then -- before the room: a job whose key is taken must not keep room for itself
+    seq = string.sub(member, 1, -2)
+    keyed = rec.one(q, seq)
+    if keyed and locks.busy(q, keyed[F.ckey]) then
+      s.parked = s.parked + 1
+      locks.park(q, seq, keyed)
+      heads.advance(q, t, leaf, s.limit)
+      return false
+    end
+  end
   local way, short = room.place(s.room, leaf.lane, row, s.class.offers[leaf.lane])
   if not way then
     block(q, s, leaf, member, short)
     return false
   end
-  local seq = member
-  if string.byte(member, -1) == KEYED then
-    seq = string.sub(member, 1, -2)
-    local record = rec.one(q, seq)
-    if record and locks.busy(q, record[F.ckey]) then
-      s.parked = s.parked + 1
-      locks.park(q, seq, record)
-      heads.advance(q, t, leaf, s.limit)
-      return false
-    end
-    if record then
-      locks.run(q, record, 1)
-    end
+  if keyed then
+    locks.run(q, keyed, 1)
   end
   room.take(q, s.room, way)
   s.picks[#s.picks + 1] = {seq = seq, member = member, lane = leaf.lane, tenant = t.tenant, way = way}
