@@ -1318,24 +1318,24 @@ local function try(q, s, t, leaf)
     s.left = s.left - 1
     return false
   end
+  local seq, keyed = member, nil
+  if string.byte(member, -1) == KEYED then -- before the room: a job whose key is taken must not keep room for itself
+    seq = string.sub(member, 1, -2)
+    keyed = rec.one(q, seq)
+    if keyed and locks.busy(q, keyed[5]) then
+      s.parked = s.parked + 1
+      locks.park(q, seq, keyed)
+      heads.advance(q, t, leaf, s.limit)
+      return false
+    end
+  end
   local way, short = room.place(s.room, leaf.lane, row, s.class.offers[leaf.lane])
   if not way then
     block(q, s, leaf, member, short)
     return false
   end
-  local seq = member
-  if string.byte(member, -1) == KEYED then
-    seq = string.sub(member, 1, -2)
-    local record = rec.one(q, seq)
-    if record and locks.busy(q, record[5]) then
-      s.parked = s.parked + 1
-      locks.park(q, seq, record)
-      heads.advance(q, t, leaf, s.limit)
-      return false
-    end
-    if record then
-      locks.run(q, record, 1)
-    end
+  if keyed then
+    locks.run(q, keyed, 1)
   end
   room.take(q, s.room, way)
   s.picks[#s.picks + 1] = {seq = seq, member = member, lane = leaf.lane, tenant = t.tenant, way = way}
@@ -3854,4 +3854,4 @@ return 1
 
 end
 redis.register_function{function_name='hostler1_withdraw', callback=verb_withdraw, flags={'allow-oom'}}
-redis.register_function{function_name='hostler1_version', callback=function() return '1930e5b151d4463b280c78406d0e3b58e51d3eeb588979fbd5c3f6fc2d954efa' end, flags={'no-writes'}}
+redis.register_function{function_name='hostler1_version', callback=function() return '42d7d8972ea835313bbdc5ee85bd2d14523e813dd5d11c675bb34d1876344d08' end, flags={'no-writes'}}
