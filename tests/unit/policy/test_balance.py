@@ -4,7 +4,6 @@ import math
 import random
 from collections.abc import Callable
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -34,7 +33,6 @@ def picked(standing: dict[str, Standing], the_call: Call | None = None, *rolls: 
     return choose([offer(name) for name in standing], the_call or call(), Facts(standing=standing), dice(*rolls))
 
 
-@pytest.mark.row("001:383")
 def test_who_lacks_a_need_or_is_avoided_never_gets_it() -> None:
     avoiding = Lane(kind="draw", needs=Needs(models=("m",)), avoid=Avoid(labels={"zone": "b"}))
     offers = [offer("other", kind="speak"), offer("bare", models=()), offer("good")]
@@ -66,7 +64,6 @@ def test_isolation_is_a_reason_of_its_own() -> None:
     assert choice.reasons == {"isolation": 1}
 
 
-@pytest.mark.row("001:239")
 def test_with_nobody_left_it_says_when_somebody_will_be_back() -> None:
     standing = {"a": Standing(cooled=7.0), "b": Standing(paused="stopped"), "c": Standing(cooled=3.0)}
     choice = picked(standing)
@@ -111,7 +108,6 @@ def test_a_warm_endpoint_gets_no_more_than_a_quarter_over_its_share() -> None:
     assert picked({"a": overfull, **cold}, None, 0.0, 0.0).endpoint == "b"
 
 
-@pytest.mark.row("002:188")
 def test_of_two_the_one_with_less_work_for_its_speed_is_taken() -> None:
     quick, slow = Standing(outstanding=3, latency=1.0), Standing(outstanding=1, latency=3.0)
     assert picked({"slow": slow, "quick": quick}, None, 0.0, 0.0).endpoint == "quick"

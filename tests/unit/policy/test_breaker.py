@@ -52,7 +52,6 @@ def failure(class_: FailureClass, *, status: int | None = None, **more: object) 
     )
 
 
-@pytest.mark.row("002:53")
 def test_five_failures_in_a_row_open_it_and_four_do_not() -> None:
     assert failed(4).mode is Mode.CLOSED
     opened = failed(5)
@@ -60,7 +59,6 @@ def test_five_failures_in_a_row_open_it_and_four_do_not() -> None:
     assert not lets_through(opened, 4.99)
 
 
-@pytest.mark.row("002:53")
 def test_a_probe_half_opens_it_and_three_successes_close_it() -> None:
     breaker = failed(5)
     breaker, probe = admit(breaker, 5.0)
@@ -100,7 +98,6 @@ def test_pauses_begin_anew_only_after_it_stayed_closed_for_a_window() -> None:
     assert (soon.until - 20.0, late.until - 36.0) == (10.0, 5.0)
 
 
-@pytest.mark.row("002:53")
 @pytest.mark.parametrize(
     "harmless",
     [
@@ -188,7 +185,6 @@ def test_a_neutral_probe_gives_its_place_back_and_proves_nothing() -> None:
     assert lets_through(breaker, 5.0)
 
 
-@pytest.mark.row("002:53")
 def test_it_can_be_reset_by_hand_and_old_calls_do_not_count_then() -> None:
     breaker, old = admit(failed(4), 0.0)
     fresh = reset(breaker, 1.0)
