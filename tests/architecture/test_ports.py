@@ -1,6 +1,7 @@
 """Every port has one conformance class, and every adapter of it is put through that class."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,9 @@ SUBJECTS = {
 }
 
 
+TRANSPORTS = ROOT / "src/hostler/connectors/transports"
+
+
 def ports() -> set[str]:
     return {
         node.name
@@ -47,10 +51,24 @@ def test_every_port_has_one_conformance_class() -> None:
 @pytest.mark.row("000:31")
 @pytest.mark.parametrize("suite", sorted(SUBJECTS))
 def test_every_adapter_wrapper_and_fake_is_put_through_its_suite(suite: str) -> None:
-    found = {
+    assert classes_tested_by(suite) >= SUBJECTS[suite]
+
+
+@pytest.mark.row("001:196")
+def test_every_transport_is_put_through_the_suite_of_transports() -> None:
+    transports = {
+        name
+        for path in TRANSPORTS.glob("*.py")
+        for name in re.findall(r"^class (\w+Transport)\b(?!\(Protocol)", path.read_text(), re.MULTILINE)
+    }
+    assert transports >= {"HttpTransport", "WebsocketTransport"}
+    assert classes_tested_by("TransportConformance") >= {f"Test{name}" for name in transports}
+
+
+def classes_tested_by(suite: str) -> set[str]:
+    return {
         node.name
         for path in (ROOT / "tests").rglob("test_*.py")
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.ClassDef) and any(ast.unparse(base).split("[")[0] == suite for base in node.bases)
     }
-    assert found >= SUBJECTS[suite]

@@ -13,13 +13,13 @@ from multidict import CIMultiDictProxy
 from yarl import URL
 
 from hostler.connectors.faults import ServiceFaultError, fault, off_protocol, timed_out
+from hostler.connectors.transports.connections import HttpPool, client_session, headers_of, parse_base, under
+from hostler.connectors.transports.conversation import LIMITS, Limits, held_to
 from hostler.connectors.transports.http_faults import failure_of_answer, failure_of_exception
-from hostler.connectors.transports.streams import SseEvent, read_ndjson, read_sse
+from hostler.connectors.transports.streams import EVENT_LIMIT, SseEvent, read_ndjson, read_sse
 from hostler.contracts.failure import FailureClass, Stage
-from hostler.kernel.errors import InvalidError
 from hostler.kernel.settings import HttpSettings
 from hostler.kernel.units import Bytes, Seconds
-from hostler.kernel.version import __version__
 
 T = TypeVar("T")
 
@@ -29,8 +29,6 @@ STREAM_LIMIT: Final[Bytes] = 268_435_456
 """Largest stream, so that one that never ends does end."""
 ERROR_LIMIT: Final[Bytes] = 65_536
 """As much of an error's body as is looked at."""
-KEEPALIVE: Final[Seconds] = 4.0
-"""Idle connections are dropped before servers drop them (5 s is common)."""
 
 Codes = Mapping[str, FailureClass]
 NO_CODES: Final[Codes] = {}
@@ -39,22 +37,6 @@ NO_CODES: Final[Codes] = {}
 def segment(text: str) -> str:
     """Quote one path segment; foreign ids never change the path around them."""
     return quote(text, safe="")
-
-
-def parse_base(url: str) -> URL:
-    """Return a base URL without a slash at its end; `InvalidError` unless it is plain http or https."""
-    try:
-        parsed = URL(url)
-        port = parsed.port
-    except ValueError as error:
-        raise InvalidError(f"not a URL: {url!r} ({error})", field="url") from None
-    if parsed.scheme not in {"http", "https"} or not parsed.host or not port:
-        raise InvalidError(f"an endpoint's URL begins with http:// or https:// and names a host: {url!r}", field="url")
-    if parsed.user is not None or parsed.password is not None:
-        raise InvalidError("a URL must not hold a credential; name its variable with api_key_env", field="url")
-    if parsed.query_string or parsed.fragment:
-        raise InvalidError(f"an endpoint's URL has neither query nor fragment: {url!r}", field="url")
-    return parsed.with_path(parsed.path.rstrip("/"))
 
 
 class Answer:
@@ -110,24 +92,24 @@ class HttpStream:
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise ServiceFaultError(failure_of_exception(error, stage=Stage.IDLE)) from error
 
-    def sse(self) -> AsyncGenerator[SseEvent]:
-        """Read it as server-sent events."""
-        return read_sse(self.chunks(), secret=self._secret)
+    def sse(self, *, limit: Bytes = EVENT_LIMIT) -> AsyncGenerator[SseEvent]:
+        """Read it as server-sent events, each of at most `limit` bytes."""
+        return read_sse(self.chunks(), limit=limit, secret=self._secret)
 
-    def ndjson(self) -> AsyncGenerator[bytes]:
-        """Read it as one JSON document a line."""
-        return read_ndjson(self.chunks(), secret=self._secret)
+    def ndjson(self, *, limit: Bytes = EVENT_LIMIT) -> AsyncGenerator[bytes]:
+        """Read it as one JSON document a line, each of at most `limit` bytes."""
+        return read_ndjson(self.chunks(), limit=limit, secret=self._secret)
 
     async def read(self, codes: Codes = NO_CODES) -> bytes:
         """Read it whole; raises the fault of a status that is not 2xx."""
         await self.expect(self.content_type, codes)
         async with aclosing(self.chunks()) as chunks:
-            return _scrubbed(b"".join([chunk async for chunk in chunks]), self._secret)
+            return scrubbed(b"".join([chunk async for chunk in chunks]), self._secret)
 
     async def expect(self, content_type: str, codes: Codes = NO_CODES) -> None:
         """Raise the fault of a status that is not 2xx, or of another content type."""
         if not 200 <= self.status < 300:  # noqa: PLR2004 - the range is what 2xx means
-            body = _scrubbed(await _read(self._response, ERROR_LIMIT, cut=True), self._secret)
+            body = scrubbed(await read_body(self._response, ERROR_LIMIT, cut=True), self._secret)
             raise ServiceFaultError(failure_of_answer(self.status, self.headers, body, codes=codes))
         if self.content_type != content_type:
             raise off_protocol(
@@ -136,34 +118,31 @@ class HttpStream:
             )
 
 
-class HttpPool:
-    """Connections to any number of hosts.
+class HttpConversation:
+    """Messages of one answer, as `Conversation`: the data of each server-sent event, or each line of JSON."""
 
-    Calls share at most `connections` sockets, `connections_per_host` to one host: one more waits. A stream
-    lives as long as its job, so streams have sockets of their own, bounded by the worker's slots: a host
-    whose every slot streams can still be probed, asked and told to stop.
-    """
+    def __init__(self, stream: HttpStream, limits: Limits) -> None:
+        self._stream = stream
+        self._limits = limits
 
-    def __init__(self, settings: HttpSettings) -> None:
-        self._settings = settings
-        self._stack = AsyncExitStack()
+    def messages(self) -> AsyncGenerator[bytes]:
+        """Yield them until the answer ends."""
+        return held_to(self._limits, self._read())
 
-    async def __aenter__(self) -> Self:
-        settings = self._settings
-        async with AsyncExitStack() as stack:
-            self.calls = aiohttp.TCPConnector(
-                limit=settings.connections, limit_per_host=settings.connections_per_host, keepalive_timeout=KEEPALIVE
-            )
-            stack.push_async_callback(self.calls.close)
-            self.streams = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE)
-            stack.push_async_callback(self.streams.close)
-            self._stack = stack.pop_all()
-        return self
+    async def _read(self) -> AsyncGenerator[bytes]:
+        if self._stream.content_type == "text/event-stream":
+            async with aclosing(self._stream.sse(limit=self._limits.message)) as events:
+                async for event in events:
+                    yield event.data.encode()
+        elif self._stream.content_type in _LINES:
+            async with aclosing(self._stream.ndjson(limit=self._limits.message)) as lines:
+                async for line in lines:
+                    yield line
+        else:
+            raise off_protocol(f"the service answered with {self._stream.content_type}, which is no stream of messages")
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._stack.aclose()
+
+_LINES: Final = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl", "application/json"})
 
 
 class HttpTransport:
@@ -185,10 +164,8 @@ class HttpTransport:
         """Take the base URL; `connect` bounds the making of a connection, without `pool` it makes one of its own."""
         self.base = parse_base(base)
         self._settings = settings
-        self._headers = {"User-Agent": f"hostler/{__version__}", "Accept-Encoding": "identity"}
+        self._headers = headers_of(api_key)
         self._secret = api_key or None
-        if api_key:
-            self._headers["Authorization"] = f"Bearer {api_key}"
         self._connect = connect
         self._shared = pool
         self._stack = AsyncExitStack()
@@ -214,18 +191,11 @@ class HttpTransport:
         await self._stack.aclose()
 
     def _session(self, connector: aiohttp.BaseConnector) -> aiohttp.ClientSession:
-        return aiohttp.ClientSession(
-            connector=connector,
-            connector_owner=False,
-            headers=self._headers,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=False,
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect),
-        )
+        return client_session(connector, headers=self._headers, connect=self._connect)
 
     def url(self, path: str) -> URL:
         """Return the URL of a path (already quoted, begins with a slash) under the base."""
-        return URL(f"{self.base}{path}" if self.base.path != "/" else f"{self.base.origin()}{path}", encoded=True)
+        return under(self.base, path)
 
     async def call(
         self,
@@ -254,7 +224,7 @@ class HttpTransport:
                 allow_redirects=False,
                 timeout=aiohttp.ClientTimeout(total=within, sock_connect=min(self._connect, within)),
             ) as response:
-                body = _scrubbed(await _read(response, limit), self._secret)
+                body = scrubbed(await read_body(response, limit), self._secret)
                 return Answer(response.status, response.headers, body)
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise ServiceFaultError(failure_of_exception(error, stage=stage, seconds=within)) from error
@@ -295,6 +265,22 @@ class HttpTransport:
             self._responses.discard(response)
             response.close()
 
+    @asynccontextmanager
+    async def conversation(
+        self, target: str, opening: bytes = b"", *, limits: Limits = LIMITS, codes: Codes = NO_CODES
+    ) -> AsyncGenerator[HttpConversation]:
+        """Post the opening (get, when there is none); each line or server-sent event of the answer is a message."""
+        async with self.stream(
+            "POST" if opening else "GET",
+            target,
+            body=opening or None,
+            first_byte=limits.opening,
+            silence=None,
+            limit=limits.total,
+        ) as stream:
+            await stream.expect(stream.content_type, codes)
+            yield HttpConversation(stream, limits)
+
     def _opened(self, session: aiohttp.ClientSession | None) -> aiohttp.ClientSession:
         if session is None:
             raise fault(FailureClass.INTERNAL, "the connector is not open")
@@ -308,12 +294,13 @@ def _with_json(headers: Mapping[str, str] | None, body: bytes | None) -> dict[st
     return found
 
 
-def _scrubbed(body: bytes, secret: str | None) -> bytes:
+def scrubbed(body: bytes, secret: str | None) -> bytes:
     """Take the credential out of what a server echoes, so that no failure and no result can carry it."""
     return body if secret is None else body.replace(secret.encode(), b"***")
 
 
-async def _read(response: aiohttp.ClientResponse, limit: Bytes, *, cut: bool = False) -> bytes:
+async def read_body(response: aiohttp.ClientResponse, limit: Bytes, *, cut: bool = False) -> bytes:
+    """Read a body whole; one over the limit is off the protocol, or cut there."""
     parts: list[bytes] = []
     size = 0
     async for chunk in response.content.iter_any():

@@ -1,0 +1,134 @@
+"""Every transport keeps every promise of a conversation, against a real peer that plays what it is asked for."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+from aiohttp import WSMsgType, web
+
+from hostler.connectors.transports.conversation import Transport
+from hostler.connectors.transports.http import HttpTransport
+from hostler.connectors.transports.websocket import WebsocketTransport
+from hostler.kernel.settings import HttpSettings
+from hostler.testing.transports import CREDENTIAL, Play, TransportConformance, TransportHarness
+
+NOWHERE = "http://127.0.0.1:9"  # discard: nothing listens there
+Say = Callable[[bytes], Awaitable[None]]
+
+
+class Peer:
+    """Plays over lines of JSON, server-sent events and WebSockets, and counts the conversations that it is in."""
+
+    def __init__(self) -> None:
+        self.present = 0
+
+    @asynccontextmanager
+    async def served(self) -> AsyncGenerator[str]:
+        @web.middleware
+        async def counting(
+            request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+        ) -> web.StreamResponse:
+            self.present += 1
+            try:
+                return await handler(request)
+            finally:
+                self.present -= 1
+
+        app = web.Application(middlewares=[counting])
+        app.add_routes([web.post("/{form:lines|events}", self._stream), web.get("/socket", self._socket)])
+        runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        try:
+            yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+        finally:
+            await runner.cleanup()
+
+    async def _stream(self, request: web.Request) -> web.StreamResponse:
+        play, credential = Play.of(await request.read()), _shown(request)
+        if play.then == "refuse":
+            return web.json_response({"error": {"message": f"not with {credential}"}}, status=401)
+        events = request.match_info["form"] == "events"
+        kind = "text/event-stream" if events else "application/x-ndjson"
+        answer = web.StreamResponse(headers={"Content-Type": kind})
+        answer.enable_chunked_encoding()
+        await answer.prepare(request)
+
+        async def say(message: bytes) -> None:
+            await answer.write(b"data: " + message + b"\n\n" if events else message + b"\n")
+
+        await play.perform(say, credential=credential)
+        await _leave(play, request, asyncio.Event().wait)  # cancelled when the other side leaves
+        return answer
+
+    async def _socket(self, request: web.Request) -> web.StreamResponse:
+        credential = _shown(request)
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        play = Play.of((await socket.receive_str()).encode())
+        if play.then == "refuse":
+            await socket.close(code=3000, message=f"not with {credential}".encode())
+            return socket
+
+        async def say(message: bytes) -> None:
+            await socket.send_str(message.decode())
+
+        await play.perform(say, credential=credential)
+        if play.then == "echo":
+            async for message in socket:
+                if message.type is WSMsgType.TEXT:
+                    await socket.send_str(message.data)
+        await _leave(play, request, socket.receive)
+        return socket
+
+
+def _shown(request: web.Request) -> str:
+    return request.headers["Authorization"].removeprefix("Bearer ")
+
+
+async def _leave(play: Play, request: web.Request, wait: Callable[[], Awaitable[object]]) -> None:
+    if play.then == "die":
+        assert request.transport is not None
+        request.transport.close()
+    if play.then == "hang":
+        await wait()
+
+
+@pytest.fixture
+async def peer() -> Peer:
+    return Peer()
+
+
+def harness_of(peer: Peer, transport: Callable[[str], Transport], target: str, url: str) -> TransportHarness:
+    return TransportHarness(
+        build=lambda: transport(url),
+        nowhere=lambda: transport(NOWHERE),
+        target=target,
+        present=lambda: peer.present,
+        echoes=target == "/socket",
+    )
+
+
+def http(url: str) -> Transport:
+    return HttpTransport(url, settings=HttpSettings(), api_key=CREDENTIAL)
+
+
+def websocket(url: str) -> Transport:
+    return WebsocketTransport(url.replace("http", "ws"), settings=HttpSettings(), api_key=CREDENTIAL)
+
+
+@pytest.mark.row("001:196")
+class TestHttpTransport(TransportConformance):
+    @pytest.fixture(params=["/lines", "/events"])
+    async def harness(self, request: pytest.FixtureRequest, peer: Peer) -> AsyncGenerator[TransportHarness]:
+        async with peer.served() as url:
+            yield harness_of(peer, http, request.param, url)
+
+
+@pytest.mark.row("001:196", "001:199")
+class TestWebsocketTransport(TransportConformance):
+    @pytest.fixture
+    async def harness(self, peer: Peer) -> AsyncGenerator[TransportHarness]:
+        async with peer.served() as url:
+            yield harness_of(peer, websocket, "/socket", url)
