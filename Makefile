@@ -79,3 +79,4 @@ lock: $(UV)  ## renew the locks in requirements/
 	$(LOCK) pyproject.toml --extra all --group build --group dev -c requirements/base.txt \
 		-o requirements/dev.txt
 	echo uv | $(LOCK) - -o requirements/uv.txt
+	echo mlserver==1.7.1 | $(LOCK) - -o requirements/mlserver.txt

@@ -3,6 +3,7 @@
     engine_settings   settings of a real server for this test run, AOF `always`, emptied before each test that asks
     engine            an open `Engine` on them
     data_folder       a path for an embedded engine of one's own: short enough for sockets, nothing there yet
+    mlserver          a real MLServer over HTTP and gRPC, one per test process; skips where it cannot be had
 
 The server is one per test process (so per xdist worker), on a unix socket; tests that kill, stop or
 misconfigure a server take `data_folder` or start their own.
@@ -18,8 +19,10 @@ from pathlib import Path
 import pytest
 from blockbuster import blockbuster_ctx
 
+from hostler.kernel.errors import ServiceUnavailableError
 from hostler.kernel.settings import EngineSettings
 from hostler.testing.eventually import eventually
+from hostler.testing.mlserver import Mlserver, mlserver_python
 from hostler.valkeyio.embedded import ask, server_program
 from hostler.valkeyio.engine import Engine
 
@@ -75,3 +78,15 @@ async def engine(engine_settings: EngineSettings) -> AsyncGenerator[Engine]:
     """An open engine on an empty database."""
     async with Engine.open(engine_settings, role="test") as opened:
         yield opened
+
+
+@pytest.fixture(scope="session")
+def mlserver(tmp_path_factory: pytest.TempPathFactory) -> Generator[Mlserver]:
+    """A real MLServer whose environment is built once into `.cache`."""
+    root = Path(__file__).parents[1]
+    try:
+        python = mlserver_python(root / "requirements" / "mlserver.txt", root / ".cache")
+    except ServiceUnavailableError as error:
+        pytest.skip(error.message)
+    with Mlserver(python, tmp_path_factory.mktemp("mlserver")) as server:
+        yield server

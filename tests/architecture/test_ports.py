@@ -24,7 +24,7 @@ SUITES: dict[str, type] = {
 }
 SUBJECTS = {
     "BrokerConformance": {"TestEngineBroker", "TestModelBroker", "TestObservedBroker", "TestRedisBroker"},
-    "ConnectorConformance": {"TestSimulationHttpConnector", "TestOpenaiHttpConnector"},
+    "ConnectorConformance": {"TestSimulationHttpConnector", "TestOpenaiHttpConnector", "TestInferenceHttpConnector"},
     "BlobsConformance": {"TestFolder", "TestS3"},
     "ClockConformance": {"TestSystemClock", "TestFakeClock"},
     "DiceConformance": {"TestSystemDice", "TestSeededDice"},

@@ -1,0 +1,1 @@
+"""Servers that speak the Open Inference Protocol, version 2: Triton, KServe, MLServer and others."""

@@ -1,0 +1,160 @@
+"""A real MLServer on free ports, over HTTP and gRPC, in a virtual environment of its own.
+
+MLServer needs older parts than Hostler does, so it never shares an environment with it. The environment is
+built once from a lock with hashes (226 MB; seconds from a warm cache of packages, else a minute or two) and
+kept; the models are those of `mlserver_models.py`.
+"""
+
+import asyncio
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+import aiohttp
+
+from hostler.kernel.errors import ServiceUnavailableError
+from hostler.kernel.units import Seconds
+from hostler.testing.eventually import eventually
+
+BUILD_LIMIT: Final[Seconds] = 160.0
+START_LIMIT: Final[Seconds] = 60.0
+MODELS: Final = ("echo", "add", "slow", "failing", "late", "broken", "counts")
+LOADED: Final = ("echo", "add", "slow", "failing", "counts")
+"""Models that are ready when the server is."""
+CODE: Final = Path(__file__).with_name("mlserver_models.py")
+
+
+def mlserver_python(lock: Path, cache: Path) -> Path:
+    """Return the interpreter of MLServer's environment, which is built below `cache` unless it is there.
+
+    `lock` is the file of requirements with hashes. Raises `ServiceUnavailableError` when it cannot be built here.
+    """
+    digest = hashlib.sha256(lock.read_bytes()).hexdigest()[:12]
+    folder = cache / f"mlserver-{sys.version_info.major}.{sys.version_info.minor}-{digest}"
+    python, ready = folder / "bin" / "python", folder / "ready"
+    if ready.exists():
+        return python
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / "mlserver.lock").open("w") as guard:
+        fcntl.flock(guard, fcntl.LOCK_EX)
+        if not ready.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            _build(folder, lock)
+            ready.touch()
+    return python
+
+
+def _build(folder: Path, lock: Path) -> None:
+    beside = Path(sys.executable).with_name("uv")
+    uv = str(beside) if beside.exists() else shutil.which("uv")
+    if uv is None:
+        raise ServiceUnavailableError("MLServer's environment is built with uv, which is not installed")
+    install = [uv, "pip", "install", "--quiet", "--require-hashes", "--requirement", str(lock)]
+    for command in ([sys.executable, "-m", "venv", "--without-pip", str(folder)], install):
+        try:
+            done = subprocess.run(  # noqa: S603 - our own command
+                command,
+                env={**os.environ, "VIRTUAL_ENV": str(folder)},
+                capture_output=True,
+                text=True,
+                timeout=BUILD_LIMIT,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise ServiceUnavailableError(f"MLServer could not be installed in {BUILD_LIMIT:g} s") from None
+        if done.returncode != 0:
+            raise ServiceUnavailableError(f"MLServer could not be installed: {done.stderr[-400:]}")
+
+
+class Mlserver:
+    """A running MLServer; `with` starts and ends it, and it ends with this process, however that ends.
+
+    `url` is where it speaks HTTP, `target` (host and port) where it speaks gRPC.
+    """
+
+    def __init__(self, python: Path, folder: Path) -> None:
+        """Take the interpreter of its environment, and an empty folder for its models and its log."""
+        self.url = ""
+        self.target = ""
+        self._python = python
+        self._folder = folder
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        http, grpc = _free_ports()
+        self.url, self.target = f"http://127.0.0.1:{http}", f"127.0.0.1:{grpc}"
+        self._write(http=http, grpc=grpc)
+        log = self._folder / "log"
+        with ExitStack() as stack, log.open("wb") as output:
+            server = subprocess.Popen(  # noqa: S603 - our own command
+                [str(self._python), CODE.name, "start", "."],
+                cwd=self._folder,
+                env={**os.environ, "PYTHONPATH": str(self._folder)},
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+            stack.callback(_end, server)
+            try:
+                asyncio.run(self._ready(server))
+            except (AssertionError, aiohttp.ClientError) as error:
+                raise ServiceUnavailableError(f"MLServer did not start: {log.read_text()[-400:]}") from error
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def _write(self, *, http: int, grpc: int) -> None:
+        settings = {"debug": False, "host": "127.0.0.1", "http_port": http, "grpc_port": grpc, "gzip_enabled": False}
+        settings |= {"metrics_endpoint": None, "parallel_workers": 0, "load_models_at_startup": False}
+        (self._folder / "settings.json").write_text(json.dumps(settings))
+        (self._folder / CODE.name).write_text(CODE.read_text())
+        for model in MODELS:
+            (self._folder / model).mkdir()
+            tensors = [{"name": name, "datatype": "FP32", "shape": [-1]} for name in ("a", "b", "sum")]
+            about = {"inputs": tensors[:2], "outputs": tensors[2:], "parameters": {"version": "v1"}}
+            row = {"name": model, "implementation": f"{CODE.stem}.{model.capitalize()}"}
+            (self._folder / model / "model-settings.json").write_text(
+                json.dumps(row | about if model == "add" else row)
+            )
+
+    async def _ready(self, server: subprocess.Popen[bytes]) -> None:
+        async with aiohttp.ClientSession(self.url) as session:
+
+            async def lives() -> bool:
+                if server.poll() is not None:
+                    raise aiohttp.ClientError(f"it ended with {server.returncode}")
+                try:
+                    async with session.get("/v2/health/live") as answer:
+                        return answer.ok
+                except aiohttp.ClientConnectorError:
+                    return False
+
+            await eventually(lives, within=START_LIMIT, every=0.1)
+            for model in LOADED:
+                async with session.post(f"/v2/repository/models/{model}/load") as answer:
+                    answer.raise_for_status()
+
+
+def _free_ports() -> tuple[int, int]:
+    with socket.socket() as first, socket.socket() as second:
+        for one in (first, second):
+            one.bind(("127.0.0.1", 0))
+        return first.getsockname()[1], second.getsockname()[1]
+
+
+def _end(server: subprocess.Popen[bytes]) -> None:
+    server.kill()
+    server.communicate()

@@ -1,0 +1,57 @@
+"""The connector of the Open Inference Protocol over HTTP keeps every promise of the port, against a real MLServer."""
+
+import json
+from collections.abc import AsyncGenerator
+
+import aiohttp
+import pytest
+
+from hostler.connectors.catalogue import build
+from hostler.ports.connector import Connector
+from hostler.testing.connectors import ConnectorConformance, ConnectorHarness, Work
+from hostler.testing.mlserver import Mlserver
+
+NOWHERE = "http://127.0.0.1:9"  # discard: nothing listens there
+TENSOR = {"name": "text", "datatype": "BYTES", "shape": [2], "data": ["a", "lighthouse"]}
+
+
+def streamed(**parameters: float) -> Work:
+    """One answer per element: a real stream, so there is something to watch, and closing it ends the work."""
+    return Work(kind="inference.stream", payload={"model": "echo", "inputs": [TENSOR], "parameters": parameters})
+
+
+@pytest.mark.row("001:290", "002:149")
+class TestInferenceHttpConnector(ConnectorConformance):
+    cycles = 30
+
+    @pytest.fixture
+    async def harness(self, mlserver: Mlserver) -> AsyncGenerator[ConnectorHarness]:
+        async with aiohttp.ClientSession(mlserver.url) as http:
+
+            async def counts() -> dict[str, int]:
+                asked = {"inputs": [{"name": "n", "datatype": "BOOL", "shape": [1], "data": [True]}]}
+                async with http.post("/v2/models/counts/infer", json=asked) as answer:
+                    said = json.loads(await answer.read())
+                return {output["name"]: output["data"][0] for output in said["outputs"]}
+
+            before = (await counts())["begun"]
+
+            async def executed() -> int:
+                return (await counts())["begun"] - before
+
+            async def busy() -> int:
+                return (await counts())["busy"]
+
+            def connector() -> Connector:
+                return build("inference-http", url=mlserver.url)
+
+            yield ConnectorHarness(
+                build=connector,
+                unreachable=lambda: build("inference-http", url=NOWHERE),
+                quick=streamed(pause=0.01),
+                slow=streamed(pause=20.0),
+                wrong=Work(kind="inference.infer", payload={"model": "echo", "inputs": [{**TENSOR, "shape": [3]}]}),
+                remembers=False,
+                executed=executed,
+                busy=busy,
+            )
