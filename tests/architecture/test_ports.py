@@ -24,7 +24,12 @@ SUITES: dict[str, type] = {
 }
 SUBJECTS = {
     "BrokerConformance": {"TestEngineBroker", "TestModelBroker", "TestObservedBroker", "TestRedisBroker"},
-    "ConnectorConformance": {"TestSimulationHttpConnector", "TestOpenaiHttpConnector", "TestInferenceHttpConnector"},
+    "ConnectorConformance": {
+        "TestInferenceHttpConnector",
+        "TestOllamaHttpConnector",
+        "TestOpenaiHttpConnector",
+        "TestSimulationHttpConnector",
+    },
     "BlobsConformance": {"TestFolder", "TestS3"},
     "ClockConformance": {"TestSystemClock", "TestFakeClock"},
     "DiceConformance": {"TestSystemDice", "TestSeededDice"},

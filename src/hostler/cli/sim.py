@@ -15,6 +15,7 @@ from hostler.testing.sims.http import SimulationHTTPService
 from hostler.testing.sims.knobs import FAILURE_CODES, SimKnobs
 
 sim = App(name="sim", help="Run a simulated AI service, with its own knobs and a log of what it really did.")
+sim.command("hostler.cli.sim_ollama:ollama", name="ollama", help="Simulate Ollama.")
 
 
 @sim.command(name="http")

@@ -8,7 +8,7 @@ from hostler.contracts.failure import Failure
 from hostler.contracts.job import Progress
 from hostler.contracts.offer import Pool
 from hostler.contracts.timeouts import Timeouts
-from hostler.kernel.units import Instant
+from hostler.kernel.units import Bytes, Instant
 
 
 class EndpointState(StrEnum):
@@ -32,6 +32,8 @@ class Probe(Struct, frozen=True, kw_only=True):
     slots: int | None = None
     """Work that it can do at the same time; None when it does not say."""
     busy: int | None = None
+    loaded: tuple[str, ...] | None = None
+    """Models in its memory, each by every name that it has; None when it does not say."""
 
 
 class ServiceCapabilities(Struct, frozen=True, kw_only=True):
@@ -40,6 +42,8 @@ class ServiceCapabilities(Struct, frozen=True, kw_only=True):
     kinds: tuple[str, ...]
     models: tuple[str, ...] = ()
     models_known: bool = False
+    model_sizes: dict[str, Bytes] = {}
+    """How large each model is, where it says."""
     labels: dict[str, str] = {}
     versions: dict[str, str] = {}
     pools: dict[str, Pool] = {}

@@ -5,16 +5,9 @@ from typing import Final
 import msgspec
 from msgspec import UNSET
 
+from hostler.connectors.chat import ChatChoice, ChatResult, ToolCall, ToolFunction, Usage
 from hostler.connectors.faults import ServiceFaultError, failure, fault, off_protocol
-from hostler.connectors.services.openai.messages import (
-    ChatChoice,
-    ChatResult,
-    Chunk,
-    Delta,
-    ToolCall,
-    ToolFunction,
-    Usage,
-)
+from hostler.connectors.services.openai.messages import Chunk, Delta
 from hostler.connectors.transports.http import Codes
 from hostler.connectors.transports.http_faults import words_of
 from hostler.contracts.failure import FailureClass
@@ -78,7 +71,8 @@ class Assembler:
         """Return the whole answer; raises the fault of one that is cut off, or that says no."""
         if not self.complete:
             raise off_protocol("the service ended its answer without a finish_reason")
-        choices = [choice.whole() for _, choice in sorted(self._choices.items())]
+        ordered = [choice for _, choice in sorted(self._choices.items())]
+        choices = [choice.whole() for choice in ordered]
         first = choices[0]
         return ChatResult(
             id=self._id,
@@ -88,6 +82,7 @@ class Assembler:
             tool_calls=first.tool_calls,
             usage=self._usage,
             alternatives=tuple(choices[1:]),
+            reasoning=ordered[0].reasoning or None,
         )
 
 
@@ -95,12 +90,14 @@ class _Choice:
     def __init__(self) -> None:
         self._text: list[str] = []
         self._refusal: list[str] = []
+        self._thoughts: list[str] = []
         self._tools: dict[int, list[str]] = {}
         self.finish_reason: str | None = None
 
     def add(self, delta: Delta) -> str:
         self._text.append(delta.content or "")
         self._refusal.append(delta.refusal or "")
+        self._thoughts.append(delta.reasoning or delta.reasoning_content or "")
         for position, piece in enumerate(delta.tool_calls or ()):
             # Pieces of a stream are numbered; the calls of a whole answer are not, and stand in order.
             parts = self._tools.setdefault(piece.index or position, ["", "function", "", ""])
@@ -110,6 +107,10 @@ class _Choice:
                 parts[2] = piece.function.name or parts[2]
                 parts[3] += piece.function.arguments or ""
         return delta.content or ""
+
+    @property
+    def reasoning(self) -> str:
+        return "".join(self._thoughts)
 
     def whole(self) -> ChatChoice:
         refusal = "".join(self._refusal)

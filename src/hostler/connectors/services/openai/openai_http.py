@@ -9,20 +9,14 @@ from typing import Final, Self
 import msgspec
 from msgspec import Raw, Struct
 
+from hostler.connectors.chat import CHAT, EMBED, ChatPayload, ChatResult, EmbedPayload, EmbedResult
 from hostler.connectors.config import ConnectorConfig
 from hostler.connectors.direct import DirectCalls, Exchange, Report
 from hostler.connectors.faults import ServiceFaultError, failure, off_protocol
 from hostler.connectors.health import probe_failure, service_unavailable
 from hostler.connectors.schemas import kind_spec, open_payload, parse_options
 from hostler.connectors.services.openai.assemble import CODES, Assembler, read_chunk, spoken_error
-from hostler.connectors.services.openai.messages import (
-    ChatPayload,
-    ChatResult,
-    EmbedAnswer,
-    EmbedPayload,
-    EmbedResult,
-    ModelList,
-)
+from hostler.connectors.services.openai.messages import EmbedAnswer, ModelList
 from hostler.connectors.stages import Stages
 from hostler.connectors.transports.http import Answer, HttpStream, HttpTransport
 from hostler.contracts.failure import FailureClass, Stage
@@ -42,8 +36,6 @@ from hostler.contracts.service import (
 )
 from hostler.kernel.units import Bytes, Seconds
 
-CHAT: Final = "chat.complete"
-EMBED: Final = "embed.create"
 DONE: Final = "[DONE]"
 
 
