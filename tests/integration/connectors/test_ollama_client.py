@@ -59,7 +59,7 @@ async def test_the_official_client_calls_tools_generates_and_embeds(client: olla
     said = await client.chat("sim-chat", HELLO, format="json")  # pyright: ignore[reportUnknownMemberType] - as above
     assert "answer" in json.loads(said.message.content or "")
     short = await client.generate("sim-chat", "Once", options={"num_predict": 3})
-    assert (short.done_reason, len(short.response.split())) == ("length", 3)
+    assert (short.done_reason, len((short.response or "").split())) == ("length", 3)
     vectors = (await client.embed("sim-embed", ["a", "b", "a"], dimensions=8)).embeddings
     assert len(vectors) == 3
     assert {len(vector) for vector in vectors} == {8}
