@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from hostler.connectors.catalogue import build, connector_names
+from hostler.connectors.catalogue import build, connector_names, service_of
 from hostler.contracts.job import JobState
 from hostler.contracts.queue import KindSpec, QueueSpec
 from hostler.kernel.errors import HostlerError, all_errors
@@ -151,7 +151,7 @@ def _setting_rows(struct: type[msgspec.Struct], path: tuple[str, ...]) -> Iterat
 def queues() -> str:
     """Return the page on queues and kinds that come with Hostler."""
     kinds: dict[str, list[KindSpec]] = defaultdict(list)
-    for connector in connector_names():
+    for connector in filter(service_of, connector_names()):  # those for any service have kinds only by configuration
         for kind in build(connector, url="http://127.0.0.1:1").kinds():
             kinds[kind.queue].append(kind)
     rows = dict(BUILT_IN)

@@ -4,6 +4,7 @@
     engine            an open `Engine` on them
     data_folder       a path for an embedded engine of one's own: short enough for sockets, nothing there yet
     mlserver          a real MLServer over HTTP and gRPC, one per test process; skips where it cannot be had
+    lighthouse        a service that knows nothing of Hostler (`services/lighthouse.py`), in a process of its own
 
 The server is one per test process (so per xdist worker), on a unix socket; tests that kill, stop or
 misconfigure a server take `data_folder` or start their own.
@@ -12,10 +13,14 @@ misconfigure a server take `data_folder` or start their own.
 import asyncio
 import shutil
 import subprocess
+import sys
 import tempfile
+import tomllib
 from collections.abc import AsyncGenerator, Generator
 from pathlib import Path
+from typing import Any
 
+import aiohttp
 import pytest
 from blockbuster import blockbuster_ctx
 
@@ -90,3 +95,42 @@ def mlserver(tmp_path_factory: pytest.TempPathFactory) -> Generator[Mlserver]:
         pytest.skip(error.message)
     with Mlserver(python, tmp_path_factory.mktemp("mlserver")) as server:
         yield server
+
+
+class Lighthouse:
+    """The service of `services/lighthouse.py`, and a way to set its moods and to ask what it did."""
+
+    def __init__(self, url: str, http: aiohttp.ClientSession) -> None:
+        self.url = url
+        self._http = http
+
+    async def get(self, path: str) -> Any:
+        async with self._http.get(self.url + path) as answer:
+            return await answer.json()
+
+    async def put(self, path: str, value: Any) -> None:
+        async with self._http.put(self.url + path, json=value) as answer:
+            assert answer.status == 200
+
+
+@pytest.fixture
+async def lighthouse() -> AsyncGenerator[Lighthouse]:
+    """A fresh lighthouse; it ends with its standard input."""
+    program = Path(__file__).parent / "services" / "lighthouse.py"
+    pipe = asyncio.subprocess.PIPE
+    server = await asyncio.create_subprocess_exec(sys.executable, "-I", str(program), stdin=pipe, stdout=pipe)
+    assert server.stdout is not None
+    try:
+        url = (await asyncio.wait_for(server.stdout.readline(), 20)).decode().strip()
+        async with aiohttp.ClientSession() as http:
+            yield Lighthouse(url, http)
+    finally:
+        await asyncio.wait_for(server.communicate(b""), 20)
+
+
+@pytest.fixture(scope="session")
+def lighthouse_options() -> Any:
+    """What the page on `http-json` writes for the lighthouse."""
+    page = (Path(__file__).parents[1] / "docs" / "connectors" / "http-json.md").read_text()
+    written = page.partition("```toml\n")[2].partition("```")[0]
+    return tomllib.loads(written)["connectors"]["lighthouse"]["options"]

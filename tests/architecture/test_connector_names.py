@@ -8,37 +8,51 @@ import pytest
 import hostler.testing.sims
 from hostler.connectors import services
 from hostler.connectors.catalogue import (
+    GENERIC,
     INSTALLED,
     NAME,
     OLD_NAMES,
     TRANSPORTS,
     class_name,
     configuration_name,
+    service_of,
     shipped_modules,
 )
 from hostler.connectors.config import ConnectorConfig
 from hostler.contracts.queue import KindSpec
+from hostler.kernel.units import Json
 
 FOLDER = Path(services.__path__[0])
 SIMS = Path(hostler.testing.sims.__path__[0])
+OPTIONS: dict[str, dict[str, Json]] = {
+    "http-json": {"kinds": [{"name": "any.thing", "submit": {"path": "/"}, "payload": {"type": "object"}}]},
+}
+"""What a connector for any service must be told before it is one."""
 
 
 @pytest.mark.row("000:21", "001:25", "001:203")
 def test_every_connector_file_is_named_after_its_folder_and_transport() -> None:
-    named = {(path.parent.name, path.stem) for path in FOLDER.rglob("*_*.py") if not path.stem.startswith("_")}
-    strangers = [
-        f"{folder}/{stem}"
-        for folder, stem in named
-        if stem not in {f"{folder}_{transport}" for transport in TRANSPORTS}
-    ]
+    named = {
+        (path.parent.name, path.stem)
+        for path in FOLDER.rglob("*.py")
+        if not path.stem.startswith("_") and ("_" in path.stem or path.stem in TRANSPORTS)
+    }
+    strangers = [f"{folder}/{stem}" for folder, stem in named if not follows(folder, stem)]
     assert strangers == []
-    assert {module.rpartition(".")[2] for _, module in shipped_modules()} == {stem for _, stem in named}
+    assert {tuple(module.split(".")[-2:]) for _, module in shipped_modules()} == named
+
+
+def follows(folder: str, stem: str) -> bool:
+    """Whether a file is `<service>_<transport>`, or, for any service, `<transport>` or `<transport>_<format>`."""
+    if folder == GENERIC:
+        return stem.partition("_")[0] in TRANSPORTS
+    return stem in {f"{folder}_{transport}" for transport in TRANSPORTS}
 
 
 @pytest.mark.row("000:21", "001:25")
 def test_every_service_folder_holds_a_connector() -> None:
     folders = {path.name for path in FOLDER.iterdir() if path.is_dir() and not path.name.startswith("_")}
-    assert {name.rpartition("-")[0] for name, _ in shipped_modules()} == folders
+    assert {service_of(name) or GENERIC for name, _ in shipped_modules()} == folders
 
 
 @pytest.mark.row("000:21", "001:25", "001:31")
@@ -46,13 +60,37 @@ def test_class_name_and_configuration_name_derive_from_the_file() -> None:
     assert INSTALLED.broken == ()
     assert set(INSTALLED.names()) >= {name for name, _ in shipped_modules()}
     for name, found in INSTALLED.connectors.items():
-        service, _, transport = name.rpartition("-")
+        service = service_of(name)
         assert NAME.match(name)
         assert found.__name__ == class_name(name)
         assert configuration_name(found.__name__) == name
-        assert (found.name, found.service) == (name, service)
+        assert (found.name, found.service) == (name, service or name)
         if found.__module__.startswith(services.__name__):
-            assert found.__module__ == f"{services.__name__}.{service}.{service}_{transport}"
+            assert found.__module__ == f"{services.__name__}.{service or GENERIC}.{name.replace('-', '_')}"
+
+
+@pytest.mark.row("000:21")
+@pytest.mark.parametrize(
+    ("name", "service"),
+    [
+        ("simulation-http", "simulation"),
+        ("open_inference-grpc", "open_inference"),
+        ("process", None),
+        ("http-json", None),
+        ("http-process", None),
+    ],
+)
+def test_a_name_says_its_service_or_that_it_is_for_any(name: str, service: str | None) -> None:
+    assert NAME.match(name)
+    assert service_of(name) == service
+
+
+@pytest.mark.row("000:21")
+@pytest.mark.parametrize(
+    "name", ["simulation", "simulation-json", "http-", "-http", "Http", "http-json-lines", "http_json"]
+)
+def test_a_name_without_a_transport_in_its_place_is_none(name: str) -> None:
+    assert NAME.match(name) is None
 
 
 @pytest.mark.row("000:21")
@@ -101,7 +139,7 @@ def test_no_product_module_imports_a_simulator_or_knows_that_it_is_simulated() -
 def test_kinds_of_connectors_are_declared_with_types_and_every_timeout() -> None:
     for name, found in INSTALLED.connectors.items():
         if found.__module__.startswith(services.__name__):
-            connector = INSTALLED.build(name, url="http://127.0.0.1:9")
+            connector = INSTALLED.build(name, url="http://127.0.0.1:9", options=OPTIONS.get(name))
             specs: tuple[KindSpec, ...] = connector.kinds()
             assert specs
             for spec in specs:

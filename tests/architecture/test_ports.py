@@ -25,9 +25,12 @@ SUITES: dict[str, type] = {
 SUBJECTS = {
     "BrokerConformance": {"TestEngineBroker", "TestModelBroker", "TestObservedBroker", "TestRedisBroker"},
     "ConnectorConformance": {
+        "TestDirectHttpJsonConnector",
+        "TestFollowedHttpJsonConnector",
         "TestInferenceHttpConnector",
         "TestOllamaHttpConnector",
         "TestOpenaiHttpConnector",
+        "TestPolledHttpJsonConnector",
         "TestSimulationHttpConnector",
     },
     "BlobsConformance": {"TestFolder", "TestS3"},

@@ -1,8 +1,10 @@
 """Finds connectors by their names: folder, file, class and configuration name derive from one another.
 
 `services/<service>/<service>_<transport>.py` holds `<Service><Transport>Connector`, which is configured as
-`<service>-<transport>`. A package of somebody else registers its class under its configuration name in the
-entry point group `hostler.connectors`.
+`<service>-<transport>`. A connector for any service is named after how it speaks, `<transport>` or
+`<transport>-<format>`, and lives in `services/generic/`: `http_json.py` holds `HttpJsonConnector`, configured as
+`http-json`. A package of somebody else registers its class under its configuration name in the entry point
+group `hostler.connectors`.
 """
 
 import difflib
@@ -26,6 +28,8 @@ from hostler.ports.connector import Connector
 
 GROUP: Final = "hostler.connectors"
 TRANSPORTS: Final = ("http", "websocket", "grpc", "process")
+GENERIC: Final = "generic"
+"""Folder of the connectors for any service."""
 OLD_NAMES: Final = MappingProxyType(
     {
         "SimulationConnector": "simulation-http",
@@ -38,7 +42,9 @@ OLD_NAMES: Final = MappingProxyType(
 """Names of the prior system that are refused, with the name to use instead."""
 
 ConnectorFactory = Callable[[ConnectorConfig], Connector]
-NAME: Final = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*-(?:" + "|".join(TRANSPORTS) + r")\Z")
+_WORDS: Final = r"[a-z][a-z0-9]*(?:_[a-z0-9]+)*"
+_SPOKEN: Final = f"(?:{'|'.join(TRANSPORTS)})"
+NAME: Final = re.compile(rf"(?P<service>(?!{_SPOKEN}-){_WORDS})-{_SPOKEN}\Z|{_SPOKEN}(?:-{_WORDS})?\Z")
 
 
 class BrokenConnector(Struct, frozen=True, kw_only=True):
@@ -136,10 +142,24 @@ def class_name(name: str) -> str:
 
 def configuration_name(class_: str) -> str | None:
     """Return the configuration name of a class name by the convention, or None when it does not follow it."""
-    words = re.findall(r"[A-Z][a-z0-9]*", class_)
-    if "".join(words) != class_ or len(words) < len(("Service", "Transport", "Connector")) or words[-1] != "Connector":
+    words = [word.lower() for word in re.findall(r"[A-Z][a-z0-9]*", class_)]
+    if "".join(words) != class_.lower() or words[-1:] != ["connector"]:
         return None
-    return f"{'_'.join(words[:-2]).lower()}-{words[-2].lower()}"
+    match words[:-1]:
+        case [transport] if transport in TRANSPORTS:
+            return transport
+        case [transport, *form] if transport in TRANSPORTS and form:
+            return f"{transport}-{'_'.join(form)}"
+        case [*service, transport] if service:
+            return f"{'_'.join(service)}-{transport}"
+        case _:
+            return None
+
+
+def service_of(name: str) -> str | None:
+    """Return the service in a configuration name, or None when the connector is for any service."""
+    match = NAME.match(name)
+    return match["service"] if match else None
 
 
 def endpoint_id(name: str, url: str) -> str:
@@ -157,15 +177,26 @@ def shipped_modules() -> tuple[tuple[str, str], ...]:
         package = f"{services.__name__}.{folder.name}"
         for path in services.__path__:
             for module in pkgutil.iter_modules([f"{path}/{folder.name}"]):
-                transport = module.name.removeprefix(f"{folder.name}_")
-                if transport != module.name:
-                    found.append((f"{folder.name}-{transport}", f"{package}.{module.name}"))
+                name = _name_of(folder.name, module.name)
+                if name is not None:
+                    found.append((name, f"{package}.{module.name}"))
     return tuple(sorted(found))
+
+
+def _name_of(folder: str, module: str) -> str | None:
+    """Return the configuration name of a connector's file, or None for a file that holds none."""
+    if folder == GENERIC:
+        return module.replace("_", "-", 1) if module.partition("_")[0] in TRANSPORTS else None
+    transport = module.removeprefix(f"{folder}_")
+    return f"{folder}-{transport}" if transport != module else None
 
 
 def _checked(name: str, found: object) -> type[Connector]:
     if not NAME.match(name):
-        raise InvalidError(f"{name!r} is not <service>-<transport> with a transport of {', '.join(TRANSPORTS)}")
+        raise InvalidError(
+            f"{name!r} is not <service>-<transport>, nor <transport>-<format> for any service, with a transport of"
+            f" {', '.join(TRANSPORTS)}"
+        )
     if not isinstance(found, type):
         raise InvalidError(f"{found!r} is not a class")
     if found.__name__ != class_name(name):

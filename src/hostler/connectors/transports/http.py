@@ -106,6 +106,18 @@ class HttpStream:
         async with aclosing(self.chunks()) as chunks:
             return scrubbed(b"".join([chunk async for chunk in chunks]), self._secret)
 
+    async def answer(self) -> Answer:
+        """Read it whole, whatever its status; of an error as much as is looked at."""
+        if 200 <= self.status < 300:  # noqa: PLR2004 - the range is what 2xx means
+            async with aclosing(self.chunks()) as chunks:
+                body = b"".join([chunk async for chunk in chunks])
+        else:
+            try:
+                body = await read_body(self._response, ERROR_LIMIT, cut=True)
+            except (aiohttp.ClientError, OSError, ValueError) as error:
+                raise ServiceFaultError(failure_of_exception(error, stage=Stage.IDLE)) from error
+        return Answer(self.status, self.headers, scrubbed(body, self._secret))
+
     async def expect(self, content_type: str, codes: Codes = NO_CODES) -> None:
         """Raise the fault of a status that is not 2xx, or of another content type."""
         if not 200 <= self.status < 300:  # noqa: PLR2004 - the range is what 2xx means

@@ -1,0 +1,1 @@
+"""Connectors for any service: what it is, and how it speaks, is said by configuration."""
