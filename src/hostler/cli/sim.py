@@ -1,21 +1,18 @@
 """`hostler sim`: simulated AI services, each like the real thing from outside."""
 
-import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import msgspec
 from cyclopts import App, Parameter
 
-from hostler.cli.children import stop_requested, tether
 from hostler.cli.flags import Common, Tethered
-from hostler.cli.output import OK, Out
-from hostler.kernel.errors import AddressInUseError, SettingsError
+from hostler.cli.sim_run import judged, run, shares
 from hostler.testing.sims.http import SimulationHTTPService
 from hostler.testing.sims.knobs import FAILURE_CODES, SimKnobs
 
 sim = App(name="sim", help="Run a simulated AI service, with its own knobs and a log of what it really did.")
 sim.command("hostler.cli.sim_ollama:ollama", name="ollama", help="Simulate Ollama.")
+sim.command("hostler.cli.sim_a1111:a1111", name="a1111", help="Simulate the web UI of AUTOMATIC1111 over HTTP.")
 
 
 @sim.command(name="http")
@@ -43,10 +40,10 @@ async def http(
     common: Common = Common(),
 ) -> int:
     """Simulate an image service over HTTP."""
-    knobs = {
+    knobs: dict[str, object] = {
         "duration": duration,
         "steps": steps,
-        "failures": _shares(fail),
+        "failures": shares("--fail", fail),
         "hang_rate": hang,
         "missed_rate": missed,
         "drop_rate": drop,
@@ -58,36 +55,5 @@ async def http(
         "backlog": backlog,
         "seed": seed,
     }
-    out = Out(json=common.json)
-    service = SimulationHTTPService(_judged(knobs), port=port, effects=effects)
-    if tethered:
-        tether()
-    stop = await stop_requested()
-    try:
-        async with service:
-            out.answer({"event": "ready", "url": service.url, "pid": os.getpid()}, f"ready: {service.url}")
-            await stop.wait()
-    except OSError as error:
-        if service.url:
-            raise
-        raise AddressInUseError(f"port {port} cannot be used ({error.strerror}): name another with --port") from error
-    out.answer({"event": "stopped", "effects": len(service.effects.effects)}, "stopped")
-    return OK
-
-
-def _shares(failures: tuple[str, ...]) -> dict[str, float]:
-    shares: dict[str, float] = {}
-    for failure in failures:
-        code, _, share = failure.partition("=")
-        try:
-            shares[code] = float(share)
-        except ValueError as error:
-            raise SettingsError(f"--fail: expected CODE=SHARE, got {failure!r}", problems=()) from error
-    return shares
-
-
-def _judged(knobs: dict[str, Any]) -> SimKnobs:
-    try:
-        return msgspec.convert({name: value for name, value in knobs.items() if value is not None}, SimKnobs)
-    except (msgspec.ValidationError, ValueError) as error:
-        raise SettingsError(f"hostler sim http: {error}", problems=()) from error
+    service = SimulationHTTPService(judged("http", knobs, SimKnobs), port=port, effects=effects)
+    return await run(service, port=port, tethered=tethered, json=common.json)

@@ -1,10 +1,11 @@
 """One HTTP client for every connector: pooled, bounded in time and size, its failures already classed."""
 
 import asyncio
+from base64 import b64encode
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from types import TracebackType
-from typing import Final, Self, TypeVar
+from typing import Final, Literal, Self, TypeVar
 from urllib.parse import quote
 
 import aiohttp
@@ -170,14 +171,21 @@ class HttpTransport:
         *,
         settings: HttpSettings,
         api_key: str | None = None,
+        scheme: Literal["bearer", "basic"] = "bearer",
         connect: Seconds = 5.0,
         pool: HttpPool | None = None,
     ) -> None:
-        """Take the base URL; `connect` bounds the making of a connection, without `pool` it makes one of its own."""
+        """Take the base URL; `connect` bounds the making of a connection, without `pool` it makes one of its own.
+
+        `api_key` is a token, or with the scheme `basic` `user:password`.
+        """
         self.base = parse_base(base)
         self._settings = settings
-        self._headers = headers_of(api_key)
+        self._headers = headers_of(None if scheme == "basic" else api_key)
         self._secret = api_key or None
+        if api_key and scheme == "basic":
+            self._secret = b64encode(api_key.encode()).decode()
+            self._headers["Authorization"] = f"Basic {self._secret}"
         self._connect = connect
         self._shared = pool
         self._stack = AsyncExitStack()
