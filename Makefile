@@ -62,13 +62,15 @@ check: setup-dev debs  ## formatter, linter, types, layers, generated files fres
 	$(BIN)/ruff check
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+	$(BIN)/python scripts/generate_descriptors.py --check
 	$(BIN)/python scripts/generate_docs.py --check
 
 format: setup-dev  ## apply the formatter and the linter's safe fixes
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
-docs: setup-dev  ## write the generated pages
+docs: setup-dev  ## write the generated pages and descriptions of messages
+	$(BIN)/python scripts/generate_descriptors.py
 	$(BIN)/python scripts/generate_docs.py
 
 LOCK = VIRTUAL_ENV=$(VENV) $(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \

@@ -31,6 +31,7 @@ SUBJECTS = {
         "TestOllamaHttpConnector",
         "TestOpenaiHttpConnector",
         "TestPolledHttpJsonConnector",
+        "TestSimulationGrpcConnector",
         "TestSimulationHttpConnector",
     },
     "BlobsConformance": {"TestFolder", "TestS3"},

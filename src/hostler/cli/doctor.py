@@ -37,6 +37,7 @@ EXTRAS: Final[Mapping[str, tuple[str, ...]]] = {
     "demo": ("gguf", "numpy", "xllamacpp"),
     "s3": ("aiobotocore",),
     "pydantic": ("pydantic",),
+    "grpc": ("grpc",),
 }
 
 

@@ -14,6 +14,7 @@ from hostler.kernel.settings import ConnectorSettings, Settings
 CONVENTIONAL_PORTS: Final[Mapping[str, int]] = {
     "simulation": 8299,
     "simulation-websocket": 8399,
+    "simulation-grpc": 8499,
     "comfyui": 8188,
     "a1111": 7860,
     "ollama": 11434,
@@ -104,7 +105,7 @@ def conventional_port(connector: str) -> int | None:
 def port_of(url: str) -> int:
     """Return the port of a URL, named or implied by its scheme."""
     parts = urlsplit(url)
-    return parts.port or (443 if parts.scheme in ("https", "wss") else 80)
+    return parts.port or (443 if parts.scheme in ("https", "wss", "grpcs") else 80)
 
 
 def _entries(name: str, settings: Settings, known: Sequence[str]) -> list[tuple[str, ConnectorSettings]] | None:

@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from hostler.connectors.catalogue import connector_names
+
 from .conftest import Shell
 
 
@@ -71,7 +73,7 @@ def test_an_unknown_worker_name_is_refused_with_both_lists(shell: Shell) -> None
     ran = shell.run("up", "--data", "d", "--workers", "simulaton-http:2,studio")
     assert ran.code == 2
     assert "worker type (studio)" in ran.err
-    assert "connector (openai-http, simulation-http)" in ran.err
+    assert f"connector ({', '.join(connector_names())})" in ran.err
     assert "did you mean simulation-http" in ran.err
     assert not (shell.folder / "d").exists()
 

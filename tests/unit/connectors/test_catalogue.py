@@ -72,7 +72,7 @@ def test_an_unknown_name_is_refused_with_the_nearest() -> None:
     with pytest.raises(InvalidError, match="did you mean simulation-http") as caught:
         connector_class("simulaton-http")
     assert caught.value.facts["field"] == "connector"
-    with pytest.raises(InvalidError, match="openai-http, simulation-http"):
+    with pytest.raises(InvalidError, match=r"openai-http, .*simulation-http"):
         connector_class("zzzz")
 
 

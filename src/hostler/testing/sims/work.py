@@ -173,7 +173,7 @@ class SimulatedWork:
             await self._adopt(run, fence)
         return run
 
-    async def cancel(self, job: str, fence: int) -> Run:
+    async def cancel(self, job: str, fence: int, *, why: str | None = None) -> Run:
         """Stop a run at once; one that has ended stays as it is."""
         run = self.find(job)
         await self._judge(job, fence)
@@ -186,7 +186,7 @@ class SimulatedWork:
         if run.task is not None:
             run.task.cancel()
         run.state = "cancelled"
-        await self.effects.append("cancelled", job, run.fence, run.number)
+        await self.effects.append("cancelled", job, run.fence, run.number, why)
         run.say("done")
         return run
 

@@ -12,18 +12,11 @@ from hostler.connectors.config import ConnectorConfig
 from hostler.connectors.faults import ServiceFaultError, failure, off_protocol
 from hostler.connectors.follow import Follower, Signal
 from hostler.connectors.health import probe_failure, service_unavailable
-from hostler.connectors.schemas import kind_spec, open_payload, parse_options
-from hostler.connectors.services.simulation.messages import (
-    CapabilitiesView,
-    EchoPayload,
-    HealthView,
-    ImagePayload,
-    ImageResult,
-    RunEnd,
-    RunView,
-)
+from hostler.connectors.schemas import open_payload, parse_options
+from hostler.connectors.services.simulation.messages import CapabilitiesView, HealthView, RunEnd, RunView
+from hostler.connectors.services.simulation.terms import ALIVE, CODES, ENDPOINT_STATES, PAYLOADS, kinds_of
 from hostler.connectors.stages import Stages
-from hostler.connectors.transports.http import Codes, HttpTransport, segment
+from hostler.connectors.transports.http import HttpTransport, segment
 from hostler.contracts.failure import FailureClass, Stage
 from hostler.contracts.job import Progress
 from hostler.contracts.offer import Pool
@@ -40,25 +33,6 @@ from hostler.contracts.service import (
     Step,
 )
 from hostler.kernel.units import Seconds
-
-PAYLOADS: Final[dict[str, type[Struct]]] = {"image.generate": ImagePayload, "sim.echo": EchoPayload}
-
-CODES: Final[Codes] = {
-    "invalid_input": FailureClass.INVALID_INPUT,
-    "input_conflict": FailureClass.INVALID_INPUT,
-    "unknown_kind": FailureClass.CAPABILITY_MISMATCH,
-    "unknown_model": FailureClass.CAPABILITY_MISMATCH,
-    "unknown_job": FailureClass.LOST,
-    "stale_fence": FailureClass.LOST,
-    "overloaded": FailureClass.OVERLOADED,
-    "loading": FailureClass.OVERLOADED,
-    "burst": FailureClass.TRANSIENT,
-    "internal_error": FailureClass.TRANSIENT,
-    "out_of_memory": FailureClass.OUT_OF_MEMORY,
-    "quota_exceeded": FailureClass.QUOTA,
-    "unauthorized": FailureClass.AUTH,
-    "content_refused": FailureClass.REFUSED,
-}
 
 
 class SimulationHttpOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -96,25 +70,7 @@ class SimulationHttpConnector:
 
     def kinds(self) -> tuple[KindSpec, ...]:
         """Return `image.generate` and `sim.echo`."""
-        return (
-            kind_spec(
-                "image.generate",
-                queue="image",
-                about="Make a picture from a prompt",
-                service=self.service,
-                connector=self.name,
-                payload=ImagePayload,
-                result=ImageResult,
-            ),
-            kind_spec(
-                "sim.echo",
-                queue="image",
-                about="Give a value back after a while",
-                service=self.service,
-                connector=self.name,
-                payload=EchoPayload,
-            ),
-        )
+        return kinds_of(self.name)
 
     async def probe(self) -> Probe:
         """Ask `/health`; work is never touched by the answer."""
@@ -124,7 +80,7 @@ class SimulationHttpConnector:
         except ServiceFaultError as error:
             return probe_failure(error)
         return Probe(
-            state=_STATES.get(view.state, EndpointState.UNKNOWN),
+            state=ENDPOINT_STATES.get(view.state, EndpointState.UNKNOWN),
             message=f"the service says {view.state}",
             version=view.version,
             slots=self._config.slots or view.slots,
@@ -176,7 +132,7 @@ class SimulationHttpConnector:
             view = await work.view()
             if view is None:
                 return RemoteState.LOST
-            if view.fence < ref.fence and view.state in _ALIVE:
+            if view.fence < ref.fence and view.state in ALIVE:
                 await work.take_over()
         except ServiceFaultError:
             return RemoteState.UNKNOWN
@@ -203,9 +159,6 @@ class SimulationHttpConnector:
             await self._http.call("DELETE", path, within=self._options.timeout)
         except ServiceFaultError:
             return
-
-
-_ALIVE: Final = frozenset({RemoteState.PENDING, RemoteState.RUNNING, RemoteState.SUCCEEDED})
 
 
 class SimulatedRun:
@@ -276,7 +229,6 @@ class SimulatedRun:
 
 
 _NOT_FOUND: Final = 404
-_STATES: Final = {state.value: state for state in EndpointState}
 
 
 def _run_view(data: bytes) -> RunView:

@@ -1,0 +1,12 @@
+"""Generated from grpc_status.proto by scripts/generate_descriptors.py; edit that file and run `make docs`."""
+
+from typing import Final
+
+GRPC_STATUS: Final = """
+Co8DChFncnBjX3N0YXR1cy5wcm90bxIKZ29vZ2xlLnJwYyJkCgZTdGF0dXMSEgoEY29kZRgBIAEoBVIEY29kZRIYCgdtZXNzYWdlGAIgASgJUgdtZXNz
+YWdlEiwKB2RldGFpbHMYAyADKAsyEi5nb29nbGUucnBjLkRldGFpbFIHZGV0YWlscyI5CgZEZXRhaWwSGQoIdHlwZV91cmwYASABKAlSB3R5cGVVcmwS
+FAoFdmFsdWUYAiABKAxSBXZhbHVlIjsKCUVycm9ySW5mbxIWCgZyZWFzb24YASABKAlSBnJlYXNvbhIWCgZkb21haW4YAiABKAlSBmRvbWFpbiI/CglS
+ZXRyeUluZm8SMgoLcmV0cnlfZGVsYXkYASABKAsyES5nb29nbGUucnBjLkRlbGF5UgpyZXRyeURlbGF5IjcKBURlbGF5EhgKB3NlY29uZHMYASABKANS
+B3NlY29uZHMSFAoFbmFub3MYAiABKAVSBW5hbm9zIg4KDFF1b3RhRmFpbHVyZWIGcHJvdG8z
+"""
+"""A `FileDescriptorSet`, serialised and base64."""
