@@ -28,6 +28,7 @@ SUBJECTS = {
         "TestDirectHttpJsonConnector",
         "TestFollowedHttpJsonConnector",
         "TestInferenceHttpConnector",
+        "TestNlpHttpConnector",
         "TestOllamaHttpConnector",
         "TestOpenaiHttpConnector",
         "TestPolledHttpJsonConnector",

@@ -18,6 +18,7 @@ CONVENTIONAL_PORTS: Final[Mapping[str, int]] = {
     "comfyui": 8188,
     "a1111": 7860,
     "ollama": 11434,
+    "nlp": 8001,
 }
 """First port of a service that names none, by connector or service; instance n listens on port + n."""
 

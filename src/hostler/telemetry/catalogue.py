@@ -118,6 +118,22 @@ METRICS: Final[tuple[MetricSpec, ...]] = (
         "verb",
         "outcome",
     ),
+    _counter(
+        "hostler_provider_answers_total",
+        "Questions to a provider; outcome is `ok`, `cancelled` or an error code.",
+        "provider",
+        "verb",
+        "outcome",
+    ),
+    _histogram(
+        "hostler_provider_answer_seconds", "Time of a question, a load and a wait included.", FAST, "provider", "verb"
+    ),
+    _gauge("hostler_provider_state", "bool", "1 for the state that a provider is in.", "provider", "state"),
+    _gauge("hostler_provider_memory_bytes", "B", "What a provider has loaded, where it can be counted.", "provider"),
+    _gauge("hostler_provider_load_seconds", "s", "How long the last load of a provider took.", "provider"),
+    _gauge("hostler_provider_error_ratio", "1", "Share of a provider's last 200 answers that failed.", "provider"),
+    _gauge("hostler_provider_in_flight", "1", "Questions that a provider works on now.", "provider"),
+    _gauge("hostler_provider_waiting", "1", "Questions that wait for a thread of a provider.", "provider"),
 )
 """The seeds' three names as their dashboards read them, then Hostler's own."""
 
@@ -147,6 +163,25 @@ LOGS: Final[tuple[LogSpec, ...]] = (
         level="warning",
         about="A background task of the gateway cannot do its work; it tries again.",
         fields=("task", "error", "code"),
+    ),
+    LogSpec(name="provider.loading", level="info", about="A provider is loaded.", fields=("provider",)),
+    LogSpec(
+        name="provider.ready",
+        level="info",
+        about="A provider takes questions.",
+        fields=("provider", "seconds", "memory_bytes"),
+    ),
+    LogSpec(
+        name="provider.failed",
+        level="warning",
+        about="A provider could not be loaded; it is tried again when it is next needed, unless a package is absent.",
+        fields=("provider", "error"),
+    ),
+    LogSpec(
+        name="provider.defect",
+        level="error",
+        about="A provider raised what it should not; the caller got a 500 with this request id.",
+        fields=("path", "error", "trace"),
     ),
     LogSpec(name="upkeep.recovered", level="info", about="A background task works again.", fields=("task",)),
 )

@@ -1,0 +1,1 @@
+"""Language services made of providers: `hostler serve nlp`, and others with the same paths."""

@@ -1,0 +1,1 @@
+"""What the language service can do: word vectors, topics, times, keywords, spelling."""
