@@ -7,6 +7,7 @@ from msgspec import Raw, Struct
 
 from hostler.connectors.faults import fault
 from hostler.contracts.failure import FailureClass
+from hostler.contracts.portable import portable
 from hostler.contracts.queue import KindSpec
 from hostler.contracts.timeouts import SERVICE_TIMEOUTS, Timeouts
 from hostler.kernel.errors import InvalidError
@@ -32,8 +33,8 @@ def kind_spec(
         queue=queue,
         about=about,
         service=service,
-        payload=msgspec.json.schema(payload),
-        result=None if result is None else msgspec.json.schema(result),
+        payload=portable(msgspec.json.schema(payload)),
+        result=None if result is None else portable(msgspec.json.schema(result)),
         timeouts=timeouts,
         declared_by=connector,
     )

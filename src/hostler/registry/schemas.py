@@ -1,12 +1,13 @@
 """Payload types: compiled once per schema, judged without reaching outside."""
 
 from collections import OrderedDict
-from typing import Any, Final, Never, cast
+from typing import Any, Final, Never
 
 import jsonschema_rs
 import msgspec
 from msgspec import Raw
 
+from hostler.contracts.portable import portable
 from hostler.contracts.reference import payload_reference
 from hostler.kernel.errors import InvalidError, PayloadError
 
@@ -49,7 +50,7 @@ class Schemas:
         key = msgspec.json.encode(schema, order="sorted")
         found = self._compiled.get(key)
         if found is None:
-            found = jsonschema_rs.validator_for(_portable(schema), retriever=_no_outside)
+            found = jsonschema_rs.validator_for(portable(schema), retriever=_no_outside)
             self._compiled[key] = found
             if len(self._compiled) > _KEPT:
                 self._compiled.popitem(last=False)
@@ -64,15 +65,3 @@ def _no_outside(uri: str) -> Never:
 
 def _path(parts: list[str | int]) -> str:
     return ".".join(("payload", *map(str, parts)))
-
-
-def _portable(value: Any) -> Any:
-    r"""Return a schema whose patterns say `$` for Python's `\Z`, which JSON Schema's regular expressions lack."""
-    if isinstance(value, dict):
-        return {
-            key: part.replace("\\Z", "$") if key == "pattern" and isinstance(part, str) else _portable(part)
-            for key, part in cast("dict[str, Any]", value).items()
-        }
-    if isinstance(value, list):
-        return [_portable(part) for part in cast("list[Any]", value)]
-    return value
