@@ -168,7 +168,7 @@ class Follower:
 
     async def _rest(self) -> None:
         left, _, _ = self._stages.left(self._stage, since=self._seen)
-        pause = min(self._poll, 0.05 * 2.0 ** max(self._strikes, self._drops, 1))
+        pause = min(self._poll, 0.05 * 2.0 ** min(max(self._strikes, self._drops, 1), 16))
         await asyncio.sleep(pause if left is None else min(pause, left))
         self._stages.check(self._stage, since=self._seen)
 
