@@ -14,6 +14,7 @@ from hostler.kernel.settings import Settings
 from hostler.kernel.sources import Reading, Sources, Text, mapping_path, read_settings, refuse
 from hostler.kernel.spec import Instance, SpecItem, resolve_spec
 from hostler.kernel.table import CONFIG_VARIABLE
+from hostler.ports.blobs import Blobs
 from hostler.ports.connector import Connector
 
 DEFAULT_FILE = "hostler.toml"
@@ -91,7 +92,7 @@ def parts_of(spec: str, *, name: str, settings: Settings) -> tuple[Parts, tuple[
     return parts, tuple(dict.fromkeys(found))
 
 
-def build_connector(instance: Instance, settings: Settings) -> Connector:
+def build_connector(instance: Instance, settings: Settings, *, blobs: Blobs | None = None) -> Connector:
     """Return the connector of one instance, not yet opened; `InvalidError` for what can never work.
 
     The credential is read here, from the variable that the settings name, and kept nowhere else.
@@ -110,6 +111,7 @@ def build_connector(instance: Instance, settings: Settings) -> Connector:
         labels=chosen.labels,
         options=chosen.options,
         http=settings.http,
+        blobs=blobs,
     )
 
 

@@ -17,6 +17,7 @@ from hostler.cli.output import OK, Out
 from hostler.contracts.worker import WorkerState
 from hostler.kernel.settings import EngineSettings, Settings
 from hostler.kernel.sources import refuse
+from hostler.kernel.spec import Instance
 from hostler.kernel.units import Seconds
 from hostler.ports.blobs import Blobs
 from hostler.ports.broker import Broker
@@ -102,9 +103,10 @@ async def worker(
     )
     loaded = _begin("worker", {**common.settings(), **flags}, common, tethered=tethered)
     settings = loaded.settings
-    served = _connectors(loaded)
+    instances = _instances(loaded)
     metrics = Metrics()
     async with _engine(settings.engine, "worker") as engine, _blobs(settings, engine) as blobs:
+        served = tuple(build_connector(instance, settings, blobs=blobs) for instance in instances)
         made = await _worker(loaded, engine, blobs, served, metrics)
         with exported(metrics, settings.worker.metrics_port):
             running = asyncio.create_task(run_until_told(made))
@@ -152,15 +154,14 @@ async def _worker(loaded: Loaded, engine: Engine, blobs: Blobs, served: tuple[Co
     )
 
 
-def _connectors(loaded: Loaded) -> tuple[Connector, ...]:
+def _instances(loaded: Loaded) -> tuple[Instance, ...]:
     settings = loaded.settings
     spec = settings.worker.connectors
     parts, problems = parts_of(spec, name=spec_name(loaded.reading, "worker.connectors"), settings=settings)
     if not parts and not problems and not settings.worker.handlers:
         problems = ("a worker needs something to do: name --connectors SPEC, or --handlers MODULE",)
     refuse(problems)
-    instances = (instance for _, instances in parts for instance in instances)
-    return tuple(build_connector(instance, settings) for instance in instances)
+    return tuple(instance for _, instances in parts for instance in instances)
 
 
 def _begin(role: str, flags: Mapping[str, tuple[str, Any]], common: ToEngine, *, tethered: bool) -> Loaded:

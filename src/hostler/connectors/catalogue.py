@@ -24,6 +24,7 @@ from hostler.connectors.config import ConnectorConfig
 from hostler.kernel.errors import InvalidError
 from hostler.kernel.settings import HttpSettings
 from hostler.kernel.units import Json
+from hostler.ports.blobs import Blobs
 from hostler.ports.connector import Connector
 
 GROUP: Final = "hostler.connectors"
@@ -116,6 +117,7 @@ class Catalogue:
         labels: dict[str, str] | None = None,
         options: dict[str, Json] | None = None,
         http: HttpSettings | None = None,
+        blobs: Blobs | None = None,
     ) -> Connector:
         """Build a connector for one endpoint, not yet opened.
 
@@ -131,6 +133,7 @@ class Catalogue:
             labels=labels or {},
             options=options or {},
             http=http or HttpSettings(),
+            blobs=blobs,
         )
         return cast("ConnectorFactory", found)(config)
 
@@ -241,8 +244,17 @@ def build(
     labels: dict[str, str] | None = None,
     options: dict[str, Json] | None = None,
     http: HttpSettings | None = None,
+    blobs: Blobs | None = None,
 ) -> Connector:
     """Build a connector for one endpoint, not yet opened; see `Catalogue.build`."""
     return INSTALLED.build(
-        name, url=url, endpoint=endpoint, slots=slots, api_key=api_key, labels=labels, options=options, http=http
+        name,
+        url=url,
+        endpoint=endpoint,
+        slots=slots,
+        api_key=api_key,
+        labels=labels,
+        options=options,
+        http=http,
+        blobs=blobs,
     )

@@ -4,6 +4,7 @@ from msgspec import Struct, field
 
 from hostler.kernel.settings import HttpSettings
 from hostler.kernel.units import Json, Name
+from hostler.ports.blobs import Blobs
 
 
 class ConnectorConfig(Struct, frozen=True, kw_only=True):
@@ -20,6 +21,8 @@ class ConnectorConfig(Struct, frozen=True, kw_only=True):
     labels: dict[Name, str] = field(default_factory=dict[Name, str])
     options: dict[str, Json] = field(default_factory=dict[str, Json])
     http: HttpSettings = field(default_factory=HttpSettings)
+    blobs: Blobs | None = None
+    """Where files of jobs lie that are too large for payloads and results; none where nothing runs jobs."""
 
     def __repr__(self) -> str:
         return f"ConnectorConfig(url={self.url!r}, endpoint={self.endpoint!r})"
