@@ -14,6 +14,7 @@ sim = App(name="sim", help="Run a simulated AI service, with its own knobs and a
 sim.command("hostler.cli.sim_ollama:ollama", name="ollama", help="Simulate Ollama.")
 sim.command("hostler.cli.sim_a1111:a1111", name="a1111", help="Simulate the web UI of AUTOMATIC1111 over HTTP.")
 sim.command("hostler.cli.sim_grpc:grpc", name="grpc", help="Simulate an image service over gRPC.")
+sim.command("hostler.cli.sim_comfyui:comfyui", name="comfyui", help="Simulate ComfyUI, its API and its socket.")
 
 
 @sim.command(name="http")
