@@ -26,6 +26,7 @@ FOLDER = Path(services.__path__[0])
 SIMS = Path(hostler.testing.sims.__path__[0])
 OPTIONS: dict[str, dict[str, Json]] = {
     "http-json": {"kinds": [{"name": "any.thing", "submit": {"path": "/"}, "payload": {"type": "object"}}]},
+    "process": {"command": ["cat"], "kinds": [{"name": "any.thing", "payload": {"type": "object"}}]},
 }
 """What a connector for any service must be told before it is one."""
 
@@ -139,7 +140,8 @@ def test_no_product_module_imports_a_simulator_or_knows_that_it_is_simulated() -
 def test_kinds_of_connectors_are_declared_with_types_and_every_timeout() -> None:
     for name, found in INSTALLED.connectors.items():
         if found.__module__.startswith(services.__name__):
-            connector = INSTALLED.build(name, url="http://127.0.0.1:9", options=OPTIONS.get(name))
+            url = "process:///any" if name == "process" else "http://127.0.0.1:9"
+            connector = INSTALLED.build(name, url=url, options=OPTIONS.get(name))
             specs: tuple[KindSpec, ...] = connector.kinds()
             assert specs
             for spec in specs:

@@ -32,6 +32,8 @@ SUBJECTS = {
         "TestOllamaHttpConnector",
         "TestOpenaiHttpConnector",
         "TestPolledHttpJsonConnector",
+        "TestProcessConnector",
+        "TestServedProcessConnector",
         "TestSimulationGrpcConnector",
         "TestSimulationHttpConnector",
     },

@@ -1,15 +1,19 @@
 """Every transport keeps every promise of a conversation, against a real peer that plays what it is asked for."""
 
 import asyncio
+import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 from aiohttp import WSMsgType, web
 
 from hostler.connectors.transports.conversation import Transport
 from hostler.connectors.transports.http import HttpTransport
+from hostler.connectors.transports.process import Command, ProcessTransport
 from hostler.connectors.transports.websocket import WebsocketTransport
+from hostler.contracts.failure import FailureClass
 from hostler.kernel.settings import HttpSettings
 from hostler.testing.transports import CREDENTIAL, Play, TransportConformance, TransportHarness
 
@@ -132,3 +136,59 @@ class TestWebsocketTransport(TransportConformance):
     async def harness(self, peer: Peer) -> AsyncGenerator[TransportHarness]:
         async with peer.served() as url:
             yield harness_of(peer, websocket, "/socket", url)
+
+
+PLAYER = """
+import json, os, signal, sys
+(open(os.environ["PRESENT"] + "/" + str(os.getpid()), "w")).close()
+play = json.loads(sys.stdin.readline())
+secret = os.environ["CREDENTIAL"]
+for _ in range(play["times"]):
+    for text in play["says"]:
+        print(text.replace("$CREDENTIAL", secret), flush=True)
+match play["then"]:
+    case "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    case "hang":
+        signal.pause()
+    case "echo":
+        for line in sys.stdin:
+            print(line, end="", flush=True)
+    case "refuse":
+        print("not with", secret, file=sys.stderr)
+        sys.exit(77)
+"""
+
+
+def runs(number: str) -> bool:
+    """Whether a process is there and has not ended (a zombie has)."""
+    try:
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.row("001:196")
+class TestProcessTransport(TransportConformance):
+    cycles = 5
+
+    @pytest.fixture
+    async def harness(self, tmp_path: Path) -> TransportHarness:
+        program = tmp_path / "player.py"
+        program.write_text(PLAYER)
+        present = tmp_path / "present"
+        present.mkdir()
+        command = Command(
+            arguments=(sys.executable, "-I", "-S", str(program)),
+            environment={"PRESENT": str(present), "CREDENTIAL": CREDENTIAL, "PYTHONUTF8": "1"},
+            secrets=(CREDENTIAL,),
+            exits={"77": FailureClass.AUTH},
+            dialogue=True,
+        )
+        return TransportHarness(
+            build=lambda: ProcessTransport(command),
+            nowhere=lambda: ProcessTransport(Command(arguments=("/no/such/program",))),
+            target="",
+            present=lambda: sum(runs(path.name) for path in present.iterdir()),
+            echoes=True,
+        )

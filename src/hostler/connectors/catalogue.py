@@ -10,6 +10,7 @@ group `hostler.connectors`.
 import difflib
 import importlib
 import pkgutil
+import platform
 import re
 from collections.abc import Callable, Iterable
 from importlib.metadata import EntryPoint, entry_points
@@ -166,9 +167,10 @@ def service_of(name: str) -> str | None:
 
 
 def endpoint_id(name: str, url: str) -> str:
-    """Return the id of an endpoint that was given none; opaque."""
+    """Return the id of an endpoint that was given none; opaque. A process is one only on its own machine."""
     parts = urlsplit(url)
-    return f"{name}@{parts.netloc}{parts.path.rstrip('/')}"
+    place = platform.node() if parts.scheme == "process" else parts.netloc
+    return f"{name}@{place}{parts.path.rstrip('/')}"
 
 
 def shipped_modules() -> tuple[tuple[str, str], ...]:

@@ -103,6 +103,11 @@ def conventional_port(connector: str) -> int | None:
     return CONVENTIONAL_PORTS.get(connector) or CONVENTIONAL_PORTS.get(connector.split("-", maxsplit=1)[0])
 
 
+def runs_here(connector: str) -> bool:
+    """Tell whether a connector starts its service itself, as a process beside the worker, and so needs no address."""
+    return connector.rpartition("-")[2] == "process"
+
+
 def port_of(url: str) -> int:
     """Return the port of a URL, named or implied by its scheme."""
     parts = urlsplit(url)
@@ -128,12 +133,15 @@ def _trouble(entry: str, chosen: ConnectorSettings, known: Sequence[str]) -> str
             f"connectors.{entry}.connector: unknown connector {chosen.connector!r}, known are {listed(known)}"
             f"{nearest(chosen.connector, known)}"
         )
-    if chosen.url is None and conventional_port(chosen.connector) is None:
+    if chosen.url is None and not runs_here(chosen.connector) and conventional_port(chosen.connector) is None:
         return f"{entry} has no address: set connectors.{entry}.url in hostler.toml"
     return None
 
 
 def _instance(entry: str, chosen: ConnectorSettings, index: int) -> Instance:
+    if runs_here(chosen.connector):
+        place = chosen.url or (f"process:///{entry}/{index}" if index else f"process:///{entry}")
+        return Instance(name=entry, index=index, settings=msgspec.structs.replace(chosen, url=place))
     url = chosen.url or f"http://127.0.0.1:{conventional_port(chosen.connector)}"
     moved = moved_port(url, index * chosen.port_increment)
     return Instance(name=entry, index=index, settings=msgspec.structs.replace(chosen, url=moved))

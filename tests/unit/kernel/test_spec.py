@@ -40,6 +40,14 @@ def test_an_unknown_name_is_refused_with_both_lists_and_every_problem_at_once() 
     assert "did you mean simulation-http" in unknown
 
 
+def test_a_process_needs_no_address_and_each_instance_is_one_of_its_own() -> None:
+    settings = Settings(connectors={"upper": ConnectorSettings(connector="process")})
+    resolved, problems = resolve_spec("upper:2", name="--workers", settings=settings, known=("process",))
+    assert problems == ()
+    found = [instance.settings.url for _, instances in resolved for instance in instances]
+    assert found == ["process:///upper", "process:///upper/1"]
+
+
 def test_a_connector_without_an_address_is_refused_with_the_setting_to_make() -> None:
     _, problems = resolve_spec("openai-http", name="--workers", settings=SETTINGS, known=KNOWN)
     assert problems == ("--workers: openai-http has no address: set connectors.openai-http.url in hostler.toml",)
