@@ -1,14 +1,12 @@
 """The connector of the Open Inference Protocol over HTTP keeps every promise of the port, against a real MLServer."""
 
-import json
 from collections.abc import AsyncGenerator
 
-import aiohttp
 import pytest
 
 from hostler.connectors.catalogue import build
 from hostler.ports.connector import Connector
-from hostler.testing.connectors import ConnectorConformance, ConnectorHarness, Work
+from hostler.testing.connectors import ConnectorConformance, ConnectorHarness, Hook, Work
 from hostler.testing.mlserver import Mlserver
 
 NOWHERE = "http://127.0.0.1:9"  # discard: nothing listens there
@@ -26,32 +24,34 @@ class TestInferenceHttpConnector(ConnectorConformance):
 
     @pytest.fixture
     async def harness(self, mlserver: Mlserver) -> AsyncGenerator[ConnectorHarness]:
-        async with aiohttp.ClientSession(mlserver.url) as http:
+        before = (await mlserver.counts(mood="well"))["begun"]
 
-            async def counts() -> dict[str, int]:
-                asked = {"inputs": [{"name": "n", "datatype": "BOOL", "shape": [1], "data": [True]}]}
-                async with http.post("/v2/models/counts/infer", json=asked) as answer:
-                    said = json.loads(await answer.read())
-                return {output["name"]: output["data"][0] for output in said["outputs"]}
+        def turn(mood: str) -> Hook:
+            async def hook() -> None:
+                await mlserver.counts(mood=mood)
 
-            before = (await counts())["begun"]
+            return hook
 
-            async def executed() -> int:
-                return (await counts())["begun"] - before
+        async def executed() -> int:
+            return (await mlserver.counts())["begun"] - before
 
-            async def busy() -> int:
-                return (await counts())["busy"]
+        async def busy() -> int:
+            return (await mlserver.counts())["busy"]
 
-            def connector() -> Connector:
-                return build("inference-http", url=mlserver.url)
+        def connector() -> Connector:
+            return build("inference-http", url=mlserver.url)
 
-            yield ConnectorHarness(
-                build=connector,
-                unreachable=lambda: build("inference-http", url=NOWHERE),
-                quick=streamed(pause=0.01),
-                slow=streamed(pause=20.0),
-                wrong=Work(kind="inference.infer", payload={"model": "echo", "inputs": [{**TENSOR, "shape": [3]}]}),
-                remembers=False,
-                executed=executed,
-                busy=busy,
-            )
+        yield ConnectorHarness(
+            build=connector,
+            unreachable=lambda: build("inference-http", url=NOWHERE),
+            quick=streamed(pause=0.01),
+            slow=streamed(pause=20.0),
+            wrong=Work(kind="inference.infer", payload={"model": "echo", "inputs": [{**TENSOR, "shape": [3]}]}),
+            remembers=False,
+            executed=executed,
+            busy=busy,
+            cut=turn("cut"),
+            hang=turn("hang"),
+            sick=turn("sick"),
+        )
+        await mlserver.counts(mood="well")

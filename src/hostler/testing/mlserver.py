@@ -116,6 +116,18 @@ class Mlserver:
     ) -> None:
         self._stack.close()
 
+    async def counts(self, mood: str | None = None) -> dict[str, int]:
+        """Return how many inferences have `begun` and how many are `busy`, after setting the mood if one is given."""
+        asked: dict[str, object] = {"inputs": [{"name": "n", "datatype": "BOOL", "shape": [1], "data": [True]}]}
+        if mood is not None:
+            asked["parameters"] = {"mood": mood}
+        async with (
+            aiohttp.ClientSession(self.url, raise_for_status=True) as session,
+            session.post("/v2/models/counts/infer", json=asked) as answer,
+        ):
+            said = json.loads(await answer.read())
+        return {output["name"]: output["data"][0] for output in said["outputs"]}
+
     def _write(self, *, http: int, grpc: int) -> None:
         settings = {"debug": False, "host": "127.0.0.1", "http_port": http, "grpc_port": grpc, "gzip_enabled": False}
         settings |= {"metrics_endpoint": None, "parallel_workers": 0, "load_models_at_startup": False}

@@ -4,9 +4,12 @@
     add      the sum of the FP32 tensors `a` and `b`; says 400 when one is missing or has another shape
     slow     answers with its input after `parameters.seconds`
     failing  raises, which MLServer turns into a 500 of plain text
-    late     takes half a second to load
+    late     loads as long as the mood is `loading`
     broken   cannot be loaded
-    counts   how many inferences began, and how many go on
+    counts   how many inferences began, and how many go on; `parameters.mood` sets the mood
+
+Moods: `well`; `hang` and `cut` happen to streams after their first answer; `sick`: the model `slow` is not ready,
+so the server is not; `loading`.
 
 `python mlserver_models.py start FOLDER` is `mlserver start FOLDER` that ends with its standard input.
 """
@@ -23,7 +26,13 @@ mlserver: Any = importlib.import_module("mlserver")
 types: Any = importlib.import_module("mlserver.types")
 errors: Any = importlib.import_module("mlserver.errors")
 
-COUNTS = {"begun": 0, "busy": 0}
+KEPT: dict[str, Any] = vars(mlserver).setdefault("kept_by_test_models", {})
+"""What outlives this module: MLServer loads it again whenever it looks at its repository."""
+COUNTS: dict[str, int] = KEPT.setdefault("counts", {"begun": 0, "busy": 0})
+MOOD: list[str] = KEPT.setdefault("mood", ["well"])
+SLOW: list[Any] = KEPT.setdefault("slow", [])
+TICK = 0.02
+"""Seconds between two looks at the mood."""
 
 
 def response(model: Any, *outputs: Any) -> Any:
@@ -79,7 +88,9 @@ class Echo(Counted):
                 first = payload.inputs[0]
                 for element in list(first.data):
                     yield response(self, output(first.name, first.datatype, [1], [element]))
-                    await asyncio.sleep(number(payload, "pause", 0.0))
+                    if MOOD[0] == "cut":
+                        raise RuntimeError("the stream is cut")
+                    await asyncio.sleep(3600.0 if MOOD[0] == "hang" else number(payload, "pause", 0.0))
             finally:
                 COUNTS["busy"] -= 1
 
@@ -99,6 +110,11 @@ class Add(Counted):
 class Slow(Counted):
     """Takes its time."""
 
+    async def load(self) -> bool:
+        """Be ready at once, and known to those who set the mood."""
+        SLOW.append(self)
+        return True
+
     async def answer(self, payload: Any) -> Any:
         """Wait, then answer."""
         await asyncio.sleep(number(payload, "seconds", 1.0))
@@ -114,11 +130,12 @@ class Failing(Counted):
 
 
 class Late(Counted):
-    """Takes half a second to load."""
+    """Loads as long as the mood is `loading`."""
 
     async def load(self) -> bool:
         """Load."""
-        await asyncio.sleep(0.5)
+        while MOOD[0] == "loading":  # noqa: ASYNC110 - the mood is no event, since it has many readers
+            await asyncio.sleep(TICK)
         return True
 
 
@@ -131,14 +148,17 @@ class Broken(Counted):
 
 
 class Counts(mlserver.MLModel):
-    """Says what the others did."""
+    """Says what the others did, and sets the mood."""
 
     async def load(self) -> bool:
         """Be ready at once."""
         return True
 
-    async def predict(self, payload: Any) -> Any:  # noqa: ARG002 - the runtime's shape
-        """Return the counts."""
+    async def predict(self, payload: Any) -> Any:
+        """Set the mood if one is given, and return the counts."""
+        MOOD[0] = getattr(payload.parameters, "mood", MOOD[0])
+        for model in SLOW:
+            model.ready = MOOD[0] != "sick"
         return response(self, *(output(name, "INT64", [1], [value]) for name, value in COUNTS.items()))
 
 
