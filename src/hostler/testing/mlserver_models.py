@@ -26,11 +26,11 @@ mlserver: Any = importlib.import_module("mlserver")
 types: Any = importlib.import_module("mlserver.types")
 errors: Any = importlib.import_module("mlserver.errors")
 
-KEPT: dict[str, Any] = vars(mlserver).setdefault("kept_by_test_models", {})
+if not hasattr(mlserver, "kept_by_test_models"):
+    mlserver.kept_by_test_models = ({"begun": 0, "busy": 0}, ["well"], list[Any]())
+KEPT: tuple[dict[str, int], list[str], list[Any]] = mlserver.kept_by_test_models
 """What outlives this module: MLServer loads it again whenever it looks at its repository."""
-COUNTS: dict[str, int] = KEPT.setdefault("counts", {"begun": 0, "busy": 0})
-MOOD: list[str] = KEPT.setdefault("mood", ["well"])
-SLOW: list[Any] = KEPT.setdefault("slow", [])
+COUNTS, MOOD, SLOW = KEPT
 TICK = 0.02
 """Seconds between two looks at the mood."""
 
