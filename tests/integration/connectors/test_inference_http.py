@@ -142,6 +142,7 @@ async def test_bytes_that_are_no_text_are_not_sent_to_a_server_that_takes_only_t
     [
         ({"error": "the batch was dropped"}, None),
         ({"error": {"message": "the batch was dropped"}}, None),
+        (answer(error="the batch was dropped"), None),
         ({"model_name": "m"}, None),
         ([], None),
         (b"<html>Sign in</html>", None),

@@ -151,6 +151,7 @@ async def test_only_models_that_are_ready_are_offered_and_a_load_makes_one_so(
     assert (found.models_known, found.versions) == (True, {"mlserver": "1.7.1"})
     assert await caller.result(turned("load", "late")) == {"model": "late", "ready": True}
     assert "late" in await offered()
+    assert "late" in ((await caller.connector.probe()).loaded or ())
     await mlserver.counts(mood="sick")
     assert "slow" not in await offered()
     assert (await caller.connector.probe()).state is EndpointState.DEGRADED

@@ -126,20 +126,27 @@ class InferenceHttpConnector:
 
     async def probe(self) -> Probe:
         """Ask whether it lives and is ready; one that waits for some of its models is degraded, not absent."""
-        slots = self._config.slots
         directory = self._directory
+        state, found = EndpointState.READY, None
         try:
             if not await directory.live():
                 return Probe(state=EndpointState.UNHEALTHY, message="the service says that it does not live")
             server = await directory.server()
-            about = f"{server.name} {server.version}".strip()
-            if await directory.ready():
-                return Probe(state=EndpointState.READY, message=about, version=server.version or None, slots=slots)
-            some = await directory.models(await directory.index())
+            rows = await directory.index()
+            found = None if rows is None else await directory.models(rows)
+            if not await directory.ready():
+                some = await directory.models(None) if rows is None else found
+                state = EndpointState.DEGRADED if some else EndpointState.LOADING
         except ServiceFaultError as error:
             return probe_failure(error)
-        state = EndpointState.DEGRADED if some else EndpointState.LOADING
-        return Probe(state=state, message=f"{about} is not ready", version=server.version or None, slots=slots)
+        words = "answers" if state is EndpointState.READY else "waits for its models"
+        return Probe(
+            state=state,
+            message=f"{server.name[:100]} {words}",
+            version=server.version[:100] or None,
+            slots=self._config.slots,
+            loaded=found,
+        )
 
     async def capabilities(self) -> ServiceCapabilities:
         """Ask for the models that are ready, and for what the server can: repository, streams."""
