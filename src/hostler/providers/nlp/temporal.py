@@ -16,7 +16,8 @@ from hostler.providers.messages import (
     Verb,
 )
 from hostler.providers.nlp.parts import require
-from hostler.providers.nlp.words import sentences
+from hostler.providers.nlp.stopwords import StopWords, guess, read_stop_words
+from hostler.providers.nlp.words import sentences, words
 from hostler.providers.provider import Halt, Loading, RefusedError
 
 LANGUAGES: Final[tuple[str, ...]] = (
@@ -51,6 +52,7 @@ class TemporalProvider:
     def __init__(self) -> None:
         self._search: Any = None
         self._parser: Any = None
+        self._stop_words: StopWords = {}
 
     def load(self, loading: Loading) -> None:
         """Import dateparser and the data of every language, one by one."""
@@ -60,6 +62,7 @@ class TemporalProvider:
         for number, language in enumerate(LANGUAGES):
             loading.step("reading", f"language {language}", fraction=0.2 + 0.8 * number / len(LANGUAGES))
             search.search_dates("1.1.2000", languages=[language], settings=_settings(datetime(2000, 1, 1, tzinfo=UTC)))
+        self._stop_words = read_stop_words()
         self._search, self._parser = search.search_dates, date.DateDataParser
 
     def answer(self, ask: Ask, halt: Halt) -> Reply:
@@ -82,14 +85,15 @@ class TemporalProvider:
     def close(self) -> None:
         """Drop the parser."""
         self._search = self._parser = None
+        self._stop_words = {}
 
     def _analyze(self, ask: AnalyzeAsk, halt: Halt) -> AnalyzeAnswer:
         reference = ask.reference or datetime.now(UTC)
-        languages = _languages(ask.language)
         items: list[Item] = []
         for begin, stop in sentences(ask.text):
             halt.check()
             sentence, at = ask.text[begin:stop], 0
+            languages = self._languages(ask.language, sentence)
             for text, moment in self._search(sentence, languages=languages, settings=_settings(reference)) or ():
                 start = sentence.find(text, at)
                 if start < 0:  # it was found in a normalised form that does not stand there
@@ -104,7 +108,7 @@ class TemporalProvider:
 
     def _expand(self, ask: ExpandAsk) -> ExpandAnswer:
         reference = ask.reference or datetime.now(UTC)
-        languages = _languages(ask.language)
+        languages = self._languages(ask.language, ask.concept)
         found: Any = self._parser(languages=languages, settings=_settings(reference)).get_date_data(ask.concept)
         moment: datetime | None = found.date_obj
         if moment is None:
@@ -121,15 +125,16 @@ class TemporalProvider:
         terms = tuple(Term(term=form, score=round(1 - number / len(_WIDER), 6)) for number, form in enumerate(forms))
         return ExpandAnswer(terms=tuple(term for term in terms if term.score >= ask.threshold)[: ask.max_concepts])
 
+    def _languages(self, asked: str | None, sentence: str) -> list[str]:
+        """Return which languages to try: the one asked for, the one that its small words show, else all."""
+        found = asked or guess(words(sentence), self._stop_words)
+        return list(LANGUAGES) if found is None else [found]
+
     def _period(self, text: str, languages: list[str], reference: Instant) -> str:
         """Return how exact an expression is: `time`, `day`, `week`, `month` or `year`."""
         parser: Any = self._parser(languages=languages, settings=_settings(reference))
         period: str = parser.get_date_data(text).period
         return period if period in _WIDER else "day"
-
-
-def _languages(asked: str | None) -> list[str]:
-    return list(LANGUAGES) if asked is None else [asked]
 
 
 _WIDER: Final = ("time", "day", "week", "month", "year")
