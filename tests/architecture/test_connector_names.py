@@ -29,6 +29,8 @@ OPTIONS: dict[str, dict[str, Json]] = {
     "process": {"command": ["cat"], "kinds": [{"name": "any.thing", "payload": {"type": "object"}}]},
 }
 """What a connector for any service must be told before it is one."""
+SPELLED = {"http": "HTTP", "grpc": "GRPC"}
+"""Transports that a simulated service spells as an abbreviation; other names are words."""
 
 
 @pytest.mark.row("000:21", "001:25", "001:203")
@@ -113,7 +115,7 @@ def test_a_simulated_service_is_named_by_the_transport_it_speaks() -> None:
     assert simulators == transports
     for transport in transports:
         text = (SIMS / f"{transport}.py").read_text()
-        assert f"class Simulation{transport.upper()}Service" in text
+        assert f"class Simulation{SPELLED.get(transport, transport.capitalize())}Service" in text
         assert f"async def serve_sim_{transport}(" in text
 
 

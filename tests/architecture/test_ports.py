@@ -36,6 +36,7 @@ SUBJECTS = {
         "TestServedProcessConnector",
         "TestSimulationGrpcConnector",
         "TestSimulationHttpConnector",
+        "TestSimulationWebsocketConnector",
     },
     "BlobsConformance": {"TestFolder", "TestS3"},
     "ClockConformance": {"TestSystemClock", "TestFakeClock"},

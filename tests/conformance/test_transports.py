@@ -191,4 +191,5 @@ class TestProcessTransport(TransportConformance):
             target="",
             present=lambda: sum(runs(path.name) for path in present.iterdir()),
             echoes=True,
+            silence=2.0,
         )

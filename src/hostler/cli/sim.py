@@ -15,6 +15,7 @@ sim.command("hostler.cli.sim_ollama:ollama", name="ollama", help="Simulate Ollam
 sim.command("hostler.cli.sim_a1111:a1111", name="a1111", help="Simulate the web UI of AUTOMATIC1111 over HTTP.")
 sim.command("hostler.cli.sim_grpc:grpc", name="grpc", help="Simulate an image service over gRPC.")
 sim.command("hostler.cli.sim_comfyui:comfyui", name="comfyui", help="Simulate ComfyUI, its API and its socket.")
+sim.command("hostler.cli.sim_websocket:websocket", name="websocket", help="Simulate an image service over WebSockets.")
 
 
 @sim.command(name="http")

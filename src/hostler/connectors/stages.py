@@ -71,11 +71,18 @@ class Stages:
     async def within(self, stage: Stage, *, since: float | None = None) -> AsyncGenerator[None]:
         """Bound what is awaited inside by this stage; raises `ServiceFaultError` of class timeout."""
         rest, blame, limit = self.left(stage, since=since)
-        timer = asyncio.timeout(rest)
-        try:
-            async with timer:
-                yield
-        except TimeoutError:
-            if timer.expired():
-                raise timed_out(blame, limit) from None
-            raise
+        async with bounded(rest, blame, limit=limit):
+            yield
+
+
+@asynccontextmanager
+async def bounded(seconds: Seconds | None, stage: Stage, *, limit: Seconds | None = None) -> AsyncGenerator[None]:
+    """Bound what is awaited inside; raises `ServiceFaultError` of class timeout that blames the stage and its limit."""
+    timer = asyncio.timeout(seconds)
+    try:
+        async with timer:
+            yield
+    except TimeoutError:
+        if timer.expired():
+            raise timed_out(stage, seconds if limit is None else limit) from None
+        raise

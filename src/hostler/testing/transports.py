@@ -81,7 +81,7 @@ class TroubleOnTheWire:
             assert failure.message
 
     async def test_silence_ends_as_timeout_of_stage_idle(self, harness: TransportHarness) -> None:
-        messages, failure = await outcome(harness, Play(says=("1",), then="hang"), Limits(silence=0.3))
+        messages, failure = await outcome(harness, Play(says=("1",), then="hang"), Limits(silence=harness.silence))
         assert messages == [b"1"]
         assert failure is not None
         assert (failure.class_, failure.stage) == (FailureClass.TIMEOUT, Stage.IDLE)

@@ -10,6 +10,7 @@ from msgspec import Struct
 from hostler.connectors.faults import ServiceFaultError
 from hostler.connectors.transports.conversation import LIMITS, Limits, Transport
 from hostler.contracts.failure import Failure, FailureClass
+from hostler.kernel.units import Seconds
 
 CREDENTIAL: Final = "sk-very-secret-0123456789"
 """What the transport of a harness is given, and must show to the peer."""
@@ -61,6 +62,8 @@ class TransportHarness:
     """What an endpoint that is not there is called."""
     echoes: bool = False
     """Whether more may be said after the opening (`Dialogue`)."""
+    silence: Seconds = 0.3
+    """Longer than the peer needs to its first message, whatever else the machine does."""
     shows_credential: bool = True
     """Whether the peer is shown the credential."""
 

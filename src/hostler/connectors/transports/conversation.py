@@ -1,6 +1,5 @@
 """What every transport promises: a conversation is an opening, then messages until somebody leaves."""
 
-import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, aclosing
 from types import TracebackType
@@ -8,7 +7,8 @@ from typing import Final, Protocol, Self
 
 from msgspec import Struct
 
-from hostler.connectors.faults import off_protocol, timed_out
+from hostler.connectors.faults import off_protocol
+from hostler.connectors.stages import bounded
 from hostler.contracts.failure import Stage
 from hostler.kernel.units import Bytes, Seconds
 
@@ -22,8 +22,8 @@ class Limits(Struct, frozen=True, kw_only=True):
     """Between two messages; for ever unless set, for those who watch over silence themselves."""
     message: Bytes = 16_777_216
     """One message."""
-    total: Bytes = 268_435_456
-    """All messages, so that a conversation that never ends does end."""
+    total: Bytes | None = 268_435_456
+    """All messages, so that a conversation that never ends does end; None for one that many share."""
 
 
 LIMITS: Final = Limits()
@@ -82,19 +82,13 @@ async def held_to(limits: Limits, messages: AsyncGenerator[bytes]) -> AsyncGener
     total = 0
     async with aclosing(messages):
         while True:
-            timer = asyncio.timeout(limits.silence)
-            try:
-                async with timer:
-                    message = await anext(messages, None)
-            except TimeoutError:
-                if timer.expired():
-                    raise timed_out(Stage.IDLE, limits.silence) from None
-                raise
+            async with bounded(limits.silence, Stage.IDLE):
+                message = await anext(messages, None)
             if message is None:
                 return
             total += len(message)
             if len(message) > limits.message:
                 raise off_protocol(f"the service sent a message over {limits.message} bytes")
-            if total > limits.total:
+            if limits.total is not None and total > limits.total:
                 raise off_protocol(f"the service sent more than {limits.total} bytes in one conversation")
             yield message

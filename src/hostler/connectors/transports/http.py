@@ -296,7 +296,7 @@ class HttpTransport:
             body=opening or None,
             first_byte=limits.opening,
             silence=None,
-            limit=limits.total,
+            limit=limits.total or STREAM_LIMIT,
         ) as stream:
             await stream.expect(stream.content_type, codes)
             yield HttpConversation(stream, limits)

@@ -10,7 +10,8 @@ import aiohttp
 from aiohttp import WSMsgType
 from msgspec import Struct
 
-from hostler.connectors.faults import ServiceFaultError, failure, fault, off_protocol, timed_out
+from hostler.connectors.faults import ServiceFaultError, failure, fault, off_protocol
+from hostler.connectors.stages import bounded
 from hostler.connectors.transports.connections import HttpPool, client_session, headers_of, parse_base, under
 from hostler.connectors.transports.conversation import LIMITS, Limits, held_to
 from hostler.connectors.transports.http import ERROR_LIMIT, NO_CODES, Codes, read_body, scrubbed
@@ -61,12 +62,9 @@ class WebsocketConversation:
 
     async def send(self, message: bytes, *, text: bool = True) -> None:
         """Send one message, as text (UTF-8) unless told otherwise."""
-        within = self._limits.opening
         try:
-            async with asyncio.timeout(within):
+            async with bounded(self._limits.opening, Stage.IDLE):
                 await self._socket.send_frame(message, WSMsgType.TEXT if text else WSMsgType.BINARY)
-        except TimeoutError:
-            raise timed_out(Stage.IDLE, within) from None
         except (aiohttp.ClientError, OSError) as error:
             raise ServiceFaultError(failure_of_exception(error, stage=Stage.IDLE)) from error
 

@@ -9,20 +9,24 @@ import msgspec
 from msgspec import Struct
 
 from hostler.connectors.config import ConnectorConfig
-from hostler.connectors.faults import ServiceFaultError, failure, off_protocol
+from hostler.connectors.faults import ServiceFaultError, off_protocol
 from hostler.connectors.follow import Follower, Signal
 from hostler.connectors.health import probe_failure, service_unavailable
-from hostler.connectors.schemas import open_payload, parse_options
+from hostler.connectors.schemas import parse_options
 from hostler.connectors.services.simulation.messages import CapabilitiesView, HealthView, RunEnd, RunView
-from hostler.connectors.services.simulation.terms import ALIVE, CODES, ENDPOINT_STATES, PAYLOADS, kinds_of
+from hostler.connectors.services.simulation.terms import ALIVE, CODES, kinds_of
+from hostler.connectors.services.simulation.views import (
+    capabilities_of,
+    end_of,
+    probe_of,
+    signal_of,
+    submission_of,
+)
 from hostler.connectors.stages import Stages
 from hostler.connectors.transports.http import HttpTransport, segment
-from hostler.contracts.failure import FailureClass, Stage
-from hostler.contracts.job import Progress
-from hostler.contracts.offer import Pool
+from hostler.contracts.failure import Stage
 from hostler.contracts.queue import KindSpec
 from hostler.contracts.service import (
-    EndpointState,
     Failed,
     Finished,
     Probe,
@@ -79,13 +83,7 @@ class SimulationHttpConnector:
             view = answer.json(HealthView)
         except ServiceFaultError as error:
             return probe_failure(error)
-        return Probe(
-            state=ENDPOINT_STATES.get(view.state, EndpointState.UNKNOWN),
-            message=f"the service says {view.state}",
-            version=view.version,
-            slots=self._config.slots or view.slots,
-            busy=view.busy,
-        )
+        return probe_of(view, self._config)
 
     async def capabilities(self) -> ServiceCapabilities:
         """Ask `/capabilities`."""
@@ -94,23 +92,12 @@ class SimulationHttpConnector:
             view = answer.expect(CODES).json(CapabilitiesView)
         except ServiceFaultError as error:
             raise service_unavailable(self.endpoint, error) from error
-        return ServiceCapabilities(
-            kinds=tuple(kind for kind in PAYLOADS if kind in view.kinds),
-            models=view.models,
-            models_known=True,
-            labels={**view.labels, **self._config.labels},
-            versions={"simulation": view.version},
-            pools={"slots": Pool(id=f"{self.endpoint}/slots", total=self._config.slots or view.slots)},
-        )
+        return capabilities_of(view, self._config)
 
     async def submit(self, call: ServiceCall) -> RemoteRef | Failed:
         """Hand the work over with its fence; idempotent by job and fence."""
         try:
-            shape = PAYLOADS.get(call.kind)
-            if shape is None:
-                return Failed(failure=failure(FailureClass.INVALID_INPUT, f"{self.name} has no kind {call.kind}"))
-            asked = open_payload(call.payload, shape)
-            body = msgspec.json.encode({"id": call.job_id, "fence": call.fence, "kind": call.kind, "input": asked})
+            body = submission_of(call, connector=self.name)
             limit, _, _ = Stages.of(call).left(Stage.CONNECT)
             within = self._options.timeout if limit is None else limit
             answer = await self._http.call("POST", "/jobs", body=body, within=within)
@@ -182,7 +169,7 @@ class SimulatedRun:
             await stream.expect("text/event-stream", CODES)
             async with aclosing(stream.sse()) as events:
                 async for event in events:
-                    yield _signal(_run_view(event.data.encode()), cursor=event.id)
+                    yield signal_of(_run_view(event.data.encode()), cursor=event.id)
 
     async def view(self) -> RunView | None:
         """Return how the run is; None when the service knows nothing of it."""
@@ -194,22 +181,12 @@ class SimulatedRun:
     async def status(self) -> Signal:
         """Ask how the run is."""
         view = await self.view()
-        return Signal(state=RemoteState.LOST) if view is None else _signal(view)
+        return Signal(state=RemoteState.LOST) if view is None else signal_of(view)
 
     async def outcome(self) -> Finished | Failed:
         """Fetch `/jobs/{id}/result`."""
         answer = await self._http.call("GET", f"{self._path}/result", within=self._within)
-        end = answer.expect(CODES).json(RunEnd)
-        match end.state:
-            case RemoteState.SUCCEEDED:
-                return Finished(result=end.result)
-            case RemoteState.CANCELLED:
-                return Failed(failure=failure(FailureClass.CANCELLED, "the service says that it was cancelled"))
-            case RemoteState.FAILED if end.error is not None:
-                class_ = CODES.get(end.error.code, FailureClass.TRANSIENT)
-                return Failed(failure=failure(class_, end.error.message, code=end.error.code))
-            case _:
-                raise off_protocol(f"the service gave a result of work that is {end.state}")
+        return end_of(answer.expect(CODES).json(RunEnd))
 
     async def take_over(self) -> None:
         """Make the run ours: holders of lower fences are refused from now on."""
@@ -236,8 +213,3 @@ def _run_view(data: bytes) -> RunView:
         return msgspec.json.decode(data, type=RunView)
     except msgspec.MsgspecError as error:
         raise off_protocol(f"the service sent an event that is not its protocol: {error}") from None
-
-
-def _signal(view: RunView, *, cursor: str | None = None) -> Signal:
-    progress = Progress(fraction=view.fraction, stage=view.stage, message=view.message, eta_s=view.eta_s)
-    return Signal(state=view.state, progress=progress, cursor=cursor)
