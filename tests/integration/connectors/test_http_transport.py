@@ -101,6 +101,15 @@ async def test_silence_between_chunks_ends_as_idle_timeout(serve: Serve, answer:
     assert (caught.value.failure.class_, caught.value.failure.stage) == (C.TIMEOUT, Stage.IDLE)
 
 
+async def test_a_status_is_believed_though_the_words_behind_it_are_cut(serve: Serve, answer: Script) -> None:
+    url = await serve(answer(b"HTTP/1.1 429 Slow\r\nRetry-After: 3\r\nContent-Length: 100\r\n\r\nslow d"))
+    async with transport(url) as http:
+        with pytest.raises(ServiceFaultError) as caught:
+            async with http.stream("GET", "/", first_byte=5.0, silence=5.0) as stream:
+                await stream.read()
+    assert (caught.value.failure.class_, caught.value.failure.retry_after) == (C.OVERLOADED, 3.0)
+
+
 @pytest.mark.row("001:198")
 async def test_leaving_a_stream_closes_its_connection(serve: Serve) -> None:
     gone = asyncio.Event()

@@ -122,7 +122,10 @@ class HttpStream:
     async def expect(self, content_type: str, codes: Codes = NO_CODES) -> None:
         """Raise the fault of a status that is not 2xx, or of another content type."""
         if not 200 <= self.status < 300:  # noqa: PLR2004 - the range is what 2xx means
-            body = scrubbed(await read_body(self._response, ERROR_LIMIT, cut=True), self._secret)
+            try:
+                body = scrubbed(await read_body(self._response, ERROR_LIMIT, cut=True), self._secret)
+            except (aiohttp.ClientError, OSError, ValueError):
+                body = b""  # the status has said it, whatever became of the words
             raise ServiceFaultError(failure_of_answer(self.status, self.headers, body, codes=codes))
         if self.content_type != content_type:
             raise off_protocol(
