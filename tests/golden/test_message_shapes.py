@@ -33,8 +33,9 @@ def written(value: msgspec.Struct) -> bytes:
 @pytest.mark.row("003:41")
 def test_a_message_of_version_1_is_read_in_full(name: str) -> None:
     frozen = (FROZEN / f"{name}.json").read_bytes()
-    value = msgspec.json.decode(frozen, type=type(SAMPLES[name]))
-    assert msgspec.json.decode(written(value)) == msgspec.json.decode(frozen)
+    then = msgspec.json.decode(frozen)
+    now = msgspec.json.decode(written(msgspec.json.decode(frozen, type=type(SAMPLES[name]))))
+    assert {key: now[key] for key in then} == then  # what was added since has its default
 
 
 @pytest.mark.parametrize("name", sorted(SAMPLES))

@@ -6,7 +6,7 @@ from typing import Any, Final, Protocol
 
 from hostler.broker.codec import LaneTable, lanes_of, leases_of, settle_item, state_name, update_item
 from hostler.broker.engine_group import Group
-from hostler.broker.engine_match import Claimant, Cover, claimant
+from hostler.broker.engine_match import Claimant, Cover, claimant, pack_standings
 from hostler.broker.envelopes import FAILURE, UNREADABLE
 from hostler.broker.records import pack, split_id
 from hostler.contracts.lease import ClaimRequest, Die, Lease, LeaseRef, Renewal, Settled, Settlement, Update
@@ -75,6 +75,7 @@ class EngineBroker:
             class_name=mine.worker_class.name,
             limit=max(1, min(request.limit, CLAIM_MAX)),
             pools=mine.pools,
+            standings=pack_standings(request),
             covers=pack(cover.pairs),
             upto=cover.upto,
             lease=0 if request.lease_s is None else round(request.lease_s * _MICRO),

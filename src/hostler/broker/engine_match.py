@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import msgspec
 from msgspec import Struct
@@ -11,11 +11,13 @@ from hostler.broker.records import pack, thousandths, unpack_lane
 from hostler.contracts.lease import ClaimRequest
 from hostler.contracts.needs import Lane
 from hostler.contracts.offer import Offer, Pool
+from hostler.policy.balance import standings_of
 from hostler.policy.matching import fits
 
-WAYS_MAX: Final = 8
+WAYS_MAX: Final = 32
 """Offers of one worker that one lane is tried with."""
 
+_NO_STANDINGS: Final = pack([])
 _canonical = msgspec.json.Encoder(order="deterministic").encode
 
 
@@ -108,3 +110,19 @@ def _pools(pools: Mapping[str, Pool]) -> list[tuple[str, str, int, int]]:
 def _floor(amount: float) -> int:
     """Return what is there in thousandths, rounded down: never more is given than is there."""
     return -thousandths(-amount)
+
+
+def pack_standings(request: ClaimRequest) -> bytes:
+    """Pack how the offers stand for the function `claim`: {weight, loaded, swaps, endpoint} of each, false for none."""
+    if not any(offer.endpoint for offer in request.offers):
+        return _NO_STANDINGS
+    return pack(
+        [
+            (thousandths(standing.weight), *map(_or_false, (standing.loaded, standing.swaps, offer.endpoint)))
+            for offer, standing in zip(request.offers, standings_of(request), strict=True)
+        ]
+    )
+
+
+def _or_false(value: Any) -> Any:
+    return False if value is None else value

@@ -4,8 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from hostler.broker.model_state import JobRecord
+from hostler.broker.records import thousandths
 from hostler.contracts.lease import ClaimRequest
-from hostler.contracts.offer import Offer, Pool
+from hostler.contracts.needs import Lane
+from hostler.contracts.offer import Offer, Pool, Standing
+from hostler.policy.balance import Way, is_warm
 
 _EPSILON = 1e-9
 
@@ -44,6 +47,20 @@ class Room:
     def reserve(self, pools: Sequence[tuple[str, str]]) -> None:
         """Keep these pools for a job that waits for them: nothing behind it may take from them."""
         self._reserved.update(pools)
+
+    def way(self, lane: Lane, offer: Offer, standing: Standing) -> Way:
+        """Return what the choice among several offers is made by."""
+        pool = offer.pools.get("slots")
+        spent = 0.0
+        if pool is not None:
+            spent = self._taken.get((pool.id, "slots"), 0.0) + self._spent.get((pool.id, "slots"), 0.0)
+        return Way(
+            outstanding=thousandths(spent),
+            slots=1000 if pool is None else max(1, -thousandths(-pool.total)),
+            weight=thousandths(standing.weight),
+            warm=is_warm(lane, standing),
+            shunned=offer.endpoint is not None and offer.endpoint in lane.avoid.shunned,
+        )
 
     def _free(self, pool: Pool, name: str) -> float:
         spent = self._spent.get((pool.id, name), 0.0)

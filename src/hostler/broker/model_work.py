@@ -24,6 +24,7 @@ from hostler.contracts.lease import (
     Succeed,
     Update,
 )
+from hostler.policy.balance import Way, admits, best, standings_of
 from hostler.policy.lanes import lane_key
 from hostler.policy.lifecycle import Verb
 from hostler.policy.matching import fits
@@ -128,17 +129,22 @@ class ModelWork(ModelLife):
         self, queue: QueueRecord, job: JobRecord, request: ClaimRequest, room: Room, now: datetime
     ) -> Iterator[Choice]:
         short: list[tuple[str, str]] = []
-        lane = lane_key(job.lane)
+        roomy: list[tuple[Choice, Way]] = []
+        lane, judged = lane_key(job.lane), False
+        standings = standings_of(request)
         for index, offer in enumerate(() if lane in room.blocked else request.offers):
             if fits(job.lane, (offer,), worker=request.worker, pools=request.pools) is None:
                 continue
+            judged = True
             wants = wants_of(job, request, offer)
             missing = room.short(wants)
-            if not missing:
-                yield Choice(job, index, wants)
-                return
             short.extend(missing)
-        if not short:
+            if not missing and admits(job.lane, offer.endpoint, standings[index]):
+                roomy.append((Choice(job, index, wants), room.way(job.lane, offer, standings[index])))
+        if roomy:
+            yield roomy[best([way for _, way in roomy])][0]
+            return
+        if not judged:
             return
         room.blocked.add(lane)
         waited = now - (job.ready_at or now)

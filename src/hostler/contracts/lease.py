@@ -5,7 +5,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType, field
 from hostler.contracts.failure import Failure
 from hostler.contracts.job import Attempt, BlobRef, Progress, null_json
 from hostler.contracts.needs import Lane
-from hostler.contracts.offer import Offer, Pool
+from hostler.contracts.offer import Offer, Pool, Standing
 from hostler.contracts.timeouts import Timeouts
 from hostler.kernel.units import Instant, Seconds
 
@@ -156,6 +156,8 @@ class ClaimRequest(Struct, frozen=True, kw_only=True):
     """Most leases wanted: free slots, 1 to 64."""
     offers: tuple[Offer, ...] = ()
     """What the worker can do now; a lane fits when one healthy offer does (`policy.matching`)."""
+    standings: tuple[Standing, ...] = ()
+    """How each of the offers stands, in their order: a job gets the best of those with room (`policy.balance`)."""
     pools: dict[str, Pool] = {}
     """The worker's own amounts by name, `slots` at least; a fitting offer's pools are taken from as well.
     Checked and taken in the same step as the lease."""

@@ -1,6 +1,8 @@
 """What a worker offers, and whose amounts it uses up."""
 
-from msgspec import Struct
+from typing import Annotated
+
+from msgspec import Meta, Struct
 
 
 class Pool(Struct, frozen=True, kw_only=True):
@@ -32,3 +34,17 @@ class Offer(Struct, frozen=True, kw_only=True, omit_defaults=True):
     isolation: tuple[str, ...] = ("none",)
     pools: dict[str, Pool] = {}
     """Amounts it has, by name."""
+
+
+class Standing(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How an offer stands now beside the worker's others: it decides which of them a job gets, never whether one fits.
+
+    It changes with every call, so it goes with each claim and is no part of what a worker announces.
+    """
+
+    weight: Annotated[float, Meta(ge=0.001, le=1000.0)] = 1.0
+    """How dear a call is, 1 being the usual: slow endpoints and those that have just come cost more."""
+    loaded: tuple[str, ...] | None = None
+    """Models in its memory; None when it does not say."""
+    swaps: tuple[str, ...] | None = None
+    """Models that it may load now in place of those; None for any."""

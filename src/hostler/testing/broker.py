@@ -6,6 +6,7 @@ from hostler.testing.broker_claim import AmountPromises, KeyPromises, MatchPromi
 from hostler.testing.broker_house import BrokerHarness, House
 from hostler.testing.broker_lease import LeasePromises, SettlePromises
 from hostler.testing.broker_life import AgainPromises, CancelPromises, ExpiryPromises, ShownPromises, WhyPromises
+from hostler.testing.broker_place import PlacePromises
 from hostler.testing.broker_submit import LimitPromises, SubmitPromises
 from hostler.testing.broker_watch import BookPromises, EventPromises, RosterPromises
 
@@ -16,6 +17,7 @@ class BrokerConformance(
     OrderPromises,
     MatchPromises,
     AmountPromises,
+    PlacePromises,
     KeyPromises,
     LeasePromises,
     SettlePromises,

@@ -21,7 +21,7 @@ from hostler.contracts.lease import (
     Settlement,
     Succeed,
 )
-from hostler.contracts.offer import Offer, Pool
+from hostler.contracts.offer import Offer, Pool, Standing
 from hostler.contracts.queue import KindSpec, QueueSpec
 from hostler.contracts.worker import Worker, WorkerState
 from hostler.ports.broker import Broker, Desk, Foreman
@@ -188,6 +188,7 @@ class House(HouseOfJobs):
         *,
         worker: str = "w1",
         offers: Sequence[Offer] = OFFERS,
+        standings: Sequence[Standing] = (),
         pools: dict[str, Pool] | None = None,
         operation: str | None = None,
         lease_s: float | None = None,
@@ -198,6 +199,7 @@ class House(HouseOfJobs):
             worker=worker,
             limit=limit,
             offers=tuple(offers),
+            standings=tuple(standings),
             pools=slots(worker, 64) if pools is None else pools,
             lease_s=lease_s,
         )

@@ -37,7 +37,7 @@ from hostler.contracts.offer import Pool
 from hostler.policy.lanes import derive, shun
 from hostler.testing.broker_house import BrokerHarness, request
 from hostler.testing.history import Submission, Told
-from hostler.testing.machine_twins import QUEUE, WORKERS, Twins, lease_facts
+from hostler.testing.machine_twins import QUEUE, STANDINGS, WORKERS, Twins, lease_facts
 
 T = TypeVar("T")
 WORDS = Failure(class_=FailureClass.TRANSIENT, message="it broke")
@@ -145,7 +145,14 @@ class WorkerMachine(RuleBasedStateMachine):
         """Claim on both sides: the same jobs, in the same order, and a replay of the call gives them again."""
         slots, offers = WORKERS[worker]
         pools = {"slots": Pool(id=worker, total=slots, free=free)}
-        wanted = ClaimRequest(queue=QUEUE, worker=worker, limit=limit, offers=offers, pools=pools)
+        wanted = ClaimRequest(
+            queue=QUEUE,
+            worker=worker,
+            limit=limit,
+            offers=offers,
+            standings=STANDINGS.get(worker, ()),
+            pools=pools,
+        )
         operation = self.twins.operation()
         theirs = self.twins.run(self.twins.real.broker.claim(wanted, operation=operation))
         self.twins.model.expect([lease.job_id for lease in theirs])
@@ -177,7 +184,8 @@ class WorkerMachine(RuleBasedStateMachine):
     def settle(self, which: int, ending: Ending, move: str | None) -> None:
         worker, lease = self.pick_lease(which)
         if isinstance(ending, Again) and move is not None:
-            lane = shun(lease.lane, worker) if move == "shun" else derive(lease.lane, exclude=worker)
+            place = WORKERS[worker][1][lease.offer or 0].endpoint or worker
+            lane = shun(lease.lane, place) if move == "shun" else derive(lease.lane, exclude=place)
             ending = msgspec.structs.replace(ending, lane=lane)
         self.end(worker, lease, ending)
 

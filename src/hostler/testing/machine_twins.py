@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from hostler.contracts.lease import Lease, Settlement
-from hostler.contracts.offer import Offer, Pool
+from hostler.contracts.offer import Offer, Pool, Standing
 from hostler.contracts.queue import KindSpec, QueueSpec
 from hostler.contracts.worker import Worker, WorkerState
 from hostler.kernel.errors import HostlerError
@@ -22,8 +22,19 @@ WORKERS: dict[str, tuple[int, tuple[Offer, ...]]] = {
     "w1": (3, (Offer(kinds=("work", "once"), models=("m1",), pools={"gpu": GPU}),)),
     "w2": (4, (Offer(kinds=("work",), models=("m1", "m2"), pools={"gpu": GPU}),)),
     "w3": (2, (Offer(kinds=("work",), healthy=False), Offer(kinds=("once",), models=("m2",)))),
+    "w4": (
+        4,
+        (
+            Offer(kinds=("work",), endpoint="e1", models=("m1", "m2"), pools={"slots": Pool(id="e1", total=2)}),
+            Offer(kinds=("work", "once"), endpoint="e2", models=("m1",), pools={"slots": Pool(id="e2", total=3)}),
+        ),
+    ),
 }
 """Slots and offers of each worker."""
+STANDINGS: dict[str, tuple[Standing, ...]] = {
+    "w4": (Standing(weight=1.7, loaded=("m1",), swaps=("m2",)), Standing(loaded=("m1",), swaps=())),
+}
+"""How the offers of those with several endpoints stand."""
 
 T = TypeVar("T")
 Run = Callable[[Coroutine[Any, Any, Any]], Any]

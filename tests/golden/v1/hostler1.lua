@@ -1039,12 +1039,107 @@ function class.present(q, worker, name)
   end
 end
 
+-- Choosing among endpoints that have room: a warm one within a bound, else the least loaded. As `policy.balance`.
+-- All amounts are whole thousandths.
+
+local choice = {}
+local BOUND = 1.25
+
+-- The models that a lane names, nil when no offer says anything about its memory.
+function choice.models(state, row)
+  if state.memory == nil then
+    state.memory = false
+    for _, standing in ipairs(state.standings) do
+      state.memory = state.memory or standing[2] or standing[3]
+    end
+  end
+  if not state.memory then
+    return nil
+  end
+  local needs = cmsgpack.unpack(row[1]).needs
+  return needs and needs.models
+end
+
+local function within(models, list)
+  local has = {}
+  for _, model in ipairs(list or {}) do
+    has[model] = true
+  end
+  for _, model in ipairs(models) do
+    if not has[model] then
+      return false
+    end
+  end
+  return true
+end
+
+-- What a way {offer index, wants} is judged by; `slots` is the field of the endpoint's slots, if it has any.
+-- A standing is {weight, models in memory, models that may be loaded, endpoint}, false for what is not said.
+-- An endpoint among the workers that a lane excludes is never taken (`kept`), among those that it shuns last.
+function choice.weigh(state, way, slots, models, row)
+  local standing = state.standings[way[1] + 1]
+  way.field, way.weight = slots, standing and standing[1] or 1000
+  if not standing then
+    return way
+  end
+  if models then
+    way.warm = within(models, standing[2])
+    way.kept = standing[3] and not way.warm and not within(models, standing[3])
+  end
+  if standing[4] and (#row[3] > 0 or #row[4] > 0) then
+    way.kept = way.kept or class.among(row[3], standing[4])
+    way.shunned = class.among(row[4], standing[4])
+  end
+  return way
+end
+
+local function load_of(state, way)
+  if not way.field then
+    return 0, 1000
+  end
+  return state.used[way.field], math.max(1, state.totals[way.field])
+end
+
+-- Without those that are shunned, unless nothing else is left.
+local function spared(ways)
+  local rest = {}
+  for _, way in ipairs(ways) do
+    if not way.shunned then
+      rest[#rest + 1] = way
+    end
+  end
+  return #rest > 0 and rest or ways
+end
+
+-- The best of the ways that have room; there is at least one.
+function choice.best(state, fit)
+  local ways = #fit == 1 and fit or spared(fit)
+  if #ways == 1 then
+    return ways[1]
+  end
+  local total, all = 1000, 0
+  for _, way in ipairs(ways) do
+    way.out, way.slots = load_of(state, way)
+    total, all = total + way.out, all + way.slots
+  end
+  local best, cheapest, best_warm
+  for _, way in ipairs(ways) do
+    local warm = way.warm == true and way.out + 1000 <= 1000 * math.ceil(BOUND * total * way.slots / all / 1000)
+    local cost = (way.out + 1000) * way.weight / way.slots
+    if not best or (warm and not best_warm) or (warm == best_warm and cost < cheapest) then
+      best, cheapest, best_warm = way, cost, warm
+    end
+  end
+  return best
+end
+
 -- Amounts: what a claim may take from the worker's own pools and from those of the offer that fits.
 -- All amounts are whole thousandths, so that adding and taking away never drifts.
 
 -- `given` is {own pools, pools of offer 0, of offer 1, ...}, each a list of {name, pool id, total, free or -1}.
-function room.open(q, given)
-  local fields, seen, state = {}, {}, {free = {}, reserved = {}, sets = {}, plans = {}, blocked = {}}
+function room.open(q, given, standings)
+  local fields, seen, state = {}, {}, {free = {}, used = {}, reserved = {}, sets = {}, plans = {}, blocked = {}}
+  state.standings, state.totals = standings, {}
   for n, pools in ipairs(given) do
     local set = {}
     for _, pool in ipairs(pools) do
@@ -1062,15 +1157,16 @@ function room.open(q, given)
   local used = #fields > 0 and redis.call('HMGET', q.p .. 'use', unpack(fields)) or {}
   for i, field in ipairs(fields) do
     local pool = seen[field]
-    local free = pool[3] - tonumber(used[i] or '0')
+    state.used[field], state.totals[field] = tonumber(used[i] or '0'), pool[3]
+    local free = pool[3] - state.used[field]
     state.free[field] = pool[4] >= 0 and math.min(free, pool[4]) or free
   end
   return state
 end
 
--- For each fitting offer of a lane: its index and what would be taken, as field, thousandths, ...
+-- For each fitting offer of a lane: its index, what would be taken (field, thousandths, ...), and how it is weighed.
 local function plan(state, row, offers)
-  local ways = {}
+  local ways, models = {}, choice.models(state, row)
   for _, index in ipairs(offers) do
     local own, theirs, wants = state.sets[1], state.sets[index + 2] or {}, {}
     for i = 1, #row[2], 2 do
@@ -1084,21 +1180,21 @@ local function plan(state, row, offers)
         wants[#wants + 1] = amount
       end
     end
-    ways[#ways + 1] = {index, wants}
+    ways[#ways + 1] = choice.weigh(state, {index, wants}, theirs.slots, models, row)
   end
   return ways
 end
 
--- The first way in which a job of this lane has room now; else nil and the fields that are short.
+-- The best way in which a job of this lane has room now; else nil and the fields that are short.
 function room.place(state, lane, row, offers)
   local ways = state.plans[lane]
   if not ways then
     ways = plan(state, row, offers)
     state.plans[lane] = ways
   end
-  local short
+  local short, fit
   for _, way in ipairs(ways) do
-    local wants, fits = way[2], true
+    local wants, fits = way[2], not way.kept
     for i = 1, #wants, 2 do
       if state.reserved[wants[i]] or state.free[wants[i]] < wants[i + 1] then
         fits, short = false, short or {}
@@ -1106,17 +1202,18 @@ function room.place(state, lane, row, offers)
       end
     end
     if fits then
-      return way
+      fit = fit or {}
+      fit[#fit + 1] = way
     end
   end
-  return nil, short or {}
+  return fit and choice.best(state, fit), short or {}
 end
 
 -- Take what a way says.
 function room.take(q, state, way)
   for i = 1, #way[2], 2 do
     local field, amount = way[2][i], way[2][i + 1]
-    state.free[field] = state.free[field] - amount
+    state.free[field], state.used[field] = state.free[field] - amount, state.used[field] + amount
     write.bump(q, 'use', field, amount)
   end
 end
@@ -2893,14 +2990,16 @@ local function verb_claim(keys, argv)
   local class_name = argv[2]
   local limit = tonumber(argv[3])
   local pools = cmsgpack.unpack(argv[4])
-  local covers = cmsgpack.unpack(argv[5])
-  local upto = tonumber(argv[6])
-  local lease = tonumber(argv[7])
-  local operation = argv[8]
+  local standings = cmsgpack.unpack(argv[5])
+  local covers = cmsgpack.unpack(argv[6])
+  local upto = tonumber(argv[7])
+  local lease = tonumber(argv[8])
+  local operation = argv[9]
 -- Lease the best jobs that one worker fits, in one step.
 -- keys  meta
--- args  worker:text class_name:text limit:int pools:pack covers:pack upto:int lease:int operation:text
+-- args  worker:text class_name:text limit:int pools:pack standings:pack covers:pack upto:int lease:int operation:text
 -- reply {now, born, status, rest}: 0 leases {lane, row, ...}, {job, ...}; 1 judge lanes {upto, {lane, row, ...}}; 2 held
+-- `pools` is {own, of offer 0, ...}, `standings` what `choice.weigh` reads, by offer.
 -- `covers` and `upto` answer an earlier status 1; `lease` is 0 for the queue's own. A job is {seq, record, envelope,
 -- progress, checkpoint, attempts}. Status 2: the queue is paused or drained.
 local q = ctx.open(meta_key)
@@ -2927,7 +3026,7 @@ if awake > 0 then
 end
 local s = {class = mine, worker = worker, limit = limit, picks = {}}
 if q.m.paused == 0 and q.m.draining == 0 then
-  s.room = room.open(q, pools)
+  s.room = room.open(q, pools, standings)
   pick.run(q, s)
 end
 local got = claim.grant(q, s.picks, worker, lease > 0 and lease or ctx.config(q)[1])
@@ -3854,4 +3953,4 @@ return 1
 
 end
 redis.register_function{function_name='hostler1_withdraw', callback=verb_withdraw, flags={'allow-oom'}}
-redis.register_function{function_name='hostler1_version', callback=function() return '42d7d8972ea835313bbdc5ee85bd2d14523e813dd5d11c675bb34d1876344d08' end, flags={'no-writes'}}
+redis.register_function{function_name='hostler1_version', callback=function() return '452e6b275aafae8017bac20c81b93bafdfd0ad4c479de5a7a8f52ad24645cf15' end, flags={'no-writes'}}

@@ -2,8 +2,9 @@
 -- All amounts are whole thousandths, so that adding and taking away never drifts.
 
 -- `given` is {own pools, pools of offer 0, of offer 1, ...}, each a list of {name, pool id, total, free or -1}.
-function room.open(q, given)
-  local fields, seen, state = {}, {}, {free = {}, reserved = {}, sets = {}, plans = {}, blocked = {}}
+function room.open(q, given, standings)
+  local fields, seen, state = {}, {}, {free = {}, used = {}, reserved = {}, sets = {}, plans = {}, blocked = {}}
+  state.standings, state.totals = standings, {}
   for n, pools in ipairs(given) do
     local set = {}
     for _, pool in ipairs(pools) do
@@ -21,15 +22,16 @@ function room.open(q, given)
   local used = #fields > 0 and redis.call('HMGET', q.p .. 'use', unpack(fields)) or {}
   for i, field in ipairs(fields) do
     local pool = seen[field]
-    local free = pool[3] - tonumber(used[i] or '0')
+    state.used[field], state.totals[field] = tonumber(used[i] or '0'), pool[3]
+    local free = pool[3] - state.used[field]
     state.free[field] = pool[4] >= 0 and math.min(free, pool[4]) or free
   end
   return state
 end
 
--- For each fitting offer of a lane: its index and what would be taken, as field, thousandths, ...
+-- For each fitting offer of a lane: its index, what would be taken (field, thousandths, ...), and how it is weighed.
 local function plan(state, row, offers)
-  local ways = {}
+  local ways, models = {}, choice.models(state, row)
   for _, index in ipairs(offers) do
     local own, theirs, wants = state.sets[1], state.sets[index + 2] or {}, {}
     for i = 1, #row[L.amounts], 2 do
@@ -43,21 +45,21 @@ local function plan(state, row, offers)
         wants[#wants + 1] = amount
       end
     end
-    ways[#ways + 1] = {index, wants}
+    ways[#ways + 1] = choice.weigh(state, {index, wants}, theirs.slots, models, row)
   end
   return ways
 end
 
--- The first way in which a job of this lane has room now; else nil and the fields that are short.
+-- The best way in which a job of this lane has room now; else nil and the fields that are short.
 function room.place(state, lane, row, offers)
   local ways = state.plans[lane]
   if not ways then
     ways = plan(state, row, offers)
     state.plans[lane] = ways
   end
-  local short
+  local short, fit
   for _, way in ipairs(ways) do
-    local wants, fits = way[2], true
+    local wants, fits = way[2], not way.kept
     for i = 1, #wants, 2 do
       if state.reserved[wants[i]] or state.free[wants[i]] < wants[i + 1] then
         fits, short = false, short or {}
@@ -65,17 +67,18 @@ function room.place(state, lane, row, offers)
       end
     end
     if fits then
-      return way
+      fit = fit or {}
+      fit[#fit + 1] = way
     end
   end
-  return nil, short or {}
+  return fit and choice.best(state, fit), short or {}
 end
 
 -- Take what a way says.
 function room.take(q, state, way)
   for i = 1, #way[2], 2 do
     local field, amount = way[2][i], way[2][i + 1]
-    state.free[field] = state.free[field] - amount
+    state.free[field], state.used[field] = state.free[field] - amount, state.used[field] + amount
     write.bump(q, 'use', field, amount)
   end
 end
