@@ -1,6 +1,6 @@
 """Which of several fitting endpoints gets a job: a warm one within a bound, else the one that is least loaded.
 
-The engine decides it in the claim itself (`functions/_9_room_choice.lua`), where what runs on each endpoint is
+The engine decides it in the claim itself (`functions/_9_choice.lua`), where what runs on each endpoint is
 known exactly and taken in the same step; this is the same rule for the model and for `explain`. All amounts are
 whole thousandths, as the engine keeps them, so that the two never differ by a rounding.
 """

@@ -1,5 +1,7 @@
 """Which of several endpoints gets a job: warmth within a bound, then cost; the same rule as in the engine."""
 
+import random
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -41,9 +43,9 @@ def test_a_warm_endpoint_never_carries_more_than_its_bound(some: list[Way]) -> N
 
 
 @given(st.lists(ways, min_size=1, max_size=12), st.randoms())
-def test_the_order_of_the_offers_does_not_change_what_it_costs(some: list[Way], chance: object) -> None:
+def test_the_order_of_the_offers_does_not_change_what_it_costs(some: list[Way], chance: random.Random) -> None:
     mixed = list(some)
-    chance.shuffle(mixed)  # type: ignore[attr-defined]
+    chance.shuffle(mixed)
     assert cost(some[best(some)]) == cost(mixed[best(mixed)])
 
 
