@@ -8,7 +8,7 @@ from hostler.contracts.failure import Failure
 from hostler.contracts.job import Progress
 from hostler.contracts.offer import Pool
 from hostler.contracts.timeouts import Timeouts
-from hostler.kernel.units import Bytes, Instant
+from hostler.kernel.units import Bytes, Instant, Seconds
 
 
 class EndpointState(StrEnum):
@@ -102,7 +102,65 @@ Step = Progress | Finished | Failed
 """What `observe` yields: any number of `Progress`, then exactly one `Finished` or `Failed`."""
 
 
-class Endpoint(Struct, frozen=True, kw_only=True):
+class BreakerMode(StrEnum):
+    """How an endpoint's breaker is; each worker has its own."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+    """It failed too often: no call goes there for a while."""
+    HALF_OPEN = "half_open"
+    """The pause is over: a few calls try it out."""
+
+
+class Source(StrEnum):
+    """How an endpoint became known."""
+
+    ANNOUNCED = "announced"
+    """It, or somebody beside it, registered it, with a lease."""
+    STATIC = "static"
+    """The configuration names its address."""
+    CONVENTION = "convention"
+    """No address is configured: base port of its service + number of the instance, on this machine."""
+    MAPPING = "mapping"
+    """A `service-mapping.json` of the prior broker names it."""
+    DNS = "dns"
+    """Address or service records of a name."""
+
+
+class Traffic(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What one worker measured at one endpoint."""
+
+    in_flight: int = 0
+    limit: int | None = None
+    """Calls that it gets at a time, as learned."""
+    calls: int = 0
+    """Calls that ended within the breaker's window, half a minute."""
+    failed: int = 0
+    """Those of them that speak against the endpoint."""
+    p50_s: Seconds | None = None
+    p95_s: Seconds | None = None
+    """Of the last successful calls; None while they are too few."""
+    breaker: BreakerMode = BreakerMode.CLOSED
+    breaker_s: Seconds | None = None
+    """How long an open breaker stays open."""
+    cooled_s: Seconds | None = None
+    """How long it is left alone because it asked for it."""
+    weight: float = 1.0
+    """How dear a call is beside the worker's other endpoints of that service."""
+    last_error: str | None = None
+
+
+class Sight(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One worker's view of one endpoint."""
+
+    worker: str
+    state: EndpointState
+    seen_at: Instant
+    message: str = ""
+    traffic: Traffic = Traffic()
+
+
+class Endpoint(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One reachable instance of a service."""
 
     id: str
@@ -115,3 +173,18 @@ class Endpoint(Struct, frozen=True, kw_only=True):
     seen_at: Instant
     version: str | None = None
     capabilities: ServiceCapabilities | None = None
+    source: Source = Source.STATIC
+    health_check: str = ""
+    """How it is probed."""
+    paused: str | None = None
+    """Why an operator stopped it; None: it is not."""
+    expires_at: Instant | None = None
+    """End of its lease, where it was announced."""
+    slots: float | None = None
+    """Work that it takes at the same time, as it says."""
+    loaded: tuple[str, ...] | None = None
+    """Models in its memory; None when it does not say."""
+    traffic: Traffic = Traffic()
+    """Of all workers together."""
+    workers: tuple[Sight, ...] = ()
+    """How each worker that serves it sees it."""

@@ -5,6 +5,7 @@ from enum import StrEnum
 from msgspec import Struct
 
 from hostler.contracts.offer import Offer
+from hostler.contracts.service import Endpoint
 from hostler.kernel.units import Instant, Seconds
 
 
@@ -43,3 +44,5 @@ class Worker(Struct, frozen=True, kw_only=True):
     """Fingerprint of its settings: two that differ show as drift."""
     reason: str | None = None
     jobs: tuple[str, ...] = ()
+    endpoints: tuple[Endpoint, ...] = ()
+    """The endpoints that it serves, as it sees them; what they have is in the offers."""

@@ -174,6 +174,14 @@ def record(
             return breaker
 
 
+def probes_left(breaker: Breaker, now: Seconds, policy: BreakerPolicy = DEFAULT) -> int:
+    """Return how many more calls may try out an endpoint whose pause is over."""
+    if breaker.mode is not Mode.HALF_OPEN:
+        return 1 if mode_at(breaker, now) is Mode.HALF_OPEN else 0
+    probing = sum(now - began < policy.probe_limit for began in breaker.probing)
+    return max(0, (1 if breaker.passed == 0 else policy.probes - breaker.passed) - probing)
+
+
 def reset(breaker: Breaker, now: Seconds) -> Breaker:
     """Close it by hand and forget everything."""
     return Breaker(term=breaker.term + 1, since=now)

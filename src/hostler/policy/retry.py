@@ -30,11 +30,12 @@ def backoff(n: int, *, policy: RetryPolicy, dice: Callable[[], float]) -> Second
 def returns(lease: Lease, worker: str) -> int:
     """Return how many earlier attempts of this generation `worker` ended because it lacked what the job needs.
 
-    Each of them excluded the worker; if the job came back all the same, its queue had no lane left for that.
+    `worker` is the id of a worker or of an endpoint. Each of them excluded it; if the job came back all the same,
+    its queue had no lane left for that.
     """
     return sum(
         attempt.generation == lease.generation
-        and attempt.worker == worker
+        and worker in {attempt.worker, attempt.endpoint}
         and attempt.error is not None
         and attempt.error.class_ is FailureClass.CAPABILITY_MISMATCH
         for attempt in lease.history
@@ -54,7 +55,7 @@ def after_failure(
     losses: int = 0,
     came_back: int = 0,
 ) -> Ending:
-    """Return how the attempt ends that failed with `failure` on `worker`.
+    """Return how the attempt ends that failed with `failure` on `worker`, or on the endpoint of that id.
 
     `attempts_used` counted before this one, `overloads` came in a row before this one; `others_fit` says
     whether another live worker serves this lane; `dice` gives [0, 1). `losses` are earlier attempts of

@@ -21,6 +21,7 @@ from hostler.contracts.queue import KindSpec
 from hostler.contracts.reference import payload_reference
 from hostler.contracts.service import Failed, Finished, RemoteRef, RemoteState, ServiceCall, Step
 from hostler.contracts.timeouts import Timeouts
+from hostler.dispatch.gauge import Gauge
 from hostler.kernel.errors import HostlerError, NotFoundError
 from hostler.kernel.units import Bytes, Seconds
 from hostler.policy.retry import after_failure, returns
@@ -95,6 +96,10 @@ class Route:
     by: Connector | Handler
     pools: Mapping[str, Pool]
     """Amounts of the endpoint that the job takes from."""
+    gauge: Gauge | None = None
+    """What counts the calls of the endpoint."""
+    others: bool = False
+    """Whether another endpoint of this worker could run it: then a failure is the endpoint's, not the worker's."""
 
 
 class Run(Protocol):
@@ -126,6 +131,9 @@ class Attempt:
         self.ref = LeaseRef(job_id=lease.job_id, fence=lease.fence)
         self.tools = tools
         self._spec = route.spec
+        self._gauge = route.gauge
+        self._ticket = None if route.gauge is None else route.gauge.begin(route.spec.name)
+        self._others = route.others
         service = not isinstance(route.by, Handler)
         self.timeouts: Timeouts = complete(lease.timeouts, route.spec.timeouts, service=service)
         now = tools.clock.monotonic()
@@ -144,7 +152,7 @@ class Attempt:
         """Run, then record how it ended, progress first."""
         self.tools.reports.open(self.ref)
         try:
-            ending = await self._ending(await self._watched())
+            ending = await self._ending(await self._measured())
             if ending is None:
                 return
             await self.tools.reports.flush(self.ref)
@@ -159,6 +167,19 @@ class Attempt:
                 await self._bounded(self.run_by.release())
         else:
             _LOG.warning("an ending was not accepted", job=self.ref.job_id, fence=self.ref.fence, word=word)
+
+    async def _measured(self) -> Finished | Failed | Cause:
+        """Let the work run, and let its endpoint's gauge know how it ended."""
+        failure: Failure | None = None
+        told = True
+        try:
+            outcome = await self._watched()
+            told = isinstance(outcome, Cause)
+            failure = outcome.failure if isinstance(outcome, Failed) else None
+        finally:
+            if self._gauge is not None and self._ticket is not None:
+                self._gauge.end(self._ticket, failure, told=told)
+        return outcome
 
     async def _watched(self) -> Finished | Failed | Cause:
         """Let the work run until it ends, is told to stop, or a stage takes too long."""
@@ -253,17 +274,18 @@ class Attempt:
                 return self._success(result)
             case Failed(failure=failure):
                 lease, tools = self.lease, self.tools
+                blamed = (self._others and self.run_by.endpoint) or tools.worker
                 return after_failure(
                     failure,
                     policy=msgspec.structs.replace(self._spec.retry, attempts=lease.attempts_max),
                     attempts_used=lease.attempts_used,
                     overloads=lease.overloads,
                     dice=tools.dice.roll,
-                    others_fit=await tools.others_fit(lease.lane),
+                    others_fit=self._others or await tools.others_fit(lease.lane),
                     lane=lease.lane,
-                    worker=tools.worker,
+                    worker=blamed,
                     losses=_losses(lease),
-                    came_back=returns(lease, tools.worker),
+                    came_back=returns(lease, blamed),
                 )
 
     def _success(self, result: Raw) -> Ending:

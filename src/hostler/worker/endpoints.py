@@ -1,160 +1,234 @@
-"""What a worker's connectors can do now: each endpoint is opened, probed and asked for its capabilities."""
+"""The endpoints of one worker: those it was given and those that discovery knows, opened, watched, weighed, closed."""
 
 import asyncio
+import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Self
 
 import structlog
 
-from hostler.contracts.offer import Offer, Pool
+from hostler.contracts.offer import Standing
 from hostler.contracts.queue import KindSpec
-from hostler.contracts.service import EndpointState, Probe, ServiceCapabilities
-from hostler.kernel.errors import ServiceUnavailableError
+from hostler.contracts.service import Endpoint, EndpointState
+from hostler.dispatch.gauge import Gauge
 from hostler.kernel.units import Seconds
+from hostler.policy.breaker import panics
 from hostler.ports.clock import Clock, Dice
 from hostler.ports.connector import Connector
+from hostler.ports.discovery import Discovery, Found, Mark, Placed
+from hostler.worker.station import Station
 
 _LOG = structlog.stdlib.get_logger("hostler.worker.endpoints")
 
-PROBE_LIMIT: Seconds = 5.0
-"""Longest probe; a slower endpoint counts as unhealthy."""
-REFRESH: Seconds = 30.0
-"""How often a healthy endpoint is asked for its capabilities again."""
-_WELL = frozenset({EndpointState.READY, EndpointState.DEGRADED})
+FOLLOW: Seconds = 1.0
+"""How often discovery is asked."""
 
-
-class Station:
-    """One connector with what is known of its endpoint."""
-
-    def __init__(self, connector: Connector, labels: Mapping[str, str], clock: Clock) -> None:
-        self.connector = connector
-        self.specs = {spec.name: spec for spec in connector.kinds()}
-        self.probe = Probe(state=EndpointState.UNKNOWN)
-        self._labels = dict(labels)
-        self._clock = clock
-        self._found: ServiceCapabilities | None = None
-        self._asked_at: float | None = None
-        self.offer = self._make_offer()
-
-    async def look(self) -> bool:
-        """Probe the endpoint, ask for its capabilities when they are due, and tell whether the offer changed."""
-        self.probe = await self._probe()
-        now = self._clock.monotonic()
-        if self.probe.state in _WELL and (self._asked_at is None or now - self._asked_at >= REFRESH):
-            await self._ask(now)
-        before, self.offer = self.offer, self._make_offer()
-        if before.healthy != self.offer.healthy:
-            words = {"endpoint": self.connector.endpoint, "state": self.probe.state.value}
-            _LOG.info("endpoint", healthy=self.offer.healthy, message=self.probe.message, **words)
-        return before != self.offer
-
-    async def _probe(self) -> Probe:
-        try:
-            async with asyncio.timeout(PROBE_LIMIT):
-                return await self.connector.probe()
-        except TimeoutError:
-            return Probe(state=EndpointState.UNHEALTHY, message=f"no answer within {PROBE_LIMIT:g} s")
-        except Exception as error:  # noqa: BLE001 - a probe never raises; one that does must not stop the others
-            _LOG.exception("a probe raised", connector=self.connector.name)
-            return Probe(state=EndpointState.UNHEALTHY, message=f"{type(error).__name__}: {error}")
-
-    async def _ask(self, now: float) -> None:
-        try:
-            async with asyncio.timeout(PROBE_LIMIT):
-                self._found = await self.connector.capabilities()
-            self._asked_at = now
-        except (ServiceUnavailableError, TimeoutError) as error:
-            self.probe = Probe(state=EndpointState.UNHEALTHY, message=f"it does not say what it has: {error}")
-        except Exception as error:  # noqa: BLE001 - one connector's defect must not stop the worker's other endpoints
-            words = f"{type(error).__name__}: {error}"
-            _LOG.error("capabilities raised", connector=self.connector.name, error=words)
-            self.probe = Probe(state=EndpointState.UNHEALTHY, message=words)
-
-    def _make_offer(self) -> Offer:
-        connector, found = self.connector, self._found
-        if found is None:
-            return Offer(
-                kinds=tuple(self.specs),
-                service=connector.service,
-                endpoint=connector.endpoint,
-                healthy=False,
-                models_known=False,
-                labels=self._labels,
-            )
-        pools = dict(found.pools)
-        if "slots" not in pools and self.probe.slots is not None:
-            pools["slots"] = Pool(id=f"{connector.endpoint}:slots", total=float(self.probe.slots))
-        return Offer(
-            kinds=tuple(kind for kind in found.kinds if kind in self.specs),
-            service=connector.service,
-            endpoint=connector.endpoint,
-            healthy=self.probe.state in _WELL,
-            models=found.models,
-            models_known=found.models_known,
-            labels={**self._labels, **found.labels},
-            versions=found.versions,
-            pools=pools,
-        )
+Told = Callable[[Station, EndpointState, str], None]
 
 
 class Stations:
-    """All connectors of one worker; `async with` opens and closes them.
+    """All endpoints of one worker; `async with` opens and closes them.
 
-    A connector that cannot be opened raises out of it; an endpoint that does not answer does not.
+    A given connector that cannot be opened raises out of it; an endpoint that does not answer does not, nor does
+    one that discovery found. `first` is how many calls an endpoint gets at a time that does not say how many it takes.
     """
 
     def __init__(
         self,
-        connectors: Sequence[Connector],
+        connectors: Sequence[Connector | Placed],
         *,
         labels: Mapping[str, str],
         interval: Seconds,
         clock: Clock,
         dice: Dice,
+        first: int = 8,
+        discovery: Discovery | None = None,
+        told: Told | None = None,
     ) -> None:
-        self._connectors = tuple(connectors)
+        self._given = tuple(one if isinstance(one, Placed) else Placed(connector=one, url="") for one in connectors)
         self._labels = labels
         self._interval = interval
-        self._clock = clock
-        self._dice = dice
-        self._open = AsyncExitStack()
-        self._stations: list[Station] = []
+        self._clock, self._dice = clock, dice
+        self._first = first
+        self._discovery = discovery
+        self._told = told
+        self._stations: dict[str, Station] = {}
+        self._watches: dict[str, asyncio.Task[None]] = {}
+        self._changed: Callable[[], None] = _nobody
 
     async def __aenter__(self) -> Self:
         try:
-            for connector in self._connectors:
-                opened = await self._open.enter_async_context(connector)
-                self._stations.append(Station(opened, self._labels, self._clock))
-            await asyncio.gather(*(station.look() for station in self._stations))
+            for placed in self._given:
+                await self._add(placed)
+            if self._discovery is not None:
+                await self._follow_once(self._discovery)
+            await asyncio.gather(*(station.look() for station in self._stations.values()))
         except BaseException:  # cancelled or failed alike: close what is open
-            await self._open.aclose()
+            await self._close_all()
             raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._open.__aexit__(kind, value, trace)
+        await self._close_all()
 
     def __iter__(self) -> Iterator[Station]:
-        return iter(self._stations)
+        return iter(tuple(self._stations.values()))
 
     def kinds(self) -> tuple[KindSpec, ...]:
         """Return the rows that the connectors declare, one for each kind."""
         found: dict[str, KindSpec] = {}
-        for station in self._stations:
+        for spec in () if self._discovery is None else self._discovery.kinds():
+            found[spec.name] = spec
+        for station in self:
             found.update(station.specs)
         return tuple(found.values())
 
-    async def watch(self, changed: Callable[[], None]) -> None:
-        """Look at every endpoint each interval, until cancelled; `changed` is called after an offer did."""
-        never = asyncio.Event()  # without a station there is nothing to watch, and this still does not return
-        await asyncio.gather(never.wait(), *(self._watch(station, changed) for station in self._stations))
+    def standing(self, station: Station) -> Standing:
+        """Return how a station stands among those of its service."""
+        return station.standing(self._usual(station.connector.service))
 
-    async def _watch(self, station: Station, changed: Callable[[], None]) -> None:
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """Return what is shown of all of them."""
+        return tuple(station.endpoint(self._usual(station.connector.service)) for station in self)
+
+    def steady(self) -> None:
+        """Let no breaker keep more than half of a service's endpoints out: then the fault is elsewhere."""
+        services: dict[str, list[Station]] = {}
+        for station in self:
+            if station.offer.healthy:
+                services.setdefault(station.connector.service, []).append(station)
+        for pool in services.values():
+            panic = panics(sum(station.gauge.out for station in pool), len(pool))
+            for station in pool:
+                station.gauge.forced = panic
+
+    async def watch(self, changed: Callable[[], None]) -> None:
+        """Look at every endpoint each interval and follow discovery, until cancelled; `changed` hears of new offers."""
+        self._changed = changed
+        try:
+            for key, station in self._stations.items():
+                self._begin(key, station)
+            while True:
+                await asyncio.sleep(FOLLOW * (0.8 + 0.4 * self._dice.roll()))
+                if self._discovery is not None and await self._follow_once(self._discovery):
+                    changed()
+        finally:
+            watches = tuple(self._watches.values())
+            self._watches.clear()
+            for watch in watches:
+                watch.cancel()
+            await asyncio.gather(*watches, return_exceptions=True)
+
+    def _usual(self, service: str) -> dict[str, Seconds]:
+        """Return how long calls usually take at a service, by kind: the median of its endpoints."""
+        times: dict[str, list[Seconds]] = {}
+        for station in self:
+            if station.connector.service == service:
+                for kind, average in station.gauge.averages().items():
+                    times.setdefault(kind, []).append(average)
+        return {kind: statistics.median(all_) for kind, all_ in times.items()}
+
+    def _begin(self, key: str, station: Station) -> None:
+        if self._changed is not _nobody and key not in self._watches:
+            self._watches[key] = asyncio.create_task(self._watch(station), name=f"watch {key}")
+
+    async def _watch(self, station: Station) -> None:
         while True:
             await asyncio.sleep(self._interval * (0.8 + 0.4 * self._dice.roll()))
             if await station.look():
-                changed()
+                self._changed()
+
+    async def _add(self, placed: Placed) -> Station:
+        await placed.connector.__aenter__()
+        gauge = Gauge(clock=self._clock, dice=self._dice, first=self._first, woken=self._wake)
+        station = Station(placed, self._labels, self._clock, gauge, self._told)
+        key = station.id
+        while key in self._stations:  # one address may be served twice, with other options
+            key += "+"
+        self._stations[key] = station
+        return station
+
+    def _wake(self, seconds: Seconds) -> None:
+        """Have the claim loop look again when an endpoint may get calls again."""
+        asyncio.get_running_loop().call_later(seconds + 0.005, self._changed)
+
+    async def _follow_once(self, discovery: Discovery) -> bool:
+        """Take in what discovery knows now; tell whether that changed an offer."""
+        found = await discovery.find()
+        changed = self._mark(found)
+        given = {placed.connector.endpoint for placed in self._given}
+        wanted = {placed.connector.endpoint: placed for placed in found.placed}
+        for name, placed in wanted.items():
+            known = self._stations.get(name)
+            if name in given:
+                continue
+            if known is not None and known.connector is placed.connector:
+                known.placed = placed
+                if known.leaving:
+                    known.leaving, changed = False, True
+                    known.renew()
+                continue
+            if known is not None:
+                changed = await self._leave(known) or changed
+                if name in self._stations:
+                    continue  # its last calls end first; then the new one takes its place
+            changed = await self._join(placed) or changed
+        for name, station in tuple(self._stations.items()):
+            if name not in wanted and name not in given:
+                changed = await self._leave(station) or changed
+        return changed
+
+    def _mark(self, found: Found) -> bool:
+        if found.marks is None:
+            return False
+        changed = [station.marked(found.marks.get(station.id, Mark())) for station in self]
+        return any(changed)
+
+    async def _join(self, placed: Placed) -> bool:
+        try:
+            station = await self._add(placed)
+        except Exception as error:  # noqa: BLE001 - what one found endpoint needs and lacks must not stop the others
+            words = f"{type(error).__name__}: {error}"
+            _LOG.error("a found endpoint cannot be opened", endpoint=placed.connector.endpoint, error=words)
+            return False
+        _LOG.info("endpoint joined", endpoint=station.id, source=placed.source.value)
+        if self._told is not None:
+            self._told(station, EndpointState.UNKNOWN, f"joined, {placed.source.value}")
+        self._begin(station.id, station)
+        return await station.look()
+
+    async def _leave(self, station: Station) -> bool:
+        """Offer an endpoint no more; close it once nothing runs there. Tells whether an offer changed."""
+        changed = not station.leaving
+        if changed:
+            station.leaving = True
+            _LOG.info("endpoint left", endpoint=station.id, in_flight=station.gauge.outstanding)
+        station.renew()
+        if station.gauge.outstanding == 0:
+            await self._close(station.id)
+            changed = True
+        return changed
+
+    async def _close(self, key: str) -> None:
+        if (watch := self._watches.pop(key, None)) is not None:
+            watch.cancel()
+            await asyncio.wait({watch})
+        await self._stations.pop(key).connector.__aexit__(None, None, None)
+
+    async def _close_all(self) -> None:
+        """Close every connector, the others too when one fails; the first failure is raised afterwards."""
+        failures: list[BaseException] = []
+        for key in reversed(tuple(self._stations)):
+            try:
+                await self._close(key)
+            except Exception as error:  # noqa: BLE001 - raised below, when all are closed
+                failures.append(error)
+        if failures:
+            raise failures[0]
+
+
+def _nobody() -> None:
+    """Nobody watches yet."""

@@ -8,7 +8,7 @@ from typing import Protocol
 import structlog
 
 from hostler.contracts.lease import ClaimRequest, Lease
-from hostler.contracts.offer import Offer
+from hostler.contracts.offer import Offer, Standing
 from hostler.kernel.errors import EngineError
 from hostler.kernel.units import Seconds
 from hostler.ports.broker import Broker
@@ -40,8 +40,8 @@ class Stock(Protocol):
         """Return every queue that may hold work for it, its own first."""
         ...
 
-    def offers(self) -> tuple[Offer, ...]:
-        """Return the healthy offers."""
+    def offered(self) -> tuple[tuple[Offer, ...], tuple[Standing, ...]]:
+        """Return the healthy offers with what each endpoint may get now, and how they stand."""
         ...
 
     def route(self, lease: Lease, offers: Sequence[Offer]) -> Route:
@@ -139,23 +139,24 @@ class ClaimLoop:
         found = 0
         for step in range(len(queues)):
             queue = queues[(self._turn + step) % len(queues)]
-            offers = self._stock.offers()
+            offers, standings = self._stock.offered()
             if not offers or not self._capacity.free or not self._open.is_set():
                 continue
             self._calm.clear()
             try:
-                found += await self._claim(queue, offers)
+                found += await self._claim(queue, offers, standings)
             finally:
                 self._calm.set()
         return found
 
-    async def _claim(self, queue: str, offers: tuple[Offer, ...]) -> int:
+    async def _claim(self, queue: str, offers: tuple[Offer, ...], standings: tuple[Standing, ...]) -> int:
         asked = tuple(self._capacity.offer(offer) for offer in offers)
         request = ClaimRequest(
             queue=queue,
             worker=self._worker,
             limit=min(CLAIM_MOST, self._capacity.free),
             offers=asked,
+            standings=standings,
             pools=self._capacity.pools(),
         )
         operation = next(self._operations)

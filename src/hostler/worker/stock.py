@@ -5,12 +5,14 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from hostler.contracts.lease import Lease
-from hostler.contracts.offer import Offer
+from hostler.contracts.offer import Offer, Standing
 from hostler.contracts.queue import KindSpec, RegistryRow
+from hostler.contracts.service import Endpoint
 from hostler.policy.matching import fits
 from hostler.worker.attempt import Route
-from hostler.worker.endpoints import Station, Stations
+from hostler.worker.endpoints import Stations
 from hostler.worker.handlers import HandlerSet
+from hostler.worker.station import Station
 
 CONFIGURED = "configuration"
 """Who declared a kind that an operator configured."""
@@ -55,9 +57,20 @@ class WorkerStock:
         """Return every offer, those of unhealthy endpoints too."""
         return (*(station.offer for station in self._stations), *self._of_handlers)
 
-    def offers(self) -> tuple[Offer, ...]:
-        """Return the healthy offers."""
-        return tuple(offer for offer in self.all_offers() if offer.healthy and offer.kinds)
+    def offered(self) -> tuple[tuple[Offer, ...], tuple[Standing, ...]]:
+        """Return the healthy offers with what each endpoint may get now, and how they stand."""
+        self._stations.steady()
+        pairs = self._standing()
+        return tuple(offer for offer, _ in pairs), tuple(standing for _, standing in pairs)
+
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """Return what is shown of the endpoints."""
+        return self._stations.endpoints()
+
+    def _standing(self) -> list[tuple[Offer, Standing]]:
+        pairs = [(station.spared(), self._stations.standing(station)) for station in self._stations]
+        pairs += [(offer, Standing()) for offer in self._of_handlers]
+        return [(offer, standing) for offer, standing in pairs if offer.healthy and offer.kinds]
 
     def route(self, lease: Lease, offers: Sequence[Offer]) -> Route:
         """Return what runs this lease, which was claimed with these offers; `LookupError` when nothing does.
@@ -91,7 +104,17 @@ class WorkerStock:
         return None
 
     def _by_station(self, station: Station, offer: Offer, lease: Lease) -> Route:
-        return Route(spec=self._row(station.specs[lease.kind]), by=station.connector, pools=offer.pools)
+        lane, here = lease.lane, (*lease.lane.avoid.workers, *lease.lane.avoid.shunned, station.id)
+        return Route(
+            spec=self._row(station.specs[lease.kind]),
+            by=station.connector,
+            pools=offer.pools,
+            gauge=station.gauge,
+            others=any(
+                other.id not in here and fits(lane, (other.offer,), worker=self._worker) is not None
+                for other in self._stations
+            ),
+        )
 
     def _row(self, spec: KindSpec) -> KindSpec:
         row = self._configured.get(spec.name)

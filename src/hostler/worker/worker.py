@@ -23,6 +23,7 @@ from hostler.ports.blobs import Blobs
 from hostler.ports.broker import Broker, Foreman
 from hostler.ports.clock import Clock, Dice
 from hostler.ports.connector import Connector
+from hostler.ports.discovery import Discovery, Placed
 from hostler.ports.registry import Registry
 from hostler.worker.attempt import Cause, Tools
 from hostler.worker.board import Board
@@ -62,7 +63,7 @@ class Worker:
         broker: Broker,
         foreman: Foreman,
         registry: Registry,
-        connectors: Sequence[Connector],
+        connectors: Sequence[Connector | Placed],
         handlers: HandlerSet,
         settings: WorkerSettings,
         *,
@@ -70,6 +71,7 @@ class Worker:
         dice: Dice,
         machine: str | None = None,
         blobs: Blobs | None = None,
+        discovery: Discovery | None = None,
         heartbeat_link: Link | None = None,
         tempo: Tempo | None = None,
     ) -> None:
@@ -83,7 +85,15 @@ class Worker:
         self._drain, self._at_once = asyncio.Event(), asyncio.Event()
         self._pausing = False
         labels = settings.labels
-        self._stations = Stations(connectors, labels=labels, interval=settings.probe_interval, clock=clock, dice=dice)
+        self._stations = Stations(
+            connectors,
+            labels=labels,
+            interval=settings.probe_interval,
+            clock=clock,
+            dice=dice,
+            first=settings.slots,
+            discovery=discovery,
+        )
         self._stock = WorkerStock(self.id, self._stations, handlers, labels)
         self._capacity = Capacity(self.id, slots=settings.slots)
         self._life = Life(self.id, self._show)
@@ -304,6 +314,7 @@ class Worker:
             running=len(jobs),
             queues=self._stock.queues(),
             offers=self._stock.all_offers(),
+            endpoints=self._stock.endpoints(),
             started_at=self._started_at,
             seen_at=now,
             expires_at=now,

@@ -1,0 +1,182 @@
+"""One endpoint of a worker: probed, asked for what it has, measured by the calls that go there."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+import msgspec
+import structlog
+
+from hostler.contracts.offer import Offer, Pool, Standing
+from hostler.contracts.service import Endpoint, EndpointState, Probe, ServiceCapabilities
+from hostler.dispatch.gauge import Gauge
+from hostler.kernel.errors import ServiceUnavailableError
+from hostler.kernel.units import Seconds
+from hostler.policy.concurrency import MOST
+from hostler.ports.clock import Clock
+from hostler.ports.discovery import Mark, Placed
+
+_LOG = structlog.stdlib.get_logger("hostler.worker.endpoints")
+
+PROBE_LIMIT: Seconds = 5.0
+"""Longest probe; a slower endpoint counts as unhealthy."""
+REFRESH: Seconds = 30.0
+"""How often a healthy endpoint is asked for its capabilities again."""
+_WELL = frozenset({EndpointState.READY, EndpointState.DEGRADED})
+
+
+class Station:
+    """One connector with what is known of its endpoint; `told` hears of each change of its state."""
+
+    def __init__(
+        self,
+        placed: Placed,
+        labels: Mapping[str, str],
+        clock: Clock,
+        gauge: Gauge,
+        told: Callable[["Station", EndpointState, str], None] | None = None,
+    ) -> None:
+        self.placed = placed
+        self.connector = placed.connector
+        self.specs = {spec.name: spec for spec in placed.connector.kinds()}
+        self.probe = Probe(state=EndpointState.UNKNOWN)
+        self.gauge = gauge
+        self.mark = Mark()
+        self.leaving = False
+        """Whether discovery no longer knows it: it gets nothing more, and is closed once it is idle."""
+        self._labels = dict(labels)
+        self._clock = clock
+        self._told = told
+        self._found: ServiceCapabilities | None = None
+        self._asked_at: float | None = None
+        self._seen_at = clock.now()
+        self.offer = self._make_offer()
+
+    @property
+    def id(self) -> str:
+        """Return the endpoint's id; opaque."""
+        return self.connector.endpoint
+
+    @property
+    def state(self) -> EndpointState:
+        """Return how the endpoint is."""
+        return EndpointState.DRAINING if self.leaving else self.probe.state
+
+    async def look(self) -> bool:
+        """Probe the endpoint, ask for its capabilities when they are due, and tell whether the offer changed."""
+        before = self.probe
+        self.probe = await self._probe()
+        now = self._clock.monotonic()
+        changed = before.version != self.probe.version or before.state not in _WELL
+        if self.probe.state in _WELL and (changed or self._asked_at is None or now - self._asked_at >= REFRESH):
+            await self._ask(now)
+        self._seen_at = self._clock.now()
+        self._notice(before)
+        return self.renew()
+
+    def renew(self) -> bool:
+        """Make the offer anew from what is known, and tell whether it changed."""
+        before, self.offer = self.offer, self._make_offer()
+        return before != self.offer
+
+    def spared(self) -> Offer:
+        """Return the offer with what the endpoint may get now."""
+        spare, slots = self.gauge.spare(), self.offer.pools.get("slots")
+        if spare is None or slots is None:
+            return self.offer
+        pools = {**self.offer.pools, "slots": msgspec.structs.replace(slots, free=float(spare))}
+        return msgspec.structs.replace(self.offer, pools=pools)
+
+    def standing(self, usual: Mapping[str, Seconds]) -> Standing:
+        """Return how it stands beside the others, whose calls take as long as `usual` says."""
+        return Standing(weight=round(self.gauge.weight(usual), 3), loaded=self.probe.loaded)
+
+    def endpoint(self, usual: Mapping[str, Seconds]) -> Endpoint:
+        """Return what is shown of it."""
+        connector = self.connector
+        slots = self.offer.pools.get("slots")
+        traffic = msgspec.structs.replace(self.gauge.traffic(), weight=round(self.gauge.weight(usual), 3))
+        return Endpoint(
+            id=self.id,
+            service=connector.service,
+            connector=connector.name,
+            url=self.placed.url,
+            protocol=connector.name.rpartition("-")[2],
+            state=self.state,
+            message=self.probe.message,
+            seen_at=self._seen_at,
+            version=self.probe.version,
+            source=self.placed.source,
+            health_check=f"{connector.name}.probe",
+            paused=self.mark.paused,
+            expires_at=self.placed.expires_at,
+            slots=None if slots is None or self.gauge.slots is None else slots.total,
+            loaded=self.probe.loaded,
+            traffic=traffic,
+        )
+
+    def marked(self, mark: Mark) -> bool:
+        """Take in what an operator said; tell whether the offer changed."""
+        if mark.resets > self.mark.resets:
+            self.gauge.reset()
+        self.mark = mark
+        return self.renew()
+
+    def _notice(self, before: Probe) -> None:
+        well, was = self.probe.state in _WELL, before.state in _WELL
+        if well and not was:
+            self.gauge.came()
+        if before.state is not self.probe.state:
+            words = {"endpoint": self.id, "state": self.probe.state.value}
+            _LOG.info("endpoint", healthy=well, message=self.probe.message, **words)
+            if self._told is not None:
+                self._told(self, before.state, self.probe.message)
+
+    async def _probe(self) -> Probe:
+        try:
+            async with asyncio.timeout(PROBE_LIMIT):
+                return await self.connector.probe()
+        except TimeoutError:
+            return Probe(state=EndpointState.UNHEALTHY, message=f"no answer within {PROBE_LIMIT:g} s")
+        except Exception as error:  # noqa: BLE001 - a probe never raises; one that does must not stop the others
+            _LOG.exception("a probe raised", connector=self.connector.name)
+            return Probe(state=EndpointState.UNHEALTHY, message=f"{type(error).__name__}: {error}")
+
+    async def _ask(self, now: float) -> None:
+        try:
+            async with asyncio.timeout(PROBE_LIMIT):
+                self._found = await self.connector.capabilities()
+            self._asked_at = now
+        except (ServiceUnavailableError, TimeoutError) as error:
+            self.probe = Probe(state=EndpointState.UNHEALTHY, message=f"it does not say what it has: {error}")
+        except Exception as error:  # noqa: BLE001 - one connector's defect must not stop the worker's other endpoints
+            words = f"{type(error).__name__}: {error}"
+            _LOG.error("capabilities raised", connector=self.connector.name, error=words)
+            self.probe = Probe(state=EndpointState.UNHEALTHY, message=words)
+
+    def _make_offer(self) -> Offer:
+        connector, found = self.connector, self._found
+        if found is None:
+            return Offer(
+                kinds=tuple(self.specs),
+                service=connector.service,
+                endpoint=connector.endpoint,
+                healthy=False,
+                models_known=False,
+                labels=self._labels,
+            )
+        pools = dict(found.pools)
+        if "slots" not in pools:
+            pools["slots"] = Pool(id=f"{connector.endpoint}/slots", total=float(self.probe.slots or MOST))
+        known = self.probe.slots is not None or "slots" in found.pools
+        self.gauge.declare(pools["slots"].total if known else None)
+        return Offer(
+            kinds=tuple(kind for kind in found.kinds if kind in self.specs),
+            service=connector.service,
+            endpoint=connector.endpoint,
+            healthy=self.probe.state in _WELL and self.mark.paused is None and not self.leaving,
+            models=found.models,
+            models_known=found.models_known,
+            labels={**self._labels, **found.labels},
+            versions=found.versions,
+            pools=pools,
+        )
