@@ -175,6 +175,16 @@ class MatchPromises:
         await house.pass_time(12.0)
         await house.claim_one(job_id)
 
+    async def test_a_shunned_worker_does_not_get_the_job_back_before_another_one_has_looked(self, house: House) -> None:
+        other = [msgspec.structs.replace(OFFERS[0], labels={"room": "other"})]
+        await house.hire("w1")
+        await house.hire("w2", offers=other)
+        job_id = await house.submit()
+        lease = await house.claim_one(job_id)
+        await house.fail(lease, lane=shun(lease.lane, "w1"))
+        assert await house.claim() == ()
+        await house.claim_one(job_id, worker="w2", offers=other)
+
     async def test_a_lease_carries_what_its_worker_needs_to_run_it(self, house: House) -> None:
         job_id = await house.submit(payload={"n": 1}, tenant="blue", labels={"a": "b"}, timeouts={"run": 7.0})
         lease = await house.claim_one(job_id, lease_s=20.0)

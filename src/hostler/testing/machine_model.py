@@ -7,22 +7,39 @@ from hostler.broker.model import ModelBroker
 from hostler.broker.model_room import Choice, Room
 from hostler.broker.model_state import JobRecord, QueueRecord
 from hostler.contracts.job import JobState
-from hostler.contracts.lease import ClaimRequest
+from hostler.contracts.lease import ClaimRequest, Lease
 from hostler.policy.lanes import lane_key
+from hostler.testing.clock import FakeClock
 
 
 class JudgingModel(ModelBroker):
     """A model that is told which jobs the broker under test chose, and agrees if it may.
 
     Jobs of one concurrency key and lane stand in each other's way: one of them holds the place in the line
-    until it has run, even if a better one came after it. Everything else must be the very job that is due.
+    until it has run, even if a better one came after it. A job that shuns the worker may be kept from it while
+    another live one has not looked at its lane yet. Everything else must be the very job that is due.
     """
 
-    chosen: list[str]
+    def __init__(self, clock: FakeClock) -> None:
+        super().__init__(clock)
+        self.chosen: list[str] = []
+        self._claims = 0
+        self._claimed: dict[str, int] = {}
+        """By worker: its last claim."""
+        self._lanes: dict[str, int] = {}
+        """By lane: the first claim after it came up."""
 
     def expect(self, chosen: list[str]) -> None:
         """Say which jobs the next claim should find, in order."""
         self.chosen = list(chosen)
+
+    async def claim(self, request: ClaimRequest, *, operation: str) -> tuple[Lease, ...]:
+        """Lease the best jobs that this worker fits; note who has looked at which lanes by that."""
+        self._claims += 1
+        for job in self._queue(request.queue).jobs.values():
+            self._lanes.setdefault(lane_key(job.lane), self._claims)
+        self._claimed[request.worker] = self._claims
+        return await super().claim(request, operation=operation)
 
     def _choose(self, queue: QueueRecord, request: ClaimRequest, room: Room, now: datetime) -> Choice | None:
         wanted = self.chosen.pop(0) if self.chosen else None
@@ -32,9 +49,18 @@ class JudgingModel(ModelBroker):
         self, queue: QueueRecord, request: ClaimRequest, room: Room, now: datetime, wanted: str | None
     ) -> Iterator[Choice]:
         for choice in self._eligible(queue, request, room, now):
-            if choice.job.id == wanted or not _gives_way(queue, choice.job):
+            due = not _gives_way(queue, choice.job) and not self._kept(choice.job, request.worker, now)
+            if choice.job.id == wanted or due:
                 yield choice
                 return
+
+    def _kept(self, job: JobRecord, worker: str, now: datetime) -> bool:
+        """Tell whether a job that shuns this worker may wait until another one has looked at its lane."""
+        if worker not in job.lane.avoid.shunned:
+            return False
+        since = self._lanes[lane_key(job.lane)]
+        others = [one.worker.id for one in self._live_workers(now) if one.worker.id not in job.lane.avoid.shunned]
+        return any(self._claimed.get(other, 0) < since for other in others)
 
 
 def _gives_way(queue: QueueRecord, job: JobRecord) -> bool:

@@ -1015,20 +1015,6 @@ end
 
 class.among = among
 
--- Whether a live worker may run this lane; `except` are workers that do not count.
-function class.served(q, lane, row, except)
-  local covers = {}
-  for _, name in ipairs(redis.call('SMEMBERS', q.p .. 'cls:' .. lane)) do
-    covers[name] = true
-  end
-  for worker, name in pairs(class.workers(q)) do
-    if covers[name] and not among(row[3], worker) and not (except and among(except, worker)) then
-      return true
-    end
-  end
-  return false
-end
-
 -- A worker was seen: it counts as live for ten seconds, written when it would not for the next seven.
 function class.present(q, worker, name)
   local packed = redis.call('HGET', q.p .. 'w', worker)
@@ -1037,6 +1023,42 @@ function class.present(q, worker, name)
     redis.call('HSET', q.p .. 'w', worker, cmsgpack.pack({q.now + 10000000, name}))
     redis.call('HSETNX', q.p .. 'classes', name, 0)
   end
+end
+
+-- Who else may run a lane.
+
+-- Whether a live worker may run this lane; `except` are workers that do not count.
+function class.served(q, lane, row, except)
+  local covers = {}
+  for _, name in ipairs(redis.call('SMEMBERS', q.p .. 'cls:' .. lane)) do
+    covers[name] = true
+  end
+  for worker, name in pairs(class.workers(q)) do
+    if covers[name] and not class.among(row[3], worker) and not (except and class.among(except, worker)) then
+      return true
+    end
+  end
+  return false
+end
+
+-- Whether another live worker than these may run the lane, or has not looked at one that is new: an idle worker does
+-- with its next claim, and until then a worker that the lane shuns does not take it.
+function class.may_serve(q, lane, row, except)
+  if class.served(q, lane, row, except) then
+    return true
+  elseif row[5] < q.now - 5000000 then
+    return false
+  end
+  local known = {}
+  for worker, name in pairs(class.workers(q)) do
+    if not class.among(row[3], worker) and not class.among(except, worker) then
+      known[name] = known[name] or tonumber(redis.call('HGET', q.p .. 'classes', name) or '0')
+      if known[name] < tonumber(lane) then
+        return true
+      end
+    end
+  end
+  return false
 end
 
 -- Choosing among endpoints that have room: a warm one within a bound, else the least loaded. As `policy.balance`.
@@ -1384,7 +1406,7 @@ local function barred(q, s, lane, row)
   if class.among(row[3], s.worker) then
     return true
   end
-  return class.among(row[4], s.worker) and class.served(q, lane, row, row[4])
+  return class.among(row[4], s.worker) and class.may_serve(q, lane, row, row[4])
 end
 
 -- A lane without room: when its head waited long enough, the pools it lacks are kept for it.
@@ -3953,4 +3975,4 @@ return 1
 
 end
 redis.register_function{function_name='hostler1_withdraw', callback=verb_withdraw, flags={'allow-oom'}}
-redis.register_function{function_name='hostler1_version', callback=function() return '452e6b275aafae8017bac20c81b93bafdfd0ad4c479de5a7a8f52ad24645cf15' end, flags={'no-writes'}}
+redis.register_function{function_name='hostler1_version', callback=function() return '0fbe49d54fd72721504f59d3f7bedb50057d8949171fbb5e1470100c709d8df5' end, flags={'no-writes'}}

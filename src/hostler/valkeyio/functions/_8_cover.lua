@@ -95,20 +95,6 @@ end
 
 class.among = among
 
--- Whether a live worker may run this lane; `except` are workers that do not count.
-function class.served(q, lane, row, except)
-  local covers = {}
-  for _, name in ipairs(redis.call('SMEMBERS', q.p .. 'cls:' .. lane)) do
-    covers[name] = true
-  end
-  for worker, name in pairs(class.workers(q)) do
-    if covers[name] and not among(row[L.avoid], worker) and not (except and among(except, worker)) then
-      return true
-    end
-  end
-  return false
-end
-
 -- A worker was seen: it counts as live for ten seconds, written when it would not for the next seven.
 function class.present(q, worker, name)
   local packed = redis.call('HGET', q.p .. 'w', worker)

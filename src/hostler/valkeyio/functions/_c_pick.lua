@@ -7,7 +7,7 @@ local function barred(q, s, lane, row)
   if class.among(row[L.avoid], s.worker) then
     return true
   end
-  return class.among(row[L.shun], s.worker) and class.served(q, lane, row, row[L.shun])
+  return class.among(row[L.shun], s.worker) and class.may_serve(q, lane, row, row[L.shun])
 end
 
 -- A lane without room: when its head waited long enough, the pools it lacks are kept for it.
