@@ -9,6 +9,7 @@ import pytest
 from hostler.testing.blobs import BlobsConformance
 from hostler.testing.broker import BrokerConformance
 from hostler.testing.connectors import ConnectorConformance
+from hostler.testing.endpoints import DiscoveryConformance, EndpointConformance
 from hostler.testing.time_and_chance import ClockConformance, DiceConformance
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -18,6 +19,8 @@ SUITES: dict[str, type] = {
     "Foreman": BrokerConformance,
     "Registry": BrokerConformance,
     "Connector": ConnectorConformance,
+    "EndpointRegistry": EndpointConformance,
+    "Discovery": DiscoveryConformance,
     "Blobs": BlobsConformance,
     "Clock": ClockConformance,
     "Dice": DiceConformance,
@@ -38,6 +41,8 @@ SUBJECTS = {
         "TestSimulationHttpConnector",
         "TestSimulationWebsocketConnector",
     },
+    "EndpointConformance": {"TestEngineEndpoints"},
+    "DiscoveryConformance": {"TestEngineDiscovery"},
     "BlobsConformance": {"TestFolder", "TestS3"},
     "ClockConformance": {"TestSystemClock", "TestFakeClock"},
     "DiceConformance": {"TestSystemDice", "TestSeededDice"},
@@ -52,7 +57,7 @@ def ports() -> set[str]:
         node.name
         for path in (ROOT / "src/hostler/ports").glob("*.py")
         for node in ast.parse(path.read_text()).body
-        if isinstance(node, ast.ClassDef)
+        if isinstance(node, ast.ClassDef) and any(ast.unparse(base) == "Protocol" for base in node.bases)
     }
 
 

@@ -92,8 +92,12 @@ def parts_of(spec: str, *, name: str, settings: Settings) -> tuple[Parts, tuple[
     return parts, tuple(dict.fromkeys(found))
 
 
-def build_connector(instance: Instance, settings: Settings, *, blobs: Blobs | None = None) -> Connector:
+def build_connector(
+    instance: Instance, settings: Settings, *, blobs: Blobs | None = None, endpoint: str | None = None
+) -> Connector:
     """Return the connector of one instance, not yet opened; `InvalidError` for what can never work.
+
+    `endpoint` is the id under which the endpoint was announced; made from name and URL unless given.
 
     The credential is read here, from the variable that the settings name, and kept nowhere else.
     """
@@ -106,6 +110,7 @@ def build_connector(instance: Instance, settings: Settings, *, blobs: Blobs | No
     return build(
         chosen.connector,
         url=chosen.url or "",
+        endpoint=endpoint,
         slots=chosen.slots,
         api_key=key,
         labels=chosen.labels,

@@ -13,6 +13,7 @@ from cyclopts import Parameter
 from hostler.cli.children import stop_requested, tether
 from hostler.cli.config import Loaded, build_connector, load, parts_of, spec_name
 from hostler.cli.flags import Tethered, ToEngine, given
+from hostler.cli.followed import discovery_of, only_followed, placed
 from hostler.cli.output import OK, Out
 from hostler.contracts.worker import WorkerState
 from hostler.kernel.settings import EngineSettings, Settings
@@ -21,7 +22,7 @@ from hostler.kernel.spec import Instance
 from hostler.kernel.units import Seconds
 from hostler.ports.blobs import Blobs
 from hostler.ports.broker import Broker
-from hostler.ports.connector import Connector
+from hostler.ports.discovery import Placed
 from hostler.ports.registry import Registry
 from hostler.valkeyio.engine import Engine
 from hostler.valkeyio.folder import locate
@@ -103,11 +104,11 @@ async def worker(
     )
     loaded = _begin("worker", {**common.settings(), **flags}, common, tethered=tethered)
     settings = loaded.settings
-    instances = _instances(loaded)
+    instances, followed = _instances(loaded)
     metrics = Metrics()
     async with _engine(settings.engine, "worker") as engine, _blobs(settings, engine) as blobs:
-        served = tuple(build_connector(instance, settings, blobs=blobs) for instance in instances)
-        made = await _worker(loaded, engine, blobs, served, metrics)
+        served = tuple(placed(instance, loaded, blobs) for instance in instances)
+        made = await _worker(loaded, engine, blobs, served, followed, metrics)
         with exported(metrics, settings.worker.metrics_port):
             running = asyncio.create_task(run_until_told(made))
             while made.state is WorkerState.STARTING and not running.done():
@@ -119,10 +120,18 @@ async def worker(
     return OK
 
 
-async def _worker(loaded: Loaded, engine: Engine, blobs: Blobs, served: tuple[Connector, ...], metrics: Any) -> Any:
+async def _worker(  # noqa: PLR0917 - the parts of a worker, each from where it is opened
+    loaded: Loaded,
+    engine: Engine,
+    blobs: Blobs,
+    served: tuple[Placed, ...],
+    followed: tuple[Instance, ...],
+    metrics: Any,
+) -> Any:
     """Put one worker together from the engine's adapters."""
     from hostler.broker.engine import EngineBroker
     from hostler.broker.foreman import EngineForeman
+    from hostler.registry.endpoints import EngineEndpoints
     from hostler.registry.engine import EngineRegistry
     from hostler.telemetry.observed import observed
     from hostler.worker.handlers import HandlerSet
@@ -150,18 +159,22 @@ async def _worker(loaded: Loaded, engine: Engine, blobs: Blobs, served: tuple[Co
         clock=SystemClock(),
         dice=SystemDice(),
         blobs=blobs,
+        discovery=discovery_of(EngineEndpoints(engine), followed, settings, blobs),
         heartbeat_link=link,
     )
 
 
-def _instances(loaded: Loaded) -> tuple[Instance, ...]:
+def _instances(loaded: Loaded) -> tuple[tuple[Instance, ...], tuple[Instance, ...]]:
+    """Return the endpoints that are configured, and the entries whose endpoints are followed."""
     settings = loaded.settings
     spec = settings.worker.connectors
     parts, problems = parts_of(spec, name=spec_name(loaded.reading, "worker.connectors"), settings=settings)
     if not parts and not problems and not settings.worker.handlers:
         problems = ("a worker needs something to do: name --connectors SPEC, or --handlers MODULE",)
     refuse(problems)
-    return tuple(instance for _, instances in parts for instance in instances)
+    every = [instance for _, instances in parts for instance in instances]
+    fixed = [instance for instance in every if instance.settings.url and not only_followed(instance, settings)]
+    return tuple(fixed), tuple(instance for instance in every if instance.followed)
 
 
 def _begin(role: str, flags: Mapping[str, tuple[str, Any]], common: ToEngine, *, tethered: bool) -> Loaded:

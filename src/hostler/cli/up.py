@@ -95,7 +95,13 @@ def _workers_of(loaded: Loaded) -> list[tuple[str, str]]:
     settings = loaded.settings
     parts, problems = parts_of(settings.workers or "none", name=spec_name(loaded.reading, "workers"), settings=settings)
     refuse(problems)
-    found = [(f"worker-{item.name}-{index}", f"{item.name}#{index}") for item, _ in parts for index in item.indexes]
+    found = [
+        (f"worker-{item.name}-all", f"{item.name}:*")
+        if item.all
+        else (f"worker-{item.name}-{index}", f"{item.name}#{index}")
+        for item, _ in parts
+        for index in item.indexes
+    ]
     if not found and settings.worker.handlers:
         found.append(("worker-handlers", "none"))
     return found

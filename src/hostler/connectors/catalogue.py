@@ -169,8 +169,8 @@ def service_of(name: str) -> str | None:
 def endpoint_id(name: str, url: str) -> str:
     """Return the id of an endpoint that was given none; opaque. A process is one only on its own machine."""
     parts = urlsplit(url)
-    place = platform.node() if parts.scheme == "process" else parts.netloc
-    return f"{name}@{place}{parts.path.rstrip('/')}"
+    place = platform.node() if parts.scheme == "process" else parts.netloc.rpartition("@")[2]
+    return f"{name}@{place}{parts.path.rstrip('/').replace('/', '~')}"
 
 
 def shipped_modules() -> tuple[tuple[str, str], ...]:

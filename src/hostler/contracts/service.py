@@ -1,14 +1,28 @@
 """AI services and their endpoints, and what a connector says about one."""
 
 from enum import StrEnum
+from typing import Annotated
 
-from msgspec import Raw, Struct
+from msgspec import Meta, Raw, Struct
 
 from hostler.contracts.failure import Failure
 from hostler.contracts.job import Progress
 from hostler.contracts.offer import Pool
 from hostler.contracts.timeouts import Timeouts
-from hostler.kernel.units import Bytes, Instant, Seconds
+from hostler.kernel.units import Bytes, Instant, Label, Name, Seconds
+
+EndpointId = Annotated[
+    str, Meta(pattern=r"^[^\s/?#\x00-\x1f]{1,200}\Z", description="an id without spaces and slashes")
+]
+"""Name of one endpoint; opaque, nothing takes it apart."""
+
+ServiceUrl = Annotated[
+    str,
+    Meta(
+        pattern=r"^(https?|wss?|grpcs?)://[^/?#\s@]+(/[^?#\s]*)?\Z",
+        description="a URL that begins with http, https, ws, wss, grpc or grpcs, without user, query and fragment",
+    ),
+]
 
 
 class EndpointState(StrEnum):
@@ -148,6 +162,50 @@ class Traffic(Struct, frozen=True, kw_only=True, omit_defaults=True):
     weight: float = 1.0
     """How dear a call is beside the worker's other endpoints of that service."""
     last_error: str | None = None
+
+
+class Enrolment(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What is announced of one endpoint: where it is and who drives it."""
+
+    id: EndpointId
+    """Opaque; whoever announces the same id again renews it."""
+    connector: Name
+    """Name of the connector that drives it, as `simulation-http`."""
+    url: ServiceUrl
+    """Where workers reach it; without a credential, which each worker has of its own."""
+    service: Name | None = None
+    """Name of the service; the connector's own unless set."""
+    version: str | None = None
+    labels: Annotated[dict[Label, Label], Meta(max_length=16)] = {}
+    """Offered beside the worker's own."""
+    slots: Annotated[int, Meta(ge=1, le=10_000)] | None = None
+    """Work that it takes at the same time; what it says itself unless set."""
+
+
+class Enrolled(Struct, frozen=True, kw_only=True):
+    """An announced endpoint whose lease holds."""
+
+    enrolment: Enrolment
+    since: Instant
+    seen_at: Instant
+    expires_at: Instant
+
+
+class EndpointMark(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What operators said about one endpoint."""
+
+    paused: str | None = None
+    """Why it gets nothing; None: it does."""
+    resets: int = 0
+    """How often its breakers were reset."""
+
+
+class Census(Struct, frozen=True, kw_only=True):
+    """All that the registry knows of endpoints at one moment."""
+
+    version: str
+    enrolled: tuple[Enrolled, ...] = ()
+    marks: dict[str, EndpointMark] = {}
 
 
 class Sight(Struct, frozen=True, kw_only=True, omit_defaults=True):

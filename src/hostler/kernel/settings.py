@@ -90,6 +90,9 @@ class ConnectorSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Name of the connector, `<service>-<transport>`."""
     url: str | None = None
     """Base URL of the endpoint; with `:N` in a SPEC, instance n uses port + n * `port_increment`."""
+    dns: str | None = None
+    """Name whose places are all endpoints, followed as they change: an SRV name (`_sim._tcp.example.org`) gives
+    hosts and ports, any other name gives addresses, for the port of `url` or the conventional one."""
     port_increment: Positive = 1
     slots: Positive | None = None
     """Work in flight per endpoint; what the endpoint says unless set."""
@@ -98,6 +101,15 @@ class ConnectorSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Name of the environment variable that holds the credential; never the credential itself."""
     options: dict[str, Json] = {}
     """The connector's own options, judged by its own type."""
+
+
+class DiscoverySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How endpoints are found that no URL names."""
+
+    nameservers: tuple[Address, ...] = ()
+    """Servers that are asked for names, as 10.0.0.2:53; the machine's own unless set."""
+    interval: Seconds = 5.0
+    """How often a name is asked for again."""
 
 
 class BlobSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -132,6 +144,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     worker: WorkerSettings = field(default_factory=WorkerSettings)
     blobs: BlobSettings = field(default_factory=BlobSettings)
     http: HttpSettings = field(default_factory=HttpSettings)
+    discovery: DiscoverySettings = field(default_factory=DiscoverySettings)
     log: LogSettings = field(default_factory=LogSettings)
     connectors: dict[str, ConnectorSettings] = {}
     queues: dict[str, Json] = {}

@@ -1,4 +1,4 @@
-"""SPEC, the short way to say which connectors and how many: `simulation-http:2,comfyui-http`, or `none`."""
+"""SPEC, the short way to say which connectors and how many: `simulation-http:2,comfyui-http:*`, or `none`."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,8 @@ CONVENTIONAL_PORTS: Final[Mapping[str, int]] = {
 """First port of a service that names none, by connector or service; instance n listens on port + n."""
 
 COUNT_MAX: Final = 256
-_ITEM = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9_.-]*)(?::(?P<count>\d{1,4})|#(?P<index>\d{1,4}))?")
+_ANY_PORT: Final = 80
+_ITEM = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9_.-]*)(?::(?P<count>\d{1,4}|\*)|#(?P<index>\d{1,4}))?")
 
 
 class SpecItem(Struct, frozen=True, kw_only=True):
@@ -33,6 +34,8 @@ class SpecItem(Struct, frozen=True, kw_only=True):
     count: int = 1
     index: int | None = None
     """`name#2`: instance 2 alone, counted from 0."""
+    all: bool = False
+    """`name:*`: every endpoint that discovery knows, followed as they come and go."""
 
     @property
     def indexes(self) -> range:
@@ -48,6 +51,8 @@ class Instance(Struct, frozen=True, kw_only=True):
     index: int
     settings: ConnectorSettings
     """With the URL of this instance."""
+    followed: bool = False
+    """It stands for every endpoint that discovery knows; its URL is only where they would be by convention."""
 
 
 def parse_spec(text: str) -> tuple[tuple[SpecItem, ...], tuple[str, ...]]:
@@ -58,11 +63,13 @@ def parse_spec(text: str) -> tuple[tuple[SpecItem, ...], tuple[str, ...]]:
     problems: list[str] = []
     for part in (part.strip() for part in text.split(",")):
         match = _ITEM.fullmatch(part)
-        count = int(match["count"] or 1) if match else 0
+        every = match is not None and match["count"] == "*"
+        count = int(match["count"] or 1) if match and not every else int(every)
         if match is None or not 1 <= count <= COUNT_MAX:
-            problems.append(f"expected name, name:count (1 to {COUNT_MAX}) or name#index, got {part!r}")
+            problems.append(f"expected name, name:count (1 to {COUNT_MAX}), name:* or name#index, got {part!r}")
             continue
-        items.append(SpecItem(name=match["name"], count=count, index=int(match["index"]) if match["index"] else None))
+        index = int(match["index"]) if match["index"] else None
+        items.append(SpecItem(name=match["name"], count=count, index=index, all=every))
     return tuple(items), tuple(problems)
 
 
@@ -89,11 +96,12 @@ def resolve_spec(
             continue
         instances: list[Instance] = []
         for entry, chosen in entries:
-            trouble = _trouble(entry, chosen, known)
+            followed = item.all or chosen.dns is not None
+            trouble = _trouble(entry, chosen, known, followed=followed)
             if trouble:
                 problems.append(f"{name}: {trouble}")
                 continue
-            instances.extend(_instance(entry, chosen, index) for index in item.indexes)
+            instances.extend(_instance(entry, chosen, index, followed=followed) for index in item.indexes)
         resolved.append((item, tuple(instances)))
     return tuple(resolved), tuple(problems)
 
@@ -127,24 +135,25 @@ def _entries(name: str, settings: Settings, known: Sequence[str]) -> list[tuple[
     return found
 
 
-def _trouble(entry: str, chosen: ConnectorSettings, known: Sequence[str]) -> str | None:
+def _trouble(entry: str, chosen: ConnectorSettings, known: Sequence[str], *, followed: bool) -> str | None:
     if chosen.connector not in known:
         return (
             f"connectors.{entry}.connector: unknown connector {chosen.connector!r}, known are {listed(known)}"
             f"{nearest(chosen.connector, known)}"
         )
-    if chosen.url is None and not runs_here(chosen.connector) and conventional_port(chosen.connector) is None:
+    anywhere = runs_here(chosen.connector) or followed
+    if chosen.url is None and not anywhere and conventional_port(chosen.connector) is None:
         return f"{entry} has no address: set connectors.{entry}.url in hostler.toml"
     return None
 
 
-def _instance(entry: str, chosen: ConnectorSettings, index: int) -> Instance:
+def _instance(entry: str, chosen: ConnectorSettings, index: int, *, followed: bool) -> Instance:
     if runs_here(chosen.connector):
         place = chosen.url or (f"process:///{entry}/{index}" if index else f"process:///{entry}")
         return Instance(name=entry, index=index, settings=msgspec.structs.replace(chosen, url=place))
-    url = chosen.url or f"http://127.0.0.1:{conventional_port(chosen.connector)}"
-    moved = moved_port(url, index * chosen.port_increment)
-    return Instance(name=entry, index=index, settings=msgspec.structs.replace(chosen, url=moved))
+    url = chosen.url or f"http://127.0.0.1:{conventional_port(chosen.connector) or _ANY_PORT}"
+    moved = url if followed else moved_port(url, index * chosen.port_increment)
+    return Instance(name=entry, index=index, settings=msgspec.structs.replace(chosen, url=moved), followed=followed)
 
 
 def moved_port(url: str, by: int) -> str:

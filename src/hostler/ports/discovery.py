@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from hostler.contracts.queue import KindSpec
-from hostler.contracts.service import Source
+from hostler.contracts.service import EndpointMark, Source
 from hostler.kernel.units import Instant
 from hostler.ports.connector import Connector
 
@@ -23,22 +23,12 @@ class Placed:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mark:
-    """What an operator said about one endpoint."""
-
-    paused: str | None = None
-    """Why it gets nothing; None: it does."""
-    resets: int = 0
-    """How often its breaker was reset; a worker that sees it rise closes its own."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class Found:
     """All that discovery knows at one moment."""
 
     placed: tuple[Placed, ...] = ()
     """One for each endpoint; the same connector, not opened here, as long as nothing about its endpoint changed."""
-    marks: Mapping[str, Mark] | None = None
+    marks: Mapping[str, EndpointMark] | None = None
     """By endpoint id; None when nobody could be asked, so that what was known holds on."""
 
 
@@ -54,4 +44,8 @@ class Discovery(Protocol):
 
         A source that cannot be asked keeps what it said last, never nothing; raises only for a defect.
         """
+        ...
+
+    async def observed(self, worker: str, endpoint: str, *, was: str, state: str, reason: str = "") -> None:
+        """Have it recorded that a worker saw the state of an endpoint change; never raises: an event may be missed."""
         ...

@@ -1,7 +1,8 @@
-"""Who is alive: the promises of the worker registry."""
+"""Who is alive: the promises of the registries of workers and of endpoints."""
 
 from typing import Protocol
 
+from hostler.contracts.service import Census, Enrolment
 from hostler.contracts.worker import Worker
 
 
@@ -29,4 +30,39 @@ class Registry(Protocol):
 
     async def commands(self, worker_id: str) -> tuple[str, ...]:
         """Take the commands that wait for this worker, oldest first."""
+        ...
+
+
+class EndpointRegistry(Protocol):
+    """Endpoints with a lease: they vanish when it lapses. Every change but a renewal is one event of the registry."""
+
+    async def enroll(self, enrolment: Enrolment, *, ttl: float = 10.0) -> bool:
+        """Store or renew one endpoint for `ttl` seconds, and tell whether that was news.
+
+        The latest announcement of an id wins.
+        """
+        ...
+
+    async def leave(self, endpoint: str, *, reason: str = "") -> bool:
+        """Forget an endpoint at once; what runs there is not touched. False when it was not there. Idempotent."""
+        ...
+
+    async def census(self, *, version: str = "") -> Census:
+        """Return all endpoints whose lease holds, by id, and all marks.
+
+        With the `version` of an earlier answer: that answer's content may be left out when nothing changed since
+        (then `version` is the same), but ends of leases have moved.
+        """
+        ...
+
+    async def mark(self, endpoint: str, verb: str, *, reason: str = "") -> bool:
+        """`pause` an endpoint, `resume` it, or `reset` its breakers; every worker that follows takes it up.
+
+        Marks are kept by id, whether it is announced or configured. False when it changed nothing. `InvalidError`
+        for another verb.
+        """
+        ...
+
+    async def observed(self, worker: str, endpoint: str, *, was: str, state: str, reason: str = "") -> None:
+        """Record as an event that a worker saw the state of an endpoint change."""
         ...

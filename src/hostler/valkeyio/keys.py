@@ -106,6 +106,12 @@ KEYS: Final[tuple[KeyRow, ...]] = (
     _reg("alive", "zset", "registry", "worker -> when its lease ends"),
     _reg("gone", "zset", "registry", "worker that was lost or stopped -> since when; an hour"),
     _reg("cmd:<worker>", "list", "timed", "commands that wait for a worker"),
+    _reg("endpoints", "hash", "registry", "announced endpoint -> packed (since, seen, what was announced)"),
+    _reg("epends", "zset", "registry", "announced endpoint -> when its lease ends"),
+    _reg(
+        "epmarks", "hash", "registry", "endpoint -> packed (why an operator paused it or false, resets of its breakers)"
+    ),
+    _reg("epv", "string", "registry", "version of endpoints and marks, raised by every change but a renewal"),
     _reg("ev", "stream", "registry", "events about workers, kinds and endpoints, as in a queue's stream"),
     _reg("clock", "string", "test", "the time in microseconds, in a test build of the library only"),
 )

@@ -2,7 +2,7 @@
 
 import asyncio
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -10,49 +10,44 @@ import structlog
 
 from hostler.contracts.offer import Standing
 from hostler.contracts.queue import KindSpec
-from hostler.contracts.service import Endpoint, EndpointState
+from hostler.contracts.service import Endpoint, EndpointMark
 from hostler.dispatch.gauge import Gauge
+from hostler.kernel.settings import WorkerSettings
 from hostler.kernel.units import Seconds
 from hostler.policy.breaker import panics
 from hostler.ports.clock import Clock, Dice
 from hostler.ports.connector import Connector
-from hostler.ports.discovery import Discovery, Found, Mark, Placed
-from hostler.worker.station import Station
+from hostler.ports.discovery import Discovery, Found, Placed
+from hostler.worker.station import Station, Witness
 
 _LOG = structlog.stdlib.get_logger("hostler.worker.endpoints")
 
 FOLLOW: Seconds = 1.0
 """How often discovery is asked."""
 
-Told = Callable[[Station, EndpointState, str], None]
-
 
 class Stations:
     """All endpoints of one worker; `async with` opens and closes them.
 
     A given connector that cannot be opened raises out of it; an endpoint that does not answer does not, nor does
-    one that discovery found. `first` is how many calls an endpoint gets at a time that does not say how many it takes.
+    one that discovery found. An endpoint that does not say how many calls it takes begins with the worker's slots.
     """
 
     def __init__(
         self,
         connectors: Sequence[Connector | Placed],
+        settings: WorkerSettings,
+        worker: str,
         *,
-        labels: Mapping[str, str],
-        interval: Seconds,
         clock: Clock,
         dice: Dice,
-        first: int = 8,
         discovery: Discovery | None = None,
-        told: Told | None = None,
     ) -> None:
         self._given = tuple(one if isinstance(one, Placed) else Placed(connector=one, url="") for one in connectors)
-        self._labels = labels
-        self._interval = interval
+        self._settings = settings
         self._clock, self._dice = clock, dice
-        self._first = first
         self._discovery = discovery
-        self._told = told
+        self._witness = Witness(worker, discovery)
         self._stations: dict[str, Station] = {}
         self._watches: dict[str, asyncio.Task[None]] = {}
         self._changed: Callable[[], None] = _nobody
@@ -137,14 +132,14 @@ class Stations:
 
     async def _watch(self, station: Station) -> None:
         while True:
-            await asyncio.sleep(self._interval * (0.8 + 0.4 * self._dice.roll()))
+            await asyncio.sleep(self._settings.probe_interval * (0.8 + 0.4 * self._dice.roll()))
             if await station.look():
                 self._changed()
 
     async def _add(self, placed: Placed) -> Station:
         await placed.connector.__aenter__()
-        gauge = Gauge(clock=self._clock, dice=self._dice, first=self._first, woken=self._wake)
-        station = Station(placed, self._labels, self._clock, gauge, self._told)
+        gauge = Gauge(clock=self._clock, dice=self._dice, first=self._settings.slots, woken=self._wake)
+        station = Station(placed, self._settings.labels, self._clock, gauge, self._witness.tell)
         key = station.id
         while key in self._stations:  # one address may be served twice, with other options
             key += "+"
@@ -184,7 +179,7 @@ class Stations:
     def _mark(self, found: Found) -> bool:
         if found.marks is None:
             return False
-        changed = [station.marked(found.marks.get(station.id, Mark())) for station in self]
+        changed = [station.marked(found.marks.get(station.id, EndpointMark())) for station in self]
         return any(changed)
 
     async def _join(self, placed: Placed) -> bool:
@@ -195,8 +190,6 @@ class Stations:
             _LOG.error("a found endpoint cannot be opened", endpoint=placed.connector.endpoint, error=words)
             return False
         _LOG.info("endpoint joined", endpoint=station.id, source=placed.source.value)
-        if self._told is not None:
-            self._told(station, EndpointState.UNKNOWN, f"joined, {placed.source.value}")
         self._begin(station.id, station)
         return await station.look()
 
@@ -221,6 +214,7 @@ class Stations:
     async def _close_all(self) -> None:
         """Close every connector, the others too when one fails; the first failure is raised afterwards."""
         failures: list[BaseException] = []
+        self._witness.close()
         for key in reversed(tuple(self._stations)):
             try:
                 await self._close(key)

@@ -7,13 +7,13 @@ import msgspec
 import structlog
 
 from hostler.contracts.offer import Offer, Pool, Standing
-from hostler.contracts.service import Endpoint, EndpointState, Probe, ServiceCapabilities
+from hostler.contracts.service import Endpoint, EndpointMark, EndpointState, Probe, ServiceCapabilities
 from hostler.dispatch.gauge import Gauge
 from hostler.kernel.errors import ServiceUnavailableError
 from hostler.kernel.units import Seconds
 from hostler.policy.concurrency import MOST
 from hostler.ports.clock import Clock
-from hostler.ports.discovery import Mark, Placed
+from hostler.ports.discovery import Discovery, Placed
 
 _LOG = structlog.stdlib.get_logger("hostler.worker.endpoints")
 
@@ -40,7 +40,7 @@ class Station:
         self.specs = {spec.name: spec for spec in placed.connector.kinds()}
         self.probe = Probe(state=EndpointState.UNKNOWN)
         self.gauge = gauge
-        self.mark = Mark()
+        self.mark = EndpointMark()
         self.leaving = False
         """Whether discovery no longer knows it: it gets nothing more, and is closed once it is idle."""
         self._labels = dict(labels)
@@ -114,7 +114,7 @@ class Station:
             traffic=traffic,
         )
 
-    def marked(self, mark: Mark) -> bool:
+    def marked(self, mark: EndpointMark) -> bool:
         """Take in what an operator said; tell whether the offer changed."""
         if mark.resets > self.mark.resets:
             self.gauge.reset()
@@ -180,3 +180,26 @@ class Station:
             versions=found.versions,
             pools=pools,
         )
+
+
+class Witness:
+    """Has changes of endpoints' states recorded as events; nothing waits for that."""
+
+    def __init__(self, worker: str, discovery: Discovery | None) -> None:
+        self._worker = worker
+        self._discovery = discovery
+        self._telling: set[asyncio.Task[None]] = set()
+
+    def tell(self, station: Station, was: EndpointState, reason: str) -> None:
+        """Record that a station's endpoint is no longer as it was."""
+        if self._discovery is None:
+            return
+        said = self._discovery.observed(self._worker, station.id, was=was, state=station.state, reason=reason)
+        task = asyncio.create_task(said, name=f"tell of {station.id}")
+        self._telling.add(task)
+        task.add_done_callback(self._telling.discard)
+
+    def close(self) -> None:
+        """Drop what is not recorded yet."""
+        for task in tuple(self._telling):
+            task.cancel()

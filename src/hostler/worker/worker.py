@@ -84,17 +84,8 @@ class Worker:
         self._started_at = clock.now()
         self._drain, self._at_once = asyncio.Event(), asyncio.Event()
         self._pausing = False
-        labels = settings.labels
-        self._stations = Stations(
-            connectors,
-            labels=labels,
-            interval=settings.probe_interval,
-            clock=clock,
-            dice=dice,
-            first=settings.slots,
-            discovery=discovery,
-        )
-        self._stock = WorkerStock(self.id, self._stations, handlers, labels)
+        self._stations = Stations(connectors, settings, self.id, clock=clock, dice=dice, discovery=discovery)
+        self._stock = WorkerStock(self.id, self._stations, handlers, settings.labels)
         self._capacity = Capacity(self.id, slots=settings.slots)
         self._life = Life(self.id, self._show)
         self._board = Board(self.id, now=clock.monotonic())

@@ -2491,6 +2491,47 @@ end
 
 ops.facts = facts
 
+-- The registry of endpoints: what was announced, leases by end, what operators said. Each change raises `epv`.
+-- A row is {since, seen, sealed announcement}; a mark is {why it is paused or false, resets}.
+
+local places = {}
+
+function places.row(q, endpoint)
+  local packed = redis.call('HGET', q.p .. 'endpoints', endpoint)
+  return packed and cmsgpack.unpack(packed)
+end
+
+function places.alive(q, endpoint)
+  local ends = redis.call('ZSCORE', q.p .. 'epends', endpoint)
+  return ends and tonumber(ends) > q.now
+end
+
+function places.mark(q, endpoint)
+  local packed = redis.call('HGET', q.p .. 'epmarks', endpoint)
+  return packed and cmsgpack.unpack(packed) or {false, 0}
+end
+
+-- Say a change and raise the version, so that whoever follows looks again.
+function places.turn(q, endpoint, to, reason)
+  events.say(q, 'endpoint', false, nil, false, {endpoint = endpoint, to = to, reason = reason ~= '' and reason or nil})
+  redis.call('INCR', q.p .. 'epv')
+end
+
+function places.remove(q, endpoint, reason)
+  places.turn(q, endpoint, 'gone', reason)
+  redis.call('HDEL', q.p .. 'endpoints', endpoint)
+  write.zrem(q, 'epends', endpoint)
+end
+
+-- Remove those whose lease ran out, at most `most`; returns how many.
+function places.lapse(q, most)
+  local ids = redis.call('ZRANGE', q.p .. 'epends', '-inf', q.now, 'BYSCORE', 'LIMIT', 0, most)
+  for _, endpoint in ipairs(ids) do
+    places.remove(q, endpoint, 'its lease ran out')
+  end
+  return #ids
+end
+
 -- The registry of workers: rows by id, leases by end, those that are gone for an hour, each move an event.
 -- A row is {state, seen, reason, sealed announcement}. `q` is the registry's own context, opened like a queue's.
 
@@ -3006,6 +3047,35 @@ return {now, redis.call('HGETALL', q.p .. 'kinds'), redis.call('HGETALL', q.p ..
 
 end
 redis.register_function{function_name='hostler1_catalogue', callback=verb_catalogue, flags={'no-writes'}}
+local function verb_census(keys, argv)
+  local meta_key = keys[1]
+  local version = argv[1]
+-- Every announced endpoint whose lease holds, and every mark; nothing but the time when no version is newer.
+-- keys meta
+-- args version:text
+-- flags no-writes
+-- reply {now, version} or {now, version, {endpoint, row, end, ...}, {endpoint, mark, ...}}
+-- The version is a number of the registry's and how many leases hold, so that one that runs out is a change at once.
+local q = ctx.open(meta_key)
+local held = redis.call('ZCOUNT', q.p .. 'epends', '(' .. string.format('%.0f', q.now), '+inf')
+local current = (redis.call('GET', q.p .. 'epv') or '0') .. '.' .. string.format('%.0f', held)
+if current == version then
+  return {q.now, current}
+end
+local rows, ids = {}, redis.call('ZRANGE', q.p .. 'epends', '(' .. string.format('%.0f', q.now), '+inf', 'BYSCORE')
+local packed = #ids > 0 and redis.call('HMGET', q.p .. 'endpoints', unpack(ids)) or {}
+local ends = #ids > 0 and redis.call('ZMSCORE', q.p .. 'epends', unpack(ids)) or {}
+for i, endpoint in ipairs(ids) do
+  if packed[i] then
+    rows[#rows + 1] = endpoint
+    rows[#rows + 1] = packed[i]
+    rows[#rows + 1] = ends[i]
+  end
+end
+return {q.now, current, rows, redis.call('HGETALL', q.p .. 'epmarks')}
+
+end
+redis.register_function{function_name='hostler1_census', callback=verb_census, flags={'no-writes'}}
 local function verb_claim(keys, argv)
   local meta_key = keys[1]
   local worker = argv[1]
@@ -3233,6 +3303,29 @@ return answer
 
 end
 redis.register_function{function_name='hostler1_drain', callback=verb_drain, flags={'allow-oom'}}
+local function verb_enroll(keys, argv)
+  local meta_key = keys[1]
+  local endpoint = argv[1]
+  local ttl = tonumber(argv[2])
+  local said = argv[3]
+-- An endpoint says, or somebody says for it, that it lives, where it is and what it is.
+-- keys meta
+-- args endpoint:text ttl:int said:blob
+-- reply 1 when that was news, 0 when it only renewed its lease
+local q = ctx.open(meta_key)
+local row = places.row(q, endpoint)
+local live = row and places.alive(q, endpoint)
+local news = not live or row[3] ~= said
+if news then
+  places.turn(q, endpoint, live and 'changed' or 'joined', '')
+end
+write.hset(q, 'endpoints', endpoint, cmsgpack.pack({live and row[1] or q.now, q.now, said}))
+write.zadd(q, 'epends', q.now + ttl, endpoint)
+ctx.commit(q)
+return news and 1 or 0
+
+end
+redis.register_function{function_name='hostler1_enroll', callback=verb_enroll, flags={}}
 local function verb_explain(keys, argv)
   local meta_key = keys[1]
   local seq = argv[1]
@@ -3327,8 +3420,8 @@ local q = ctx.open(meta_key)
 if q.now - q.m.tick < 500000 and q.m.tick > 0 then
   return {0, 0}
 end
-local lost = staff.lapse(q, most)
-local more = staff.forget(q, most) == most or lost == most
+local lost, gone = staff.lapse(q, most), places.lapse(q, most)
+local more = staff.forget(q, most) == most or lost == most or gone == most
 if not more then
   q.m.tick = q.now
 end
@@ -3340,6 +3433,25 @@ return {lost, more and 1 or 0}
 
 end
 redis.register_function{function_name='hostler1_lapse', callback=verb_lapse, flags={'allow-oom'}}
+local function verb_leave(keys, argv)
+  local meta_key = keys[1]
+  local endpoint = argv[1]
+  local reason = argv[2]
+-- An endpoint leaves the registry; what runs there is not touched.
+-- keys meta
+-- args endpoint:text reason:text
+-- flags allow-oom
+-- reply 1 when it was there, else 0
+local q = ctx.open(meta_key)
+if not places.row(q, endpoint) then
+  return 0
+end
+places.remove(q, endpoint, reason)
+ctx.commit(q)
+return 1
+
+end
+redis.register_function{function_name='hostler1_leave', callback=verb_leave, flags={'allow-oom'}}
 local function verb_look(keys, argv)
   local meta_key = keys[1]
   local seqs = tail(argv, 1)
@@ -3382,6 +3494,35 @@ return reply
 
 end
 redis.register_function{function_name='hostler1_look', callback=verb_look, flags={'no-writes'}}
+local function verb_mark(keys, argv)
+  local meta_key = keys[1]
+  local endpoint = argv[1]
+  local order = argv[2]
+  local reason = argv[3]
+-- An operator's word on an endpoint: `pause`, `resume`, or `reset` its breakers.
+-- keys meta
+-- args endpoint:text order:text reason:text
+-- reply 1 when it changed anything, else 0
+local q = ctx.open(meta_key)
+local mark = places.mark(q, endpoint)
+local before = mark[1]
+if order == 'pause' then
+  mark[1] = reason
+elseif order == 'resume' then
+  mark[1] = false
+else
+  mark[2] = mark[2] + 1
+end
+if order ~= 'reset' and before == mark[1] then
+  return 0
+end
+places.turn(q, endpoint, order, reason)
+write.hset(q, 'epmarks', endpoint, cmsgpack.pack(mark))
+ctx.commit(q)
+return 1
+
+end
+redis.register_function{function_name='hostler1_mark', callback=verb_mark, flags={}}
 local function verb_members(keys, argv)
   local meta_key = keys[1]
   local most = tonumber(argv[1])
@@ -3417,6 +3558,27 @@ return int(q.now)
 
 end
 redis.register_function{function_name='hostler1_now', callback=verb_now, flags={'no-writes'}}
+local function verb_observe(keys, argv)
+  local meta_key = keys[1]
+  local worker = argv[1]
+  local endpoint = argv[2]
+  local was = argv[3]
+  local state = argv[4]
+  local reason = argv[5]
+-- A worker saw the state of an endpoint change: one event.
+-- keys meta
+-- args worker:text endpoint:text was:text state:text reason:text
+-- flags allow-oom
+-- reply the offset of the event
+local q = ctx.open(meta_key)
+local offset = events.say(q, 'endpoint', false, nil, worker, {
+  endpoint = endpoint, from = was, to = state, reason = reason ~= '' and reason or nil,
+})
+ctx.commit(q)
+return offset
+
+end
+redis.register_function{function_name='hostler1_observe', callback=verb_observe, flags={'allow-oom'}}
 local function verb_pause(keys, argv)
   local meta_key = keys[1]
   local operation = argv[1]
@@ -3975,4 +4137,4 @@ return 1
 
 end
 redis.register_function{function_name='hostler1_withdraw', callback=verb_withdraw, flags={'allow-oom'}}
-redis.register_function{function_name='hostler1_version', callback=function() return '0fbe49d54fd72721504f59d3f7bedb50057d8949171fbb5e1470100c709d8df5' end, flags={'no-writes'}}
+redis.register_function{function_name='hostler1_version', callback=function() return 'a22231574b1d3275d99b1ccfbb21945b48733b36594864996f2ab9785002abda' end, flags={'no-writes'}}

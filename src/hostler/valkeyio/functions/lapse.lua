@@ -8,8 +8,8 @@ local q = ctx.open(meta_key)
 if q.now - q.m.tick < 500000 and q.m.tick > 0 then
   return {0, 0}
 end
-local lost = staff.lapse(q, most)
-local more = staff.forget(q, most) == most or lost == most
+local lost, gone = staff.lapse(q, most), places.lapse(q, most)
+local more = staff.forget(q, most) == most or lost == most or gone == most
 if not more then
   q.m.tick = q.now
 end

@@ -1,0 +1,81 @@
+"""Which endpoints a worker serves: those that are configured, and those that are followed as they come and go."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import msgspec
+
+from hostler.cli.config import Loaded, build_connector
+from hostler.contracts.service import Source
+from hostler.kernel.settings import Settings
+from hostler.kernel.spec import Instance, port_of
+from hostler.ports.blobs import Blobs
+from hostler.ports.connector import Connector
+from hostler.ports.discovery import Placed
+from hostler.ports.registry import EndpointRegistry
+from hostler.registry.discovery import EngineDiscovery, Followed, Where, labelled
+from hostler.registry.names import Names, Target
+
+
+def only_followed(instance: Instance, settings: Settings) -> bool:
+    """Tell whether an entry stands for found endpoints alone: it names a DNS name, or no address of its own."""
+    entry = settings.connectors.get(instance.name)
+    return instance.followed and (entry is None or entry.url is None or entry.dns is not None)
+
+
+def placed(instance: Instance, loaded: Loaded, blobs: Blobs) -> Placed:
+    """Return the connector of a configured endpoint, with where its address came from."""
+    origin = loaded.reading.origins.get(f"connectors.{instance.name}.url")
+    entry = loaded.settings.connectors.get(instance.name)
+    source = Source.CONVENTION if entry is None or entry.url is None else Source.STATIC
+    if origin is not None and origin == Path(loaded.settings.mapping or "").name:
+        source = Source.MAPPING
+    connector = build_connector(instance, loaded.settings, blobs=blobs)
+    return Placed(connector=connector, url=shown(instance.settings.url or ""), source=source)
+
+
+def shown(url: str) -> str:
+    """Return a URL without the user and password that it may carry."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def discovery_of(
+    registry: EndpointRegistry, instances: Sequence[Instance], settings: Settings, blobs: Blobs
+) -> EngineDiscovery:
+    """Return what follows the sources of these entries, and operators' marks for all."""
+    return EngineDiscovery(
+        registry,
+        tuple(_followed(instance, settings, blobs) for instance in instances),
+        names=Names(settings.discovery.nameservers),
+        interval=settings.discovery.interval,
+    )
+
+
+def _followed(instance: Instance, settings: Settings, blobs: Blobs) -> Followed:
+    chosen = instance.settings
+
+    def build(where: Where) -> Connector:
+        changed = msgspec.structs.replace(
+            chosen, url=where.url, labels=labelled(chosen.labels, where), slots=where.slots or chosen.slots
+        )
+        moved = msgspec.structs.replace(instance, settings=changed)
+        return build_connector(moved, settings, blobs=blobs, endpoint=where.id)
+
+    return Followed(
+        name=instance.name,
+        connector=chosen.connector,
+        build=build,
+        kinds=build_connector(instance, settings).kinds(),
+        announced=chosen.dns is None,
+        dns=chosen.dns,
+        url_of=lambda target: _url_of(target, chosen.url or ""),
+    )
+
+
+def _url_of(target: Target, pattern: str) -> str:
+    parts = urlsplit(pattern)
+    host = f"[{target.host}]" if ":" in target.host else target.host
+    port = port_of(pattern) if target.port is None else target.port
+    return urlunsplit(parts._replace(netloc=f"{host}:{port}"))
