@@ -115,6 +115,7 @@ def test_every_setting_outside_the_tables_has_a_variable_of_its_own_that_sets_it
     variables = [setting.variable for setting in table.values() if setting.variable]
     assert len(variables) == len(set(variables))
     examples = {
+        "discovery.nameservers": "10.0.0.2:53",
         "engine.url": "redis://h:1",
         "gateway.bind": "h:1",
         "url": "http://h",
