@@ -54,6 +54,7 @@ async def gateway(
         blobs = await stack.enter_async_context(_blobs(settings, engine))
         from hostler.broker.desk import EngineDesk
         from hostler.broker.foreman import EngineForeman
+        from hostler.registry.endpoints import EngineEndpoints
         from hostler.registry.engine import EngineRegistry
 
         foreman = EngineForeman(engine)
@@ -63,6 +64,7 @@ async def gateway(
             desk,
             foreman,
             EngineRegistry(engine),
+            EngineEndpoints(engine),
             blobs,
             settings,
             metrics=metrics,

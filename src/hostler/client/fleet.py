@@ -10,6 +10,7 @@ from hostler.client.encode import Options, request_of
 from hostler.client.handle import JobHandle
 from hostler.client.many import Blobs, Dead, Queues, Which, Workers, act, action, narrowed, pages
 from hostler.client.problems import error_of
+from hostler.client.services import Services
 from hostler.client.wire import TRIES, Wire
 from hostler.contracts.api import BATCH_LIMIT, ActionReport, ActionVerb, Batch, BatchAnswer, Health, JobFilter, Listing
 from hostler.contracts.event import Event, Timeline
@@ -36,6 +37,7 @@ class Fleet:
         self.queues: Final = Queues(wire)
         self.dead: Final = Dead(wire)
         self.workers: Final = Workers(wire)
+        self.services: Final = Services(wire)
         self.blobs: Final = Blobs(wire)
 
     async def submit(self, kind: str, payload: object = None, **options: Unpack[Options]) -> JobHandle:

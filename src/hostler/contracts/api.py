@@ -8,6 +8,7 @@ from msgspec import Meta, Raw, Struct
 from hostler.contracts.failure import FailureClass, Stage
 from hostler.contracts.job import JobState
 from hostler.contracts.problem import Problem
+from hostler.contracts.service import EndpointState, Enrolment, Source
 from hostler.kernel.units import Instant, JobId, Json, Label, Name, QueueName
 
 T = TypeVar("T")
@@ -170,6 +171,72 @@ class Commanded(Struct, frozen=True, kw_only=True):
 
     worker: str
     verb: WorkerVerb
+
+
+class EndpointVerb(StrEnum):
+    """What an operator can say of an endpoint."""
+
+    PAUSE = "pause"
+    """It gets nothing more; what runs there goes on."""
+    RESUME = "resume"
+    RESET = "reset"
+    """Every worker closes its breaker and forgets the pauses that it asked for."""
+
+
+class Marked(Struct, frozen=True, kw_only=True):
+    """Workers take the word up within three seconds."""
+
+    endpoint: str
+    verb: EndpointVerb
+    changed: bool
+
+
+class Announcement(Enrolment, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """An endpoint that is announced, or renewed, for a time."""
+
+    ttl: Annotated[float, Meta(ge=1, le=3600, extra_json_schema={"unit": "s"})] = 10.0
+    """Seconds after which it is forgotten unless it is announced again."""
+
+    def enrolment(self) -> Enrolment:
+        """Return what is kept of it."""
+        return Enrolment(**{name: getattr(self, name) for name in Enrolment.__struct_fields__})
+
+
+class Announced(Struct, frozen=True, kw_only=True):
+    """An announcement was taken in."""
+
+    endpoint: str
+    news: bool
+    """Whether it was not known before, or was known otherwise."""
+
+
+class Left(Struct, frozen=True, kw_only=True):
+    """An endpoint was forgotten, or had not been announced."""
+
+    endpoint: str
+    left: bool
+
+
+class EndpointReasons(Struct, frozen=True, kw_only=True):
+    """Why one endpoint gets jobs, or does not."""
+
+    endpoint: str
+    service: str
+    state: EndpointState
+    source: Source
+    found: str
+    """How it became known."""
+    open: bool
+    """Whether it can get a job now."""
+    reasons: tuple[str, ...]
+    """What keeps jobs away, the most important first; or limits them."""
+
+
+class ServiceReasons(Struct, frozen=True, kw_only=True):
+    """Why the endpoints of one name get jobs, or do not."""
+
+    name: str
+    endpoints: tuple[EndpointReasons, ...]
 
 
 class Health(Struct, frozen=True, kw_only=True):

@@ -22,6 +22,7 @@ from hostler.gateway.routes.blobs import BlobRoutes
 from hostler.gateway.routes.jobs import JobRoutes
 from hostler.gateway.routes.many import ManyRoutes
 from hostler.gateway.routes.queues import QueueRoutes
+from hostler.gateway.routes.services import ServiceRoutes
 from hostler.gateway.routes.system import SystemRoutes
 from hostler.gateway.routes.workers import WorkerRoutes
 from hostler.gateway.tail import Tail, Tails
@@ -30,7 +31,7 @@ from hostler.kernel.settings import Settings
 from hostler.ports.blobs import Blobs
 from hostler.ports.broker import Desk, Foreman
 from hostler.ports.clock import Dice
-from hostler.ports.registry import Registry
+from hostler.ports.registry import EndpointRegistry, Registry
 from hostler.telemetry.metrics import Metrics
 from hostler.telemetry.observed import observed
 
@@ -43,10 +44,11 @@ class _SystemDice:
         return random.random()  # noqa: S311 - jitter, not a secret
 
 
-def build_app(
+def build_app(  # noqa: PLR0917 - the ports and the settings: the order is part of the interface
     desk: Desk,
     foreman: Foreman,
     registry: Registry,
+    endpoints: EndpointRegistry,
     blobs: Blobs,
     settings: Settings,
     *,
@@ -67,6 +69,7 @@ def build_app(
         desk=observed(desk, port="desk", metrics=metrics),
         foreman=observed(foreman, port="foreman", metrics=metrics),
         registry=observed(registry, port="registry", metrics=metrics),
+        endpoints=observed(endpoints, port="endpoints", metrics=metrics),
         blobs=observed(blobs, port="blobs", metrics=metrics),
         settings=settings,
         metrics=metrics,
@@ -106,6 +109,7 @@ def operations_of(rooms: Rooms, scrape: Scrape) -> tuple[Operation[Any, Any], ..
         BlobRoutes(rooms),
         QueueRoutes(rooms),
         WorkerRoutes(rooms),
+        ServiceRoutes(rooms),
         SystemRoutes(rooms, scrape, described),
     )
     for row in rows:

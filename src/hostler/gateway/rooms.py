@@ -7,7 +7,7 @@ from hostler.gateway.hub import Hub
 from hostler.kernel.settings import Settings
 from hostler.ports.blobs import Blobs
 from hostler.ports.broker import Desk, Foreman
-from hostler.ports.registry import Registry
+from hostler.ports.registry import EndpointRegistry, Registry
 from hostler.telemetry.metrics import LabelValues, Metrics
 
 Gauges = Mapping[str, Mapping[LabelValues, float]]
@@ -31,6 +31,7 @@ class Rooms:
     desk: Desk
     foreman: Foreman
     registry: Registry
+    endpoints: EndpointRegistry
     blobs: Blobs
     settings: Settings
     metrics: Metrics

@@ -97,6 +97,12 @@ class WorkersQuery(PageQuery, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Also those that were lost or stopped in the last hour."""
 
 
+class ServicesQuery(PageQuery, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which endpoints to list."""
+
+    service: Name | None = None
+
+
 def labels_of(pairs: tuple[str, ...]) -> dict[str, str]:
     """Return `key=value` texts as a map; `InvalidError` when two disagree."""
     labels: dict[str, str] = {}
@@ -135,6 +141,12 @@ PATH_PARAMETERS: Final[dict[str, PathParameter]] = {
         about="A worker's id.",
         error=NotFoundError,
         sentence="There is no worker {value}; GET /v1/workers lists those that live.",
+    ),
+    "endpoint": PathParameter(
+        shape=Annotated[str, Meta(min_length=1, max_length=200)],
+        about="An endpoint's id.",
+        error=NotFoundError,
+        sentence="There is no endpoint {value}; GET /v1/services lists all that are known.",
     ),
     "sha256": PathParameter(
         shape=msgspec.structs.fields(BlobRef)[0].type,

@@ -28,6 +28,7 @@ from hostler.kernel.settings import BlobSettings, GatewaySettings, Settings
 from hostler.ports.blobs import Blobs
 from hostler.ports.broker import Broker, Desk, Foreman
 from hostler.ports.registry import Registry
+from hostler.registry.endpoints import EngineEndpoints
 from hostler.registry.engine import EngineRegistry
 from hostler.telemetry.metrics import Metrics
 from hostler.valkeyio.engine import Engine
@@ -78,25 +79,26 @@ class House:
         job_id: str = answer.json["id"]
         return job_id
 
-    async def announce(self) -> None:
+    def record(self, worker: str) -> Worker:
         now = datetime.now(UTC)
-        await self.registry.announce(
-            Worker(
-                id=self.worker_id,
-                state=WorkerState.READY,
-                machine="here",
-                pid=1,
-                version="0",
-                slots=8,
-                running=0,
-                queues=("default",),
-                offers=self.offers,
-                started_at=now,
-                seen_at=now,
-                expires_at=now + timedelta(seconds=10),
-                loop_age=0.0,
-            )
+        return Worker(
+            id=worker,
+            state=WorkerState.READY,
+            machine="here",
+            pid=1,
+            version="0",
+            slots=8,
+            running=0,
+            queues=("default",),
+            offers=self.offers,
+            started_at=now,
+            seen_at=now,
+            expires_at=now + timedelta(seconds=10),
+            loop_age=0.0,
         )
+
+    async def announce(self) -> None:
+        await self.registry.announce(self.record(self.worker_id))
 
     async def claim(self) -> Lease:
         await self.announce()
@@ -130,7 +132,10 @@ def opening(tmp_path: Path) -> Opening:
         settings = Settings(gateway=GatewaySettings(**gateway), blobs=BlobSettings(limit=30_000_000))
         metrics, stop = Metrics(), asyncio.Event()
         async with open_blobs(None, tmp_path) as blobs:
-            app = build_app(desk, foreman, registry, blobs, settings, metrics=metrics, degraded=lambda: engine.degraded)
+            endpoints = EngineEndpoints(engine)
+            app = build_app(
+                desk, foreman, registry, endpoints, blobs, settings, metrics=metrics, degraded=lambda: engine.degraded
+            )
             ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
             served = asyncio.create_task(serve(app, "127.0.0.1:0", ready=ready.set_result, stop=stop))
             url = await ready
