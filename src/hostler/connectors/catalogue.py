@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 
 from hostler.connectors import services
-from hostler.connectors.config import ConnectorConfig
+from hostler.connectors.config import ConnectorConfig, OnRateHint
 from hostler.kernel.errors import InvalidError
 from hostler.kernel.settings import HttpSettings
 from hostler.kernel.units import Json
@@ -119,6 +119,7 @@ class Catalogue:
         options: dict[str, Json] | None = None,
         http: HttpSettings | None = None,
         blobs: Blobs | None = None,
+        on_rate_hint: OnRateHint | None = None,
     ) -> Connector:
         """Build a connector for one endpoint, not yet opened.
 
@@ -135,6 +136,7 @@ class Catalogue:
             options=options or {},
             http=http or HttpSettings(),
             blobs=blobs,
+            on_rate_hint=on_rate_hint,
         )
         return cast("ConnectorFactory", found)(config)
 
@@ -247,6 +249,7 @@ def build(
     options: dict[str, Json] | None = None,
     http: HttpSettings | None = None,
     blobs: Blobs | None = None,
+    on_rate_hint: OnRateHint | None = None,
 ) -> Connector:
     """Build a connector for one endpoint, not yet opened; see `Catalogue.build`."""
     return INSTALLED.build(
@@ -259,4 +262,5 @@ def build(
         options=options,
         http=http,
         blobs=blobs,
+        on_rate_hint=on_rate_hint,
     )

@@ -101,13 +101,14 @@ async def test_a_load_that_takes_too_long_is_a_timeout_of_the_stage_load(server:
 
 async def test_an_endpoint_says_what_it_has_and_what_is_in_its_memory(server: OllamaHTTPService) -> None:
     async with connector_to(server.url) as connector:
-        before = await connector.probe()
-        found = await connector.capabilities()
+        look = await connector.probe()
+        before = await connector.capabilities()
         await steps_of(connector, call_of(chat()))
-        after = await connector.probe()
-    assert (before.state, before.loaded) == (EndpointState.READY, ())
-    assert after.loaded == ("sim-chat:latest", "sim-chat")
-    assert after.version == found.versions["ollama"]
+        found = await connector.capabilities()
+        again = await connector.probe()
+    assert (look.state, look.version) == (EndpointState.READY, found.versions["ollama"])
+    assert (look.loaded, again.loaded) == (before.loaded, found.loaded)
+    assert (before.loaded, found.loaded) == ((), ("sim-chat:latest", "sim-chat"))
     assert {"sim-chat", "sim-chat:latest", "sim-embed"} <= set(found.models)
     assert found.models_known
     assert found.model_sizes["sim-chat"] == found.model_sizes["sim-chat:latest"] == 400_000_000
