@@ -27,6 +27,7 @@ SUBJECTS = {
     "ConnectorConformance": {
         "TestDirectHttpJsonConnector",
         "TestFollowedHttpJsonConnector",
+        "TestInferenceGrpcConnector",
         "TestInferenceHttpConnector",
         "TestNlpHttpConnector",
         "TestOllamaHttpConnector",
