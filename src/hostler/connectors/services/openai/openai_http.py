@@ -12,7 +12,7 @@ from hostler.connectors.chat import CHAT, EMBED, ChatPayload, ChatResult, EmbedP
 from hostler.connectors.config import ConnectorConfig
 from hostler.connectors.direct import DirectCalls, Exchange
 from hostler.connectors.faults import ServiceFaultError, fault
-from hostler.connectors.health import probe_failure, service_unavailable
+from hostler.connectors.health import expect_no_page, probe_failure, service_unavailable
 from hostler.connectors.schemas import kind_spec, open_payload, parse_options
 from hostler.connectors.services.openai.assemble import CODES, Assembler
 from hostler.connectors.services.openai.exchange import TextExchange, Way, embed_exchange, image_exchange
@@ -114,7 +114,7 @@ class OpenaiHttpConnector:
                 answer = await self._get("/v1/models")
             elif answer.status == _UNAVAILABLE:
                 return Probe(state=EndpointState.LOADING, message="the service is loading", slots=self._config.slots)
-            answer.expect(CODES)
+            expect_no_page(answer.expect(CODES))
         except ServiceFaultError as error:
             return probe_failure(error)
         return Probe(state=EndpointState.READY, message="the service answers", slots=self._config.slots)
