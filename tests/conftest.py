@@ -28,8 +28,9 @@ from blockbuster import blockbuster_ctx
 from hostler.kernel.errors import ServiceUnavailableError
 from hostler.kernel.settings import EngineSettings
 from hostler.testing.cog import CogServer
+from hostler.testing.environments import environment_python
 from hostler.testing.eventually import eventually
-from hostler.testing.mlserver import Mlserver, mlserver_python
+from hostler.testing.mlserver import Mlserver
 from hostler.valkeyio.embedded import ask, server_program
 from hostler.valkeyio.engine import Engine
 
@@ -92,7 +93,7 @@ def mlserver(tmp_path_factory: pytest.TempPathFactory) -> Generator[Mlserver]:
     """A real MLServer whose environment is built once into `.cache`."""
     root = Path(__file__).parents[1]
     try:
-        python = mlserver_python(root / "requirements" / "mlserver.txt", root / ".cache")
+        python = environment_python(root / "requirements" / "mlserver.txt", root / ".cache")
     except ServiceUnavailableError as error:
         pytest.skip(error.message)
     with Mlserver(python, tmp_path_factory.mktemp("mlserver")) as server:

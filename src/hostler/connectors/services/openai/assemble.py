@@ -31,7 +31,6 @@ CODES: Final[Codes] = {
     "moderation_blocked": FailureClass.REFUSED,
     "image_generation_user_error": FailureClass.INVALID_INPUT,
     "not_supported_error": FailureClass.CAPABILITY_MISMATCH,
-    "server_error": FailureClass.TRANSIENT,
 }
 """What servers write as `code` or `type`; everything else is judged by the status."""
 
