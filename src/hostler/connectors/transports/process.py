@@ -227,7 +227,7 @@ class Child:
         size = total = 0
         while chunk := await self._read():
             total += len(chunk)
-            if total > limits.total:
+            if limits.total is not None and total > limits.total:
                 raise off_protocol(f"the service sent more than {limits.total} bytes in one conversation")
             *whole, last = chunk.split(b"\n")
             for piece in whole:
