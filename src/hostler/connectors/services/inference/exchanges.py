@@ -38,9 +38,9 @@ ANSWERS_MAX: Final = 100_000
 """Answers of one stream."""
 OWN_CONNECTION: Final[Mapping[str, str]] = {"Connection": "close"}
 """Work shares no connection: uvicorn closes one after a 500 without saying so, under whoever sends next."""
-_AMBIGUOUS: Final = frozenset({400, 404, 500, 503})
+AMBIGUOUS: Final = frozenset({400, 404, 500, 503})
 """Statuses by which servers say that a model is unknown, not ready, or that the request is bad: each its own way."""
-_REFUSED: Final = frozenset({400, 404})
+REFUSED: Final = frozenset({400, 404})
 
 
 class Bounds(Struct, frozen=True, kw_only=True):
@@ -86,7 +86,7 @@ class Inference:
             return stream_result(self._payload, await self._understood(lambda: self._answers(report)))
 
     async def _understood(self, send: Callable[[], Awaitable[T]]) -> T:
-        return await understood(send, self._directory, self._payload, ambiguous=_AMBIGUOUS, refused=_REFUSED)
+        return await understood(send, self._directory, self._payload, ambiguous=AMBIGUOUS, refused=REFUSED)
 
     async def _request(self) -> Request:
         binary = self._bounds.binary
@@ -146,7 +146,7 @@ class Inference:
         """Yield answers until the last; the protocol has no word for it but the proper end of the body."""
         stage = Stage.FIRST_BYTE
         elements = self._bounds.elements_limit
-        async with aclosing(stream.sse()) as events:
+        async with aclosing(stream.sse(limit=self._bounds.answer_limit)) as events:
             for _ in range(ANSWERS_MAX):
                 async with self._stages.within(stage, since=since):
                     event = await anext(events, None)

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 from msgspec import Struct
 
@@ -11,10 +11,12 @@ from hostler.connectors.config import ConnectorConfig
 from hostler.connectors.direct import DirectCalls, Exchange
 from hostler.connectors.faults import ServiceFaultError, failure
 from hostler.connectors.health import probe_failure, service_unavailable
-from hostler.connectors.schemas import open_payload, parse_options
+from hostler.connectors.schemas import kind_spec, open_payload, parse_options
 from hostler.connectors.services.inference.directory import ModelDirectory
 from hostler.connectors.services.inference.exchanges import Bounds, Inference, tell
+from hostler.connectors.services.inference.generate import GeneratePayload, GenerateResult, Generation
 from hostler.connectors.services.inference.messages import (
+    GENERATE,
     INFER,
     LOAD,
     STREAM,
@@ -48,8 +50,11 @@ from hostler.kernel.units import Bytes, Seconds
 class InferenceHttpOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Options of `inference-http`."""
 
-    kinds: tuple[KindName, ...] | None = None
-    """What this endpoint is to serve; what it is found to be able to unless set."""
+    kinds: tuple[KindName | Literal["inference.generate"], ...] | None = None
+    """What this endpoint is to serve; what it is found to be able to unless set.
+
+    `inference.generate` has to be named: no server says that it has it, and MLServer has another thing at its path.
+    """
     binary: bool | None = None
     """Whether tensors go raw; as the server's list of extensions says unless set (KServe can and does not say)."""
     timeout: Seconds = 5.0
@@ -98,7 +103,20 @@ class InferenceHttpConnector:
 
     def kinds(self) -> tuple[KindSpec, ...]:
         """Return inference, streams, load and unload, or those that the options name."""
-        return kinds_of(self.name, self._options.kinds)
+        names = self._options.kinds
+        common = kinds_of(self.name, names)
+        if names is None or GENERATE not in names:
+            return common
+        generate = kind_spec(
+            GENERATE,
+            queue="inference",
+            about="Let a model of Triton write text",
+            service=self.service,
+            connector=self.name,
+            payload=GeneratePayload,
+            result=GenerateResult,
+        )
+        return (*common, generate)
 
     async def probe(self) -> Probe:
         """Ask whether it lives and is ready; one that waits for some of its models is degraded, not absent."""
@@ -190,6 +208,9 @@ class InferenceHttpConnector:
                 id_ = f"{call.job_id}/{call.fence}"
                 work = Inference(http, directory, stages, payload, tensors, id_=id_, bounds=bounds)
                 return work.whole if call.kind == INFER else work.streamed
+            case "inference.generate":
+                asked = open_payload(call.payload, GeneratePayload)
+                return Generation(http, directory, stages, asked, answer_limit=options.answer_limit).run
             case "inference.load":
                 load = open_payload(call.payload, LoadPayload)
                 return lambda report: load_model(

@@ -44,10 +44,24 @@ class ModelStates(Protocol):
         ...
 
 
+class OfModel(Protocol):
+    """A payload that names a model, and perhaps its version."""
+
+    @property
+    def model(self) -> str:
+        """Its name."""
+        ...
+
+    @property
+    def version(self) -> str | None:
+        """None leaves the choice to the server."""
+        ...
+
+
 async def understood(
     send: Callable[[], Awaitable[T]],
     states: ModelStates,
-    payload: InferPayload,
+    payload: OfModel,
     *,
     ambiguous: Container[object],
     refused: Container[object],
@@ -68,7 +82,7 @@ async def understood(
     return await send()
 
 
-async def _meaning(said: Failure, states: ModelStates, payload: InferPayload) -> Failure | None:
+async def _meaning(said: Failure, states: ModelStates, payload: OfModel) -> Failure | None:
     """Return what a failure means by the state of the model; None when that explains nothing."""
     try:
         state = await states.state(payload.model, payload.version)
