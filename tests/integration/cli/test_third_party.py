@@ -152,9 +152,8 @@ async def test_a_package_and_two_descriptions_serve_jobs_without_an_edit_in_host
     shell.environment["PYTHONPATH"] = str(await asyncio.to_thread(installed, shell.folder))
     program = (PAGES / "process.md").read_text().partition("```python\n")[2].partition("```")[0]
     (shell.folder / "upper.py").write_text(program)
-    command = f'command = ["{sys.executable}", "{shell.folder}/upper.py"]'
     settings = written("http-json.md").replace("http://127.0.0.1:9000", lighthouse.url)
-    settings += written("process.md").replace('command = ["python3", "upper.py"]', command)
+    settings += written("process.md").replace("/srv/upper", str(shell.folder))
     settings += f'[connectors.beacon]\nconnector = "beacon-http"\nurl = "{lighthouse.url}"\n'
     settings += '[worker_types]\neverything = ["beacon", "lighthouse", "upper"]\n'
     (shell.folder / "hostler.toml").write_text(settings)
