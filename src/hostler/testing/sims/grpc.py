@@ -8,7 +8,6 @@ import contextlib
 import errno
 import math
 import os
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from types import TracebackType
@@ -97,10 +96,11 @@ class Deadlines:
             self._tasks[run.job] = task
 
     async def _end(self, seconds: Seconds, run: Run) -> None:
-        deadline = time.monotonic() + seconds
-        while run.state not in ENDED and (left := deadline - time.monotonic()) > 0:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(run.changed.wait(), left)
+        # Not `wait_for`: before Python 3.12 it loses a cancel that comes together with a change.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while run.state not in ENDED:
+                    await run.changed.wait()
         self._tasks.pop(run.job, None)
         if run.state not in ENDED and self._work.runs.get(run.job) is run:
             await self._work.cancel(run.job, run.fence, why="deadline")
