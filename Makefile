@@ -82,3 +82,4 @@ lock: $(UV)  ## renew the locks in requirements/
 		-o requirements/dev.txt
 	echo uv | $(LOCK) - -o requirements/uv.txt
 	echo mlserver==1.7.1 | $(LOCK) - -o requirements/mlserver.txt
+	echo llmock==0.2.2 | $(LOCK) - -o requirements/llmock.txt

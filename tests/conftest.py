@@ -4,6 +4,7 @@
     engine            an open `Engine` on them
     data_folder       a path for an embedded engine of one's own: short enough for sockets, nothing there yet
     mlserver          a real MLServer over HTTP and gRPC, one per test process; skips where it cannot be had
+    streaming_cog     a real Cog server whose model streams, one per test process; `silent_cog`: one whose does not
     lighthouse        a service that knows nothing of Hostler (`services/lighthouse.py`), in a process of its own
 
 The server is one per test process (so per xdist worker), on a unix socket; tests that kill, stop or
@@ -16,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import tomllib
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,10 @@ from blockbuster import blockbuster_ctx
 
 from hostler.kernel.errors import ServiceUnavailableError
 from hostler.kernel.settings import EngineSettings
+from hostler.testing.cog import CogServer
+from hostler.testing.environments import environment_python
 from hostler.testing.eventually import eventually
-from hostler.testing.mlserver import Mlserver, mlserver_python
+from hostler.testing.mlserver import Mlserver
 from hostler.valkeyio.embedded import ask, server_program
 from hostler.valkeyio.engine import Engine
 
@@ -90,10 +93,44 @@ def mlserver(tmp_path_factory: pytest.TempPathFactory) -> Generator[Mlserver]:
     """A real MLServer whose environment is built once into `.cache`."""
     root = Path(__file__).parents[1]
     try:
-        python = mlserver_python(root / "requirements" / "mlserver.txt", root / ".cache")
+        python = environment_python(root / "requirements" / "mlserver.txt", root / ".cache")
     except ServiceUnavailableError as error:
         pytest.skip(error.message)
     with Mlserver(python, tmp_path_factory.mktemp("mlserver")) as server:
+        yield server
+
+
+COG_INPUTS = {
+    "prompt": {"type": "string", "x-order": 0},
+    "steps": {"type": "integer", "default": 5, "minimum": 1, "maximum": 10_000, "x-order": 1},
+    "pause": {"type": "number", "default": 0.02, "minimum": 0, "x-order": 2},
+    "fail": {"type": "string", "default": "", "x-order": 3},
+}
+
+
+@pytest.fixture(scope="session")
+def start_cog(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., CogServer]:
+    """Make a Cog server for the model of `services/cog_runner.py`; keywords are those of `CogServer`."""
+    program = Path(__file__).parent / "services" / "cog_runner.py"
+
+    def make(**options: Any) -> CogServer:
+        folder = tmp_path_factory.mktemp("cog")
+        return CogServer(program, folder, inputs=COG_INPUTS, required=("prompt",), **options)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def streaming_cog(start_cog: Callable[..., CogServer]) -> Generator[CogServer]:
+    """A real Cog server whose model streams."""
+    with start_cog(stream=True) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def silent_cog(start_cog: Callable[..., CogServer]) -> Generator[CogServer]:
+    """A real Cog server whose model does not stream."""
+    with start_cog(stream=False) as server:
         yield server
 
 

@@ -129,7 +129,7 @@ def test_old_names_lead_to_names_that_exist() -> None:
 def test_no_product_module_imports_a_simulator_or_knows_that_it_is_simulated() -> None:
     room = FOLDER.parents[1]
     rooms = ("kernel", "contracts", "policy", "ports", "telemetry", "valkeyio", "broker", "registry", "blobs")
-    rooms += ("connectors", "worker", "gateway", "client")
+    rooms += ("connectors", "worker", "gateway", "providers", "client")
     importers = [
         str(path.relative_to(room))
         for name in rooms

@@ -30,6 +30,7 @@ SUBJECTS = {
     "ConnectorConformance": {
         "TestDirectHttpJsonConnector",
         "TestFollowedHttpJsonConnector",
+        "TestInferenceGrpcConnector",
         "TestInferenceHttpConnector",
         "TestNlpHttpConnector",
         "TestOllamaHttpConnector",

@@ -3,13 +3,16 @@
 import asyncio
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 import pytest
 from aiohttp import WSMsgType, web
 
-from hostler.connectors.transports.conversation import Transport
+from hostler.connectors.faults import ServiceFaultError
+from hostler.connectors.transports.conversation import LIMITS, Conversation, Limits, Transport
 from hostler.connectors.transports.http import HttpTransport
 from hostler.connectors.transports.process import Command, ProcessTransport
 from hostler.connectors.transports.websocket import WebsocketTransport
@@ -19,6 +22,7 @@ from hostler.testing.transports import CREDENTIAL, Play, TransportConformance, T
 
 NOWHERE = "http://127.0.0.1:9"  # discard: nothing listens there
 Say = Callable[[bytes], Awaitable[None]]
+Defect = Callable[[AsyncGenerator[bytes]], AsyncGenerator[bytes]]
 
 
 class Peer:
@@ -193,3 +197,100 @@ class TestProcessTransport(TransportConformance):
             echoes=True,
             silence=2.0,
         )
+
+
+class Spoilt:
+    """A conversation whose messages a defect has gone through."""
+
+    def __init__(self, conversation: Conversation, defect: Defect) -> None:
+        self._conversation = conversation
+        self._defect = defect
+
+    def messages(self) -> AsyncGenerator[bytes]:
+        return self._defect(self._conversation.messages())
+
+
+class Defective:
+    """The WebSocket transport with a defect: in what it hears, in its limits, or in how it is left."""
+
+    def __init__(self, url: str, *, defect: Defect | None, limits: Limits | None, stays: bool) -> None:
+        self._transport = websocket(url)
+        self._defect, self._limits, self._stays = defect, limits, stays
+        self._left: list[AsyncExitStack] = []
+
+    async def __aenter__(self) -> Self:
+        await self._transport.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._transport.__aexit__(kind, value, trace)
+
+    @asynccontextmanager
+    async def conversation(
+        self, target: str, opening: bytes = b"", *, limits: Limits = LIMITS
+    ) -> AsyncGenerator[Conversation]:
+        async with AsyncExitStack() as stack:
+            found = self._transport.conversation(target, opening, limits=self._limits or limits)
+            conversation = await stack.enter_async_context(found)
+            if self._stays:
+                self._left.append(stack.pop_all())
+            yield Spoilt(conversation, self._defect) if self._defect else conversation
+
+
+async def takes_death_for_an_end(messages: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+    with suppress(ServiceFaultError):
+        async for message in messages:
+            yield message
+
+
+async def takes_an_end_for_a_pause(messages: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+    async for message in messages:
+        yield message
+    await asyncio.Event().wait()
+
+
+async def cuts_messages(messages: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+    async for message in messages:
+        yield message[:65_536]
+        if message[65_536:]:
+            yield message[65_536:]
+
+
+async def turns_messages_round(messages: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+    for message in reversed([message async for message in messages]):
+        yield message
+
+
+async def shows_the_credential(messages: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+    async for message in messages:
+        yield message.replace(b"***", CREDENTIAL.encode())
+
+
+@pytest.mark.row("001:196")
+@pytest.mark.parametrize(
+    ("promise", "defect", "limits", "stays"),
+    [
+        ("a_peer_that_dies_is_transient_and_never_an_end", takes_death_for_an_end, None, False),
+        ("the_close_of_the_peer_ends_the_conversation", takes_an_end_for_a_pause, None, False),
+        ("messages_arrive_whole_and_in_order", cuts_messages, None, False),
+        ("messages_arrive_whole_and_in_order", turns_messages_round, None, False),
+        ("the_credential_is_shown_to_the_peer_and_never_part_of_what_comes_back", shows_the_credential, None, False),
+        ("silence_ends_as_timeout_of_stage_idle", None, Limits(), False),
+        ("a_message_over_its_size_is_off_the_protocol", None, Limits(), False),
+        ("a_conversation_that_never_ends_does_end", None, Limits(total=None), False),
+        ("leaving_a_conversation_leaves_the_peer", None, None, True),
+        ("a_listener_that_is_cancelled_leaves_at_once", None, None, True),
+    ],
+)
+async def test_a_planted_defect_breaks_its_promise(
+    peer: Peer, promise: str, defect: Defect | None, limits: Limits | None, *, stays: bool
+) -> None:
+    kit = TransportConformance()
+    async with peer.served() as url:
+        harness = harness_of(
+            peer, lambda url: Defective(url, defect=defect, limits=limits, stays=stays), "/socket", url
+        )
+        with pytest.raises((AssertionError, TimeoutError)):
+            await asyncio.wait_for(getattr(kit, f"test_{promise}")(harness), 1.5)

@@ -4,10 +4,11 @@ import asyncio
 import contextlib
 import ipaddress
 import os
-from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+import msgspec
 from cyclopts import App, Parameter
+from cyclopts.types import ExistingFile
 
 from hostler.cli.children import stop_requested, tether
 from hostler.cli.config import load
@@ -35,7 +36,8 @@ async def nlp(
         tuple[str, ...], Parameter(help="Load this provider at the start, not at its first use.", negative="")
     ] = (),
     corpus: Annotated[
-        Path | None, Parameter(help="Text to learn from: UTF-8, one document a line; gensim's own unless given.")
+        ExistingFile | None,
+        Parameter(help="Text to learn from: UTF-8, one document a line; gensim's own unless given."),
     ] = None,
     key_env: Annotated[str | None, Parameter(help="Variable that holds the key which callers must send.")] = None,
     wait: Annotated[float, Parameter(help="Seconds that a question waits for a load, unless it says.")] = 10.0,
@@ -50,9 +52,8 @@ async def nlp(
     unknown = sorted(set(preload) - {provider.name for provider in chosen})
     if unknown:
         raise SettingsError(f"--preload: {', '.join(unknown)} is not served")
-    settings = ServiceSettings(
-        host=host, port=port, key=_key(key_env, host=host), wait=wait, within=within, grace=grace
-    )
+    limits = {"host": host, "port": port, "wait": wait, "within": within, "grace": grace}
+    settings = _judged({**limits, "key": _key(key_env, host=host)})
     out = Out(json=common.json)
     if tethered:
         tether()
@@ -72,6 +73,13 @@ async def nlp(
         raise AddressInUseError(f"port {port} cannot be used ({error.strerror}): name another with --port") from error
     out.answer({"event": "stopped"}, "stopped")
     return OK
+
+
+def _judged(limits: dict[str, Any]) -> ServiceSettings:
+    try:
+        return msgspec.convert(limits, ServiceSettings)
+    except msgspec.ValidationError as error:
+        raise SettingsError(f"hostler serve nlp: {error}") from error
 
 
 def _key(variable: str | None, *, host: str) -> str | None:

@@ -8,6 +8,7 @@ from cyclopts import App, Parameter
 from hostler.cli.flags import Common, Tethered
 from hostler.cli.sim_flags import KnobFlags
 from hostler.cli.sim_run import run
+from hostler.kernel.spec import CONVENTIONAL_PORTS
 from hostler.testing.sims.http import SimulationHTTPService
 
 sim = App(name="sim", help="Run a simulated AI service, with its own knobs and a log of what it really did.")
@@ -21,7 +22,7 @@ sim.command("hostler.cli.sim_websocket:websocket", name="websocket", help="Simul
 @sim.command(name="http")
 async def http(
     *,
-    port: Annotated[int, Parameter(help="Port on 127.0.0.1; 0 takes any free one.")] = 8299,
+    port: Annotated[int, Parameter(help="Port on 127.0.0.1; 0 takes any free one.")] = CONVENTIONAL_PORTS["simulation"],
     effects: Annotated[Path | None, Parameter(help="File for the log of effects; in memory unless given.")] = None,
     knobs: KnobFlags = KnobFlags(),
     tethered: Tethered = False,

@@ -19,6 +19,7 @@ async def comfyui(
     dialect: Annotated[Dialect | None, Parameter(help="Age of the server: new, or old as in 2024.")] = None,
     duration: Annotated[float | None, Parameter(help="Seconds that the number of steps below takes.")] = None,
     steps: Annotated[int | None, Parameter(help="Steps of a sampler that take that long.")] = None,
+    load: Annotated[float | None, Parameter(help="Seconds that it takes to load a checkpoint.")] = None,
     model: Annotated[tuple[str, ...], Parameter(help="Checkpoints that it has.", negative="")] = (),
     fail: Annotated[
         tuple[str, ...],
@@ -41,6 +42,7 @@ async def comfyui(
         "dialect": dialect,
         "duration": duration,
         "steps": steps,
+        "load": load,
         "models": model or None,
         "failures": shares("--fail", fail),
         "hang_rate": hang,

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 
 from hostler.connectors import services
-from hostler.connectors.config import ConnectorConfig
+from hostler.connectors.config import ConnectorConfig, OnRateHint
 from hostler.kernel.errors import InvalidError
 from hostler.kernel.settings import HttpSettings
 from hostler.kernel.units import Json
@@ -30,6 +30,8 @@ from hostler.ports.connector import Connector
 
 GROUP: Final = "hostler.connectors"
 TRANSPORTS: Final = ("http", "websocket", "grpc", "process")
+SHIPPED: Final = "hostler"
+"""The package whose connectors are in `services`."""
 GENERIC: Final = "generic"
 """Folder of the connectors for any service."""
 OLD_NAMES: Final = MappingProxyType(
@@ -54,14 +56,20 @@ class BrokenConnector(Struct, frozen=True, kw_only=True):
 
     name: str
     reason: str
+    source: str
+    """The package that brings it."""
 
 
 class Catalogue:
     """The connectors of one scan; a broken one does not touch the others."""
 
-    def __init__(self, found: dict[str, type[Connector]], broken: Iterable[BrokenConnector]) -> None:
+    def __init__(
+        self, found: dict[str, type[Connector]], broken: Iterable[BrokenConnector], sources: dict[str, str]
+    ) -> None:
         self.connectors = MappingProxyType(dict(sorted(found.items())))
         self.broken = tuple(sorted(broken, key=lambda one: one.name))
+        self.sources = MappingProxyType(sources)
+        """The package that brings a connector, by the connector's name."""
 
     @classmethod
     def scan(
@@ -73,20 +81,25 @@ class Catalogue:
         entry points, the installed ones unless given.
         """
         found: dict[str, type[Connector]] = {}
+        sources: dict[str, str] = {}
         broken: list[BrokenConnector] = []
-        loaders: list[tuple[str, Callable[[], object]]] = [
-            (name, lambda name=name, module=module: getattr(importlib.import_module(module), class_name(name)))
+        loaders: list[tuple[str, str, Callable[[], object]]] = [
+            (name, SHIPPED, lambda name=name, module=module: getattr(importlib.import_module(module), class_name(name)))
             for name, module in (shipped_modules() if modules is None else modules)
         ]
-        loaders += [(point.name, point.load) for point in (entry_points(group=GROUP) if points is None else points)]
-        for name, load in loaders:
+        loaders += [
+            (point.name, point.dist.name if point.dist else point.module, point.load)
+            for point in (entry_points(group=GROUP) if points is None else points)
+        ]
+        for name, source, load in loaders:
             try:
                 if name in found:
                     raise InvalidError(f"a connector named {name} is there already")  # noqa: TRY301 - one list of reasons
                 found[name] = _checked(name, load())
+                sources[name] = source
             except Exception as error:  # noqa: BLE001 - whatever a foreign module raises, the others go on
-                broken.append(BrokenConnector(name=name, reason=f"{type(error).__name__}: {error}"))
-        return cls(found, broken)
+                broken.append(BrokenConnector(name=name, reason=f"{type(error).__name__}: {error}", source=source))
+        return cls(found, broken, sources)
 
     def names(self) -> tuple[str, ...]:
         """Return the names that can be built."""
@@ -119,6 +132,7 @@ class Catalogue:
         options: dict[str, Json] | None = None,
         http: HttpSettings | None = None,
         blobs: Blobs | None = None,
+        on_rate_hint: OnRateHint | None = None,
     ) -> Connector:
         """Build a connector for one endpoint, not yet opened.
 
@@ -135,6 +149,7 @@ class Catalogue:
             options=options or {},
             http=http or HttpSettings(),
             blobs=blobs,
+            on_rate_hint=on_rate_hint,
         )
         return cast("ConnectorFactory", found)(config)
 
@@ -247,6 +262,7 @@ def build(
     options: dict[str, Json] | None = None,
     http: HttpSettings | None = None,
     blobs: Blobs | None = None,
+    on_rate_hint: OnRateHint | None = None,
 ) -> Connector:
     """Build a connector for one endpoint, not yet opened; see `Catalogue.build`."""
     return INSTALLED.build(
@@ -259,4 +275,5 @@ def build(
         options=options,
         http=http,
         blobs=blobs,
+        on_rate_hint=on_rate_hint,
     )

@@ -1,13 +1,13 @@
 """What `chat.complete` and `embed.create` take and give, whichever service answers."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct, field
 
 from hostler.kernel.units import Json, Seconds
 
-CHAT = "chat.complete"
-EMBED = "embed.create"
+CHAT: Final = "chat.complete"
+EMBED: Final = "embed.create"
 
 FinishReason = str
 """`stop`, `length`, `tool_calls`, `content_filter`, or another word of the server."""

@@ -13,6 +13,7 @@ from hostler.connectors.stages import Stages
 from hostler.contracts.failure import Failure, FailureClass, Stage
 from hostler.contracts.job import Progress
 from hostler.contracts.service import Failed, Finished, RemoteState, Step
+from hostler.contracts.timeouts import LOADING
 from hostler.kernel.units import Seconds
 
 STRIKES: Final = 10
@@ -62,9 +63,9 @@ class Follower:
         self._stages = stages
         self._poll = poll
         self._cursor: str | None = None
-        self._last = Progress()
+        self._last: Progress = Progress()
         self._seen = time.monotonic()
-        self._stage = Stage.FIRST_BYTE
+        self._stage: Stage = Stage.FIRST_BYTE
         self._strikes = 0
         """Failures in a row to hear anything."""
         self._drops = 0
@@ -145,8 +146,10 @@ class Follower:
         if stale or progress == self._last:
             return None
         self._last = progress
-        self._seen = time.monotonic()
-        self._stage = Stage.IDLE
+        stage = Stage.LOAD if (progress.stage or "").lower() in LOADING else Stage.IDLE
+        if (stage, self._stage) != (Stage.LOAD, Stage.LOAD):  # a load as a whole has a limit, whatever it says
+            self._seen = time.monotonic()
+        self._stage = stage
         return progress
 
     def _strike(self, error: ServiceFaultError) -> ServiceFaultError:

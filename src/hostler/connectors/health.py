@@ -1,6 +1,7 @@
 """What a failed look at an endpoint means."""
 
-from hostler.connectors.faults import ServiceFaultError
+from hostler.connectors.faults import ServiceFaultError, off_protocol
+from hostler.connectors.transports.http import Answer
 from hostler.contracts.service import EndpointState, Probe
 from hostler.kernel.errors import ServiceUnavailableError
 
@@ -18,3 +19,9 @@ def service_unavailable(endpoint: str, error: ServiceFaultError) -> ServiceUnava
         endpoint=endpoint,
         failure=failure.label,
     )
+
+
+def expect_no_page(answer: Answer) -> None:
+    """Raise a transient fault for an HTML page: a sign-in, a proxy or somebody else's service answers there."""
+    if "html" in answer.headers.get("content-type", ""):
+        raise off_protocol("the health path answers with an HTML page", status=answer.status)

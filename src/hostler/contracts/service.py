@@ -56,11 +56,13 @@ class ServiceCapabilities(Struct, frozen=True, kw_only=True):
     kinds: tuple[str, ...]
     models: tuple[str, ...] = ()
     models_known: bool = False
-    model_sizes: dict[str, Bytes] = {}
-    """How large each model is, where it says."""
+    loaded: tuple[str, ...] | None = None
+    """Models in its memory now; None when it does not say. A later probe knows better."""
     labels: dict[str, str] = {}
     versions: dict[str, str] = {}
     pools: dict[str, Pool] = {}
+    model_sizes: dict[str, Bytes] = {}
+    """How large each model is, where it says."""
 
 
 class ServiceCall(Struct, frozen=True, kw_only=True):

@@ -22,5 +22,7 @@ class Timeouts(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unk
     """Longest single attempt."""
 
 
+LOADING = frozenset({"load", "loading"})
+"""Stages of progress in which a service loads a model: `load` is the limit then, not `idle`."""
 SERVICE_TIMEOUTS = Timeouts(connect=5.0, load=300.0, first_byte=120.0, idle=120.0, run=900.0)
 HANDLER_TIMEOUTS = Timeouts(idle=900.0, run=900.0)

@@ -21,12 +21,12 @@ import traceback
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Annotated, Any, Final, Self
 
 import msgspec
 import structlog
 from aiohttp import web
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from hostler.kernel.names import listed, nearest
 from hostler.kernel.units import Bytes, Seconds
@@ -48,7 +48,7 @@ class ServiceSettings(Struct, frozen=True, kw_only=True):
     """Limits of one service."""
 
     host: str = "127.0.0.1"
-    port: int = 0
+    port: Annotated[int, Meta(ge=0, le=65535)] = 0
     """0 takes any free one."""
     key: str | None = None
     """What callers send as `Authorization: Bearer ...`; health needs none. None lets everybody in."""

@@ -2,18 +2,14 @@
 
 MLServer needs older parts than Hostler does, so it never shares an environment with it. The environment is
 built once from a lock with hashes (226 MB; seconds from a warm cache of packages, else a minute or two) and
-kept; the models are those of `mlserver_models.py`.
+kept (`environments.py`); the models are those of `mlserver_models.py`.
 """
 
 import asyncio
-import fcntl
-import hashlib
 import json
 import os
-import shutil
 import socket
 import subprocess
-import sys
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -25,54 +21,11 @@ from hostler.kernel.errors import ServiceUnavailableError
 from hostler.kernel.units import Seconds
 from hostler.testing.eventually import eventually
 
-BUILD_LIMIT: Final[Seconds] = 160.0
 START_LIMIT: Final[Seconds] = 60.0
 MODELS: Final = ("echo", "add", "slow", "failing", "late", "broken", "counts")
 LOADED: Final = ("echo", "add", "slow", "failing", "counts")
 """Models that are ready when the server is."""
 CODE: Final = Path(__file__).with_name("mlserver_models.py")
-
-
-def mlserver_python(lock: Path, cache: Path) -> Path:
-    """Return the interpreter of MLServer's environment, which is built below `cache` unless it is there.
-
-    `lock` is the file of requirements with hashes. Raises `ServiceUnavailableError` when it cannot be built here.
-    """
-    digest = hashlib.sha256(lock.read_bytes()).hexdigest()[:12]
-    folder = cache / f"mlserver-{sys.version_info.major}.{sys.version_info.minor}-{digest}"
-    python, ready = folder / "bin" / "python", folder / "ready"
-    if ready.exists():
-        return python
-    cache.mkdir(parents=True, exist_ok=True)
-    with (cache / "mlserver.lock").open("w") as guard:
-        fcntl.flock(guard, fcntl.LOCK_EX)
-        if not ready.exists():
-            shutil.rmtree(folder, ignore_errors=True)
-            _build(folder, lock)
-            ready.touch()
-    return python
-
-
-def _build(folder: Path, lock: Path) -> None:
-    beside = Path(sys.executable).with_name("uv")
-    uv = str(beside) if beside.exists() else shutil.which("uv")
-    if uv is None:
-        raise ServiceUnavailableError("MLServer's environment is built with uv, which is not installed")
-    install = [uv, "pip", "install", "--quiet", "--require-hashes", "--requirement", str(lock)]
-    for command in ([sys.executable, "-m", "venv", "--without-pip", str(folder)], install):
-        try:
-            done = subprocess.run(  # noqa: S603 - our own command
-                command,
-                env={**os.environ, "VIRTUAL_ENV": str(folder)},
-                capture_output=True,
-                text=True,
-                timeout=BUILD_LIMIT,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            raise ServiceUnavailableError(f"MLServer could not be installed in {BUILD_LIMIT:g} s") from None
-        if done.returncode != 0:
-            raise ServiceUnavailableError(f"MLServer could not be installed: {done.stderr[-400:]}")
 
 
 class Mlserver:

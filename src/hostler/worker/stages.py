@@ -3,14 +3,11 @@
 from functools import lru_cache
 
 from hostler.contracts.failure import Failure, FailureClass, Stage
-from hostler.contracts.timeouts import HANDLER_TIMEOUTS, SERVICE_TIMEOUTS, Timeouts
+from hostler.contracts.timeouts import HANDLER_TIMEOUTS, LOADING, SERVICE_TIMEOUTS, Timeouts
 from hostler.kernel.units import Seconds
 
 SLACK: Seconds = 0.5
 """How much later than a connector the worker enforces a stage: the connector's own words are better."""
-
-LOADING = frozenset({"load", "loading"})
-"""Progress stages in which a service is loading a model."""
 
 
 @lru_cache(maxsize=1024)

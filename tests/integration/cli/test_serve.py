@@ -49,7 +49,7 @@ async def test_it_is_ready_at_once_answers_and_ends_with_0_on_sigterm() -> None:
     ("arguments", "words"),
     [
         (("--host", "0.0.0.0"), "--key-env"),
-        (("--provider", "gensm"), "did you mean gensim?"),
+        (("--wait", "-3"), "wait"),
     ],
 )
 async def test_what_cannot_be_meant_is_refused_in_one_sentence(arguments: tuple[str, ...], words: str) -> None:

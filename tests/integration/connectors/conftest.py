@@ -1,6 +1,7 @@
 """Servers that misbehave on purpose, byte by byte, for tests of what connectors make of it."""
 
 import asyncio
+import base64
 import json
 import shutil
 import subprocess
@@ -9,6 +10,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
+
+from hostler.testing.sims.work import preview
 
 Script = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 Serve = Callable[[Script], Awaitable[str]]
@@ -80,6 +83,10 @@ def answer() -> Callable[..., Script]:
 AIMOCK = "@copilotkit/aimock@^1.43.0"
 FIXTURES = {
     "fixtures": [
+        {
+            "match": {"userMessage": "a lighthouse", "endpoint": "image"},
+            "response": {"images": [{"b64Json": base64.b64encode(preview(1, "a lighthouse")).decode()}]},
+        },
         {"match": {"userMessage": "hello"}, "response": {"content": "Hello there, I am a mock of the protocol."}},
         {
             "match": {"userMessage": "weather"},

@@ -2,8 +2,10 @@
 
 import asyncio
 import base64
+import hashlib
 import json
 from collections.abc import AsyncGenerator
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -11,6 +13,7 @@ import aiohttp.web
 import msgspec
 import pytest
 
+from hostler.blobs.opening import open_blobs
 from hostler.connectors.catalogue import build
 from hostler.contracts.failure import Failure, FailureClass, Stage
 from hostler.contracts.job import Progress
@@ -97,6 +100,30 @@ async def test_pictures_are_made_of_pictures_and_made_larger(service: A1111Servi
         end = (await steps_of(connector, call_of(larger, job="conformance.2")))[-1]
         assert isinstance(end, Finished), end
         assert json.loads(bytes(end.result))["image"]["media_type"] == "image/png"
+
+
+async def test_pictures_go_in_and_come_out_by_reference(service: A1111Service, tmp_path: Path) -> None:
+    source = picture(1, "x", width=8, height=8)
+    name = hashlib.sha256(source).hexdigest()
+    reference = {"$blob": {"sha256": name, "size": len(source), "media_type": "image/png"}}
+
+    async def parts() -> AsyncGenerator[bytes]:
+        yield source
+
+    of = Work(kind="a1111.img2img", payload={**PROMPT, "init_images": [reference, IMAGE], "mask": reference})
+    async with open_blobs(None, tmp_path) as blobs:
+        async with build("a1111-http", url=service.url, blobs=blobs) as connector:
+            found = await failure_of(connector, call_of(of))
+            assert found.class_ is FailureClass.INVALID_INPUT
+            assert name in found.message
+            await blobs.put(name, parts(), limit=len(source))
+            end = (await steps_of(connector, call_of(of, job="conformance.2")))[-1]
+        assert isinstance(end, Finished), end
+        (made,) = json.loads(bytes(end.result))["images"]
+        assert "data" not in made
+        kept = b"".join([part async for part in blobs.get(made["blob"]["sha256"])])
+    assert kept.startswith(b"\x89PNG")
+    assert len(kept) == made["blob"]["size"]
 
 
 async def test_a_grid_is_told_from_the_pictures(service: A1111Service) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from hostler.blobs.opening import open_blobs
 from hostler.connectors.catalogue import build
-from hostler.contracts.failure import FailureClass
+from hostler.contracts.failure import FailureClass, Stage
 from hostler.contracts.job import Progress
 from hostler.contracts.service import Failed, Finished, RemoteRef, RemoteState, ServiceCall, Step
 from hostler.contracts.timeouts import Timeouts
@@ -147,18 +147,32 @@ async def test_progress_comes_over_the_socket_step_by_step(service: ComfyuiServi
     assert any(isinstance(step, Progress) and 0.5 < (step.fraction or 0) < 1 for step in before)
 
 
+async def test_a_load_is_held_to_its_own_limit_and_not_to_that_of_silence(service: ComfyuiService) -> None:
+    turned(service, load=0.8)
+    patient = Timeouts(connect=5.0, load=10.0, first_byte=5.0, idle=0.5, run=20.0)
+    hasty = Timeouts(connect=5.0, load=0.2, first_byte=5.0, idle=5.0, run=20.0)
+    async with connector_to(service) as connector:
+        slow = await failure_of(connector, call_of(work_of(text_to_image()), job="load.1", timeouts=hasty))
+        ends = await steps_of(connector, call_of(work_of(text_to_image()), job="load.2", timeouts=patient))
+    assert (slow.class_, slow.stage) == (FailureClass.TIMEOUT, Stage.LOAD)
+    assert isinstance(ends[-1], Finished)
+    assert any(isinstance(step, Progress) and step.stage == "loading" for step in ends)
+
+
 async def test_a_completion_that_the_socket_invents_is_not_believed(service: ComfyuiService) -> None:
     turned(service, hang_rate=1.0)
     async with connector_to(service) as connector:
         call = call_of(work_of(text_to_image()))
         ref = await submitted(connector, call)
         watching = asyncio.create_task(ends_of(connector, call, ref))
+        await eventually(lambda: ref.id in service.sockets.clients)
         await eventually(lambda: service.work.running is not None and service.work.running.sent > 6)
         run = service.work.running
         assert run is not None
         for event, data in (("execution_success", {}), ("executing", {"node": None})):
             await service.sockets.send(run, event, {**data, "prompt_id": ref.id}, ref.id)
-        await eventually(lambda: run.sent > 8)
+        asked = service.requests
+        await eventually(lambda: service.requests > asked + 30)  # it goes on looking
         assert await connector.reconcile(ref) is RemoteState.RUNNING
         assert not watching.done()
         service.work.interrupt()
@@ -338,6 +352,18 @@ async def test_a_later_attempt_goes_on_with_what_an_earlier_one_queued(
         await first.release(ref)
         ends = [step async for step in second.observe(call_of(work, fence=2), heir)]
     assert isinstance(ends[-1], Finished)
+    assert effects_of(service) == ["started", "finished"]
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+async def test_a_submit_that_comes_again_after_the_end_finds_the_end(service: ComfyuiService, dialect: Dialect) -> None:
+    turned(service, dialect=dialect)
+    call = call_of(work_of(text_to_image()))
+    async with connector_to(service) as first, connector_to(service) as second:
+        ref = await submitted(first, call)
+        assert isinstance((await ends_of(first, call, ref))[-1], Finished)
+        again = await submitted(second, call)
+    assert again == ref
     assert effects_of(service) == ["started", "finished"]
 
 

@@ -163,10 +163,12 @@ async def test_a_call_that_is_given_up_is_cancelled_in_the_server(peer: Peer) ->
         await asyncio.wait({asking})
         assert asking.cancelled()
         await eventually(lambda: peer.cancelled == 1)
-        async with streaming(transport, {"count": 2, "hang": True}) as messages:
+        async with transport.stream(method("Stream"), {"count": 2, "hang": True}, within=60.0) as stream:
+            messages = stream.messages()
             await anext(messages)
             assert peer.present == 1
-        await eventually(lambda: peer.cancelled == 2)
+        await eventually(lambda: peer.cancelled == 2)  # while whoever read it still holds it
+        await messages.aclose()
 
 
 async def test_a_call_under_which_the_transport_closes_is_a_failure_and_no_cancelled_task(peer: Peer) -> None:

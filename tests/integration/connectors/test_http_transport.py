@@ -250,23 +250,33 @@ async def test_a_transport_that_is_not_open_says_so() -> None:
         await transport("http://127.0.0.1:9").call("GET", "/", within=1.0)
 
 
+RPC = {"unary_unary", "unary_stream", "stream_unary", "stream_stream"}
+
+
 @pytest.mark.row("002:231")
 def test_every_outward_call_names_its_timeout() -> None:
+    """By its syntax: of HTTP, of WebSockets and of gRPC, whose calls are made by what a channel makes."""
     room = Path(hostler.connectors.__path__[0])
     verbs = {"request", "get", "post", "put", "delete", "ws_connect"}
     calls = 0
     silent: list[str] = []
     for path in room.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
-            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+            if not isinstance(node, ast.Call):
+                continue
+            names = {keyword.arg for keyword in node.keywords}
+            if isinstance(node.func, ast.Call) and ast.unparse(node.func.func).rpartition(".")[2] in RPC:
+                calls += 1
+                if "timeout" not in names:
+                    silent.append(f"{path.name}:{node.lineno}")
+            if not isinstance(node.func, ast.Attribute):
                 continue
             owner = ast.unparse(node.func.value)
-            names = {keyword.arg for keyword in node.keywords}
             if owner == "session" and node.func.attr in verbs:
                 calls += 1
                 if "timeout" not in names:
                     silent.append(f"{path.name}:{node.lineno}")
-            if owner.endswith("_http") and node.func.attr in {"call", "stream"}:
+            if owner.endswith(("_http", "http", "_grpc", "grpc")) and node.func.attr in {"call", "stream"}:
                 calls += 1
                 if not ({"within"} <= names or {"first_byte", "silence"} <= names):
                     silent.append(f"{path.name}:{node.lineno}")

@@ -13,6 +13,7 @@ import pytest
 
 from hostler.connectors.catalogue import build
 from hostler.contracts.failure import Failure, FailureClass, Stage
+from hostler.contracts.job import Progress
 from hostler.contracts.service import EndpointState, Finished
 from hostler.contracts.timeouts import Timeouts
 from hostler.kernel.errors import InvalidError, ServiceUnavailableError
@@ -319,6 +320,13 @@ async def test_a_stream_is_bounded_in_elements_and_bytes(serve: Serve) -> None:
     assert "500 bytes" in (await failed(url, work("stream"), answer_limit=500)).message
 
 
+async def test_one_answer_of_a_stream_may_be_large(serve: Serve) -> None:
+    large = {"name": "y", "datatype": "BYTES", "shape": [1], "data": ["x" * 2_000_000]}
+    body = b"data: " + json.dumps(answer(large)).encode() + b"\n\n"
+    url = await serve(Server(**{"POST /v2/models/m/infer_stream": (200, body, SSE)}))
+    assert len((await result(url, work("stream")))["text"]) == 2_000_000
+
+
 @pytest.mark.parametrize(
     ("script", "limits", "stage"),
     [
@@ -355,3 +363,67 @@ async def test_an_answer_over_the_limit_is_a_failure_and_not_a_full_memory(serve
 def test_options_that_make_no_sense_are_refused_when_it_is_built(options: dict[str, Any]) -> None:
     with pytest.raises(InvalidError):
         connector_to("http://127.0.0.1:9", **options)
+
+
+GENERATE = "POST /v2/models/m/generate"
+
+
+def generate(**more: Any) -> Work:
+    return Work(kind="inference.generate", payload={"model": "m", "text_input": "a light", **more})
+
+
+def piece(text: str, **more: Any) -> bytes:
+    said = {"model_name": "m", "model_version": "1", "text_output": text, **more}
+    return b"data: " + json.dumps(said).encode() + b"\n\n"
+
+
+@pytest.mark.row("001:209")
+async def test_triton_generates_text_piece_by_piece_or_at_once(serve: Serve) -> None:
+    table = {
+        f"{GENERATE}_stream": (200, piece("house") + piece(" ß", logprob=-0.5), SSE),
+        GENERATE: (
+            200,
+            {"model_name": "m", "model_version": "1", "text_output": "house"},
+            "Content-Type: application/json",
+        ),
+    }
+    server = Server(**table)
+    async with connector_to(await serve(server), kinds=["inference.generate"]) as connector:
+        asked = generate(parameters={"max_tokens": 2}, inputs={"stop_words": ["."]})
+        steps = await steps_of(connector, call_of(asked, job="c.1"))
+        whole = await steps_of(connector, call_of(generate(stream=False), job="c.2"))
+        assert (await connector.capabilities()).kinds == ("inference.generate",)
+    assert "".join(step.text or "" for step in steps if isinstance(step, Progress)) == "house ß"
+    assert json.loads(server.sent(f"{GENERATE}_stream")[0]) == {
+        "text_input": "a light",
+        "parameters": {"max_tokens": 2},
+        "stop_words": ["."],
+    }
+    ends = [json.loads(bytes(end.result)) for end in (steps[-1], whole[-1]) if isinstance(end, Finished)]
+    assert [(end["text"], end["version"], end["outputs"]) for end in ends] == [
+        ("house ß", "1", {"logprob": -0.5}),
+        ("house", "1", {}),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("reply", "class_"),
+    [
+        ((200, piece("half") + b'data: {"error": "the engine died"}\n\n', SSE), C.TRANSIENT),
+        ((200, piece("half") + piece("", error="the engine died"), SSE), C.TRANSIENT),
+        ((200, piece("half") + b"data: {not json\n\n", SSE), C.TRANSIENT),
+        ((200, b'data: {"model_name": "m"}\n\n', SSE), C.TRANSIENT),
+        ((200, b"", SSE), C.TRANSIENT),
+        ((200, b"<html>"), C.TRANSIENT),
+        ((400, {"error": "unexpected inference input 'stop_words'"}), C.INVALID_INPUT),
+    ],
+)
+async def test_generated_text_that_breaks_off_or_is_refused_is_no_success(serve: Serve, reply: Any, class_: C) -> None:
+    url = await serve(Server(**{f"{GENERATE}_stream": reply}))
+    assert (await failed(url, generate(), kinds=["inference.generate"])).class_ is class_
+
+
+async def test_a_model_that_is_not_there_generates_nothing(serve: Serve) -> None:
+    server = Server(**{f"{GENERATE}_stream": (400, {"error": "e"}), "GET /v2/models/m/ready": (400, b""), INDEX: []})
+    failure = await failed(await serve(server), generate(), kinds=["inference.generate"])
+    assert (failure.class_, failure.details["code"]) == (C.CAPABILITY_MISMATCH, "model_absent")

@@ -1,5 +1,6 @@
 """Ollama: the simulator that its own client drives, a third-party mock, and servers that misbehave byte by byte."""
 
+import asyncio
 import json
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
@@ -101,13 +102,14 @@ async def test_a_load_that_takes_too_long_is_a_timeout_of_the_stage_load(server:
 
 async def test_an_endpoint_says_what_it_has_and_what_is_in_its_memory(server: OllamaHTTPService) -> None:
     async with connector_to(server.url) as connector:
-        before = await connector.probe()
-        found = await connector.capabilities()
+        look = await connector.probe()
+        before = await connector.capabilities()
         await steps_of(connector, call_of(chat()))
-        after = await connector.probe()
-    assert (before.state, before.loaded) == (EndpointState.READY, ())
-    assert after.loaded == ("sim-chat:latest", "sim-chat")
-    assert after.version == found.versions["ollama"]
+        found = await connector.capabilities()
+        again = await connector.probe()
+    assert (look.state, look.version) == (EndpointState.READY, found.versions["ollama"])
+    assert (look.loaded, again.loaded) == (before.loaded, found.loaded)
+    assert (before.loaded, found.loaded) == ((), ("sim-chat:latest", "sim-chat"))
     assert {"sim-chat", "sim-chat:latest", "sim-embed"} <= set(found.models)
     assert found.models_known
     assert found.model_sizes["sim-chat"] == found.model_sizes["sim-chat:latest"] == 400_000_000
@@ -232,8 +234,8 @@ async def test_cancel_stops_the_answer_in_the_server(server: OllamaHTTPService) 
         ((LINES,), C.TRANSIENT),
         ((LINES + line("half an ans"),), C.TRANSIENT),
         ((LINES + line(done=True),), C.TRANSIENT),
-        ((LINES + line("", done=True, done_reason="load"),), C.TRANSIENT),
-        ((LINES + line("", done=True, done_reason="unload"),), C.TRANSIENT),
+        ((LINES + line("", done=True, done_reason="load", eval_count=1),), C.TRANSIENT),
+        ((LINES + line("", done=True, done_reason="unload", eval_count=1),), C.TRANSIENT),
         ((LINES + line("hi") + b'{"done": "perhaps"}\n',), C.TRANSIENT),
         ((LINES + line("hi") + b'{"error": "boom"}\n' + line(done=True),), C.TRANSIENT),
         ((LINES + line("hi") + b'{"error": "llama runner: CUDA error: out of memory"}\n',), C.OUT_OF_MEMORY),
@@ -255,10 +257,15 @@ async def test_no_answer_off_the_protocol_becomes_a_success(
     assert failure.message
 
 
-async def test_a_pull_that_only_claims_success_is_none(serve: Serve, answer: Script) -> None:
-    claimed = LINES + b'{"status": "success"}\n'
-    failure = await answered(await serve(answer(claimed)), Work(kind="model.pull", payload={"model": "x"}))
+async def test_a_pull_that_only_claims_success_is_none(serve: Serve) -> None:
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        writer.write(LINES + b'{"status": "success"}\n' if b"/api/pull" in head else JSON + b'{"models": []}')
+        await writer.drain()
+
+    failure = await answered(await serve(script), Work(kind="model.pull", payload={"model": "x"}))
     assert failure.class_ is C.TRANSIENT
+    assert "does not list it" in failure.message
 
 
 @pytest.mark.parametrize(

@@ -193,6 +193,8 @@ async def test_a_third_party_no_is_a_refusal_or_an_empty_account(aimock: str) ->
         ((JSON + b"{}",), C.TRANSIENT),
         ((b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n<html>Sign in</html>",), C.TRANSIENT),
         ((b"HTTP/1.1 503 Busy\r\nretry-after-ms: 250\r\n\r\n{}",), C.OVERLOADED),
+        ((b"HTTP/1.1 503 Busy\r\n\r\n" + b'{"error":{"message":"full","type":"server_error"}}',), C.OVERLOADED),
+        ((b"HTTP/1.1 500 Oh\r\n\r\n" + b'{"error":{"message":"oh","type":"server_error"}}',), C.TRANSIENT),
         (
             (b"HTTP/1.1 404 No\r\n\r\n" + b'{"error":{"message":"no model","code":"model_not_found"}}',),
             C.CAPABILITY_MISMATCH,

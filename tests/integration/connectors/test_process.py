@@ -273,7 +273,7 @@ async def test_the_example_of_the_page_runs_as_it_is_written(tmp_path: Path) -> 
     page = (Path(__file__).parents[3] / "docs" / "connectors" / "process.md").read_text()
     (tmp_path / "upper.py").write_text(page.partition("```python\n")[2].partition("```")[0])
     written = tomllib.loads(page.partition("```toml\n")[2].partition("```")[0])["connectors"]["upper"]
-    options = {**written["options"], "directory": str(tmp_path)}
+    options = {**written["options"], "directory": str(tmp_path)}  # in place of the folder that the page names
     connector = build(written["connector"], url="process:///upper", options=options, slots=written["slots"])
     async with connector:
         steps = await steps_of(connector, call_of(Work(kind="text.upper", payload={"text": "grüß"})))

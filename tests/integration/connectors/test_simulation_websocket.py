@@ -15,6 +15,7 @@ from hostler.contracts.failure import FailureClass
 from hostler.contracts.service import EndpointState, Failed, Finished, RemoteRef, RemoteState
 from hostler.ports.connector import Connector
 from hostler.testing.connectors import Work, call_of, steps_of, submitted
+from hostler.testing.connectors_house import open_files
 from hostler.testing.eventually import eventually
 from hostler.testing.sims.http import cut
 from hostler.testing.sims.knobs import FAILURE_CODES, SimKnobs
@@ -286,3 +287,16 @@ async def test_a_service_that_loads_says_so_and_takes_no_work() -> None:
         answer = await connector.submit(call_of(QUICK))
     assert isinstance(answer, Failed)
     assert answer.failure.class_ is FailureClass.OVERLOADED
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+@pytest.mark.row("000:47")
+async def test_a_thousand_open_use_close_cycles_leak_nothing(service: SimulationWebsocketService) -> None:
+    instant = Work(kind="sim.echo", payload={"value": 1, "duration": 0.0, "steps": 1})
+    tasks, files = len(asyncio.all_tasks()), open_files()
+    for number in range(1000):
+        async with connector_to(service.url) as connector:
+            await steps_of(connector, call_of(instant, job=f"image.{number}"))
+    await eventually(lambda: len(asyncio.all_tasks()) <= tasks)
+    await eventually(lambda: open_files() <= files + 2)

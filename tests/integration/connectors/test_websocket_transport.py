@@ -113,6 +113,20 @@ async def test_a_refused_handshake_gives_the_words_and_the_time_of_its_answer(se
     assert failure.details == {"status": 429, "code": "full"}
 
 
+async def test_a_redirect_is_not_followed(serve: Serve, answer: Script) -> None:
+    elsewhere: list[bytes] = []
+
+    async def stranger(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        elsewhere.append(await reader.readuntil(b"\r\n\r\n"))
+
+    location = (await serve(stranger)).encode()
+    head = b"HTTP/1.1 307 Go\r\nLocation: " + location + b"\r\nContent-Length: 0\r\n\r\n"
+    _, failure = await frames_of(await serve(answer(head)), api_key="sk-very-secret")
+    assert failure is not None
+    assert failure.details["status"] == 307
+    assert elsewhere == []
+
+
 async def test_a_handshake_that_nobody_answers_is_a_connect_timeout(serve: Serve, answer: Script) -> None:
     _, failure = await frames_of(await serve(answer(hold=True)), Limits(opening=0.2))
     assert failure is not None

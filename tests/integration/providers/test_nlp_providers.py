@@ -1,6 +1,7 @@
 """The five providers of language, on real packages: each answers truly, and text of any script stays as it is."""
 
 import asyncio
+import json
 import unicodedata
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -8,7 +9,10 @@ from typing import Any
 
 import pytest
 
+from hostler.connectors.catalogue import build
+from hostler.contracts.service import Finished
 from hostler.providers.nlp.catalogue import nlp_providers
+from hostler.testing.connectors import Work, call_of, steps_of
 from hostler.testing.eventually import eventually
 
 Start = Callable[..., Awaitable[Any]]
@@ -43,6 +47,11 @@ async def test_words_of_every_script_are_learnt_and_come_back_letter_by_letter(s
         terms = [term["term"] for term in body["result"]["terms"]]
         assert terms[0] in unicodedata.normalize("NFC", family).casefold()
         assert concept not in terms
+        work = Work(kind="nlp.expand", payload={"provider": "gensim", "concept": concept})
+        async with build("nlp-http", url=asked.service.url) as connector:
+            end = (await steps_of(connector, call_of(work)))[-1]
+        assert isinstance(end, Finished), end
+        assert json.loads(bytes(end.result)) == {**body["result"], "unknown": []}
     _, body, _ = await asked.expand("gensim", "ЌÆÞ маяк")
     assert body["result"]["unknown"] == ["ќæþ"]
     assert body["result"]["terms"]

@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 
 from hostler.connectors.catalogue import build
+from hostler.contracts.timeouts import Timeouts
 from hostler.testing.eventually import eventually
 from hostler.testing.fabric import Fabric
+from hostler.testing.sims.grpc import SimulationGRPCService
 from hostler.testing.sims.http import SimulationHTTPService
 from hostler.testing.sims.knobs import SimKnobs
 from hostler.testing.sims.websocket import SimulationWebsocketService
@@ -64,6 +66,37 @@ async def test_the_next_worker_takes_over_what_the_service_does_over_a_socket(fa
         kinds = [effect.type for effect in service.effects.effects]
     assert kinds.count("started") == 1
     assert "adopted" in kinds
+
+
+@pytest.mark.row("000:20", "001:200", "001:203")
+async def test_the_same_job_has_the_same_states_events_and_result_over_grpc_as_over_http(fabric: Fabric) -> None:
+    async with SimulationHTTPService(SimKnobs()) as plain, SimulationGRPCService(SimKnobs()) as service:
+        over_http = await story(fabric, build("simulation-http", url=plain.url))
+        over_grpc = await story(fabric, build("simulation-grpc", url=service.url))
+    assert over_grpc == over_http
+    assert [effect.type for effect in service.effects.effects] == ["started", "finished"]
+
+
+@pytest.mark.row("001:200", "001:290")
+async def test_the_cancel_and_the_limit_of_a_job_reach_the_service_over_grpc(fabric: Fabric) -> None:
+    async with SimulationGRPCService(SimKnobs(duration=60.0)) as service:
+
+        def ends(job: str) -> list[str]:
+            return [effect.type for effect in service.effects.effects if effect.job == job]
+
+        async with fabric.worker(connectors=[build("simulation-grpc", url=service.url)]):
+            job = await fabric.submit("image.generate", {"prompt": "a lighthouse"})
+            await eventually(lambda: moves(fabric, job))
+            await fabric.ports.desk.cancel(job, operation="c")
+            assert (await fabric.ended(job)).state == "cancelled"
+            await eventually(lambda: ends(job) == ["started", "cancelled"])
+            limited = await fabric.submit(
+                "image.generate",
+                {"prompt": "a lighthouse"},
+                timeouts=Timeouts(run=0.5),
+            )
+            await eventually(lambda: ends(limited) == ["started", "cancelled"])
+        await eventually(lambda: service.watchers == 0)
 
 
 async def moves(fabric: Fabric, job: str) -> bool:

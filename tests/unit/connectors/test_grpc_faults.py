@@ -5,7 +5,7 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hostler.connectors.transports.grpc_faults import (
@@ -100,6 +100,7 @@ def test_no_delay_is_longer_than_a_day_or_below_zero() -> None:
         assert words.retry_after == expected
 
 
+@settings(deadline=None)  # the first example loads the types
 @given(st.binary(max_size=200))
 def test_no_trailer_breaks_the_judgement(data: bytes) -> None:
     assert judged("UNAVAILABLE", trailers=[(DETAILS, data), (PUSHBACK, data)]).class_ in {C.TRANSIENT, C.OVERLOADED}

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hostler.connectors.faults import ServiceFaultError
@@ -30,6 +30,7 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
     seconds_left: float | None = None
 
 
+@settings(deadline=None)  # the first example loads the types
 @given(
     TEXT,
     st.integers(-(2**63), 2**63 - 1),
@@ -63,6 +64,7 @@ def test_what_a_message_cannot_carry_is_bad_input(values: dict[str, Any]) -> Non
     assert caught.value.failure.class_ is FailureClass.INVALID_INPUT
 
 
+@settings(deadline=None)  # the first example loads the types
 @given(st.binary(max_size=100))
 def test_whatever_bytes_come_it_is_a_message_or_a_fault(data: bytes) -> None:
     with contextlib.suppress(ServiceFaultError):

@@ -5,7 +5,7 @@ import pytest
 from hostler.kernel.settings import ConnectorSettings, Settings
 from hostler.kernel.spec import moved_port, parse_spec, resolve_spec
 
-KNOWN = ("simulation-http", "openai-http")
+KNOWN = ("simulation-http", "simulation-grpc", "openai-http")
 SETTINGS = Settings(
     connectors={"chat": ConnectorSettings(connector="openai-http", url="http://[::1]:9000/v1", port_increment=10)},
     worker_types={"both": ("chat", "simulation-http")},
@@ -27,6 +27,7 @@ def test_instances_follow_one_another_by_port() -> None:
     assert urls("simulation-http:2") == ["http://127.0.0.1:8299", "http://127.0.0.1:8300"]
     assert urls("chat:2") == ["http://[::1]:9000/v1", "http://[::1]:9010/v1"]
     assert urls("simulation-http#3") == ["http://127.0.0.1:8302"]
+    assert urls("simulation-grpc#1") == ["http://127.0.0.1:8500"]
     assert urls("both") == ["http://[::1]:9000/v1", "http://127.0.0.1:8299"]
 
 
@@ -36,7 +37,7 @@ def test_an_unknown_name_is_refused_with_both_lists_and_every_problem_at_once() 
     assert len(problems) == 4
     unknown = next(problem for problem in problems if "simulaton" in problem)
     assert "worker type (both, chat)" in unknown
-    assert "connector (openai-http, simulation-http)" in unknown
+    assert "connector (openai-http, simulation-grpc, simulation-http)" in unknown
     assert "did you mean simulation-http" in unknown
 
 

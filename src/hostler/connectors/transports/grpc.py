@@ -1,9 +1,11 @@
 """One gRPC channel to one endpoint: bounded in time and size, its failures already classed."""
 
 import asyncio
+import atexit
 import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Generic, Self, TypeVar
@@ -128,6 +130,7 @@ class GrpcTransport:
             ("grpc.min_reconnect_backoff_ms", 50),
             ("grpc.max_reconnect_backoff_ms", int(RECONNECT_MOST * 1000)),
         )
+        _keep_open()
         if self.secure:
             roots = await asyncio.to_thread(_roots)
             trust = self._grpc.ssl_channel_credentials(root_certificates=roots)
@@ -243,6 +246,14 @@ class GrpcTransport:
     def _blotted(self, data: bytes) -> bytes:
         """Take the credential out of what a server repeats; as many bytes as before, so messages stay whole."""
         return data if self._secret is None else data.replace(self._secret, b"*" * len(self._secret))
+
+
+@cache
+def _keep_open() -> None:
+    """Keep the library's thread until the process ends; it would end with the last channel and block the event loop."""
+    aio = extra("grpc.aio")
+    aio.init_grpc_aio()
+    atexit.register(aio.shutdown_grpc_aio)
 
 
 def _pass_on_or_fail() -> None:

@@ -13,10 +13,12 @@ import msgspec
 from multidict import CIMultiDictProxy
 from yarl import URL
 
+from hostler.connectors.config import OnRateHint
 from hostler.connectors.faults import ServiceFaultError, fault, off_protocol, timed_out
 from hostler.connectors.transports.connections import HttpPool, client_session, headers_of, parse_base, under
 from hostler.connectors.transports.conversation import LIMITS, Limits, held_to
 from hostler.connectors.transports.http_faults import failure_of_answer, failure_of_exception
+from hostler.connectors.transports.http_limits import rate_hint
 from hostler.connectors.transports.streams import EVENT_LIMIT, SseEvent, read_ndjson, read_sse
 from hostler.contracts.failure import FailureClass, Stage
 from hostler.kernel.settings import HttpSettings
@@ -177,10 +179,12 @@ class HttpTransport:
         scheme: Literal["bearer", "basic"] = "bearer",
         connect: Seconds = 5.0,
         pool: HttpPool | None = None,
+        on_rate_hint: OnRateHint | None = None,
     ) -> None:
         """Take the base URL; `connect` bounds the making of a connection, without `pool` it makes one of its own.
 
         `api_key` is a token, or with the scheme `basic` `user:password`.
+        `on_rate_hint` is told what each answer says about limits, as soon as its headers are there.
         """
         self.base = parse_base(base)
         self._settings = settings
@@ -191,6 +195,7 @@ class HttpTransport:
             self._headers["Authorization"] = f"Basic {self._secret}"
         self._connect = connect
         self._shared = pool
+        self._on_rate_hint = on_rate_hint
         self._stack = AsyncExitStack()
         self._responses: set[aiohttp.ClientResponse] = set()
         self._calls: aiohttp.ClientSession | None = None
@@ -247,6 +252,7 @@ class HttpTransport:
                 allow_redirects=False,
                 timeout=aiohttp.ClientTimeout(total=within, sock_connect=min(self._connect, within)),
             ) as response:
+                self._hint(response)
                 body = scrubbed(await read_body(response, limit), self._secret)
                 return Answer(response.status, response.headers, body)
         except (aiohttp.ClientError, OSError, ValueError) as error:
@@ -283,6 +289,7 @@ class HttpTransport:
             raise ServiceFaultError(failure_of_exception(error, stage=Stage.FIRST_BYTE, seconds=first_byte)) from error
         self._responses.add(response)
         try:
+            self._hint(response)
             yield HttpStream(response, limit=limit, secret=self._secret)
         finally:
             self._responses.discard(response)
@@ -303,6 +310,10 @@ class HttpTransport:
         ) as stream:
             await stream.expect(stream.content_type, codes)
             yield HttpConversation(stream, limits)
+
+    def _hint(self, response: aiohttp.ClientResponse) -> None:
+        if self._on_rate_hint is not None and (hint := rate_hint(response.status, response.headers)) is not None:
+            self._on_rate_hint(hint)
 
     def _opened(self, session: aiohttp.ClientSession | None) -> aiohttp.ClientSession:
         if session is None:

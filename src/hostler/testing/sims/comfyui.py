@@ -46,7 +46,9 @@ class ComfyuiService:
         self.url = ""
         self._host, self._port = host, port
         self._runner: web.AppRunner | None = None
-        self._requests = self._checks = self._burst = 0
+        self.requests = 0
+        """Requests so far."""
+        self._checks = self._burst = 0
 
     @property
     def knobs(self) -> ComfyuiKnobs:
@@ -125,8 +127,8 @@ class ComfyuiService:
         origin = request.headers.get("Origin")
         if origin is not None and origin.rpartition("//")[2] != request.host:
             return web.Response(status=403)  # pages of other sites must not queue prompts
-        self._requests += 1
-        if not self._burst and chance(self.knobs.seed, "burst", self._requests) < self.knobs.burst_rate:
+        self.requests += 1
+        if not self._burst and chance(self.knobs.seed, "burst", self.requests) < self.knobs.burst_rate:
             self._burst = self.knobs.burst_length
         if self._burst:
             self._burst -= 1

@@ -25,6 +25,8 @@ class ComfyuiKnobs(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     duration: Seconds = 1.0
     """How long `steps` steps of a sampler take; a sampler takes as many steps as its prompt says."""
     steps: Annotated[int, Meta(ge=1, le=10_000)] = 10
+    load: Seconds = 0.0
+    """How long a checkpoint takes to load that the run before did not use."""
     failures: dict[str, Fraction] = field(default_factory=dict[str, float])
     """Share of prompts whose sampler raises, by code of `COMFYUI_FAILURES`."""
     hang_rate: Fraction = 0.0

@@ -123,6 +123,8 @@ class PromptPlayer:
         if known.samples:
             await self._sample(run, node_id, int(inputs["steps"]), signed[node_id])
             return None
+        if "Loader" in str(run.prompt[node_id]["class_type"]):
+            await asyncio.sleep(run.knobs.load)
         await self._progress(run, node_id, 1, 1)
         match run.prompt[node_id]["class_type"]:
             case "SaveImage":

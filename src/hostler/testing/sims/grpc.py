@@ -8,8 +8,7 @@ import contextlib
 import errno
 import math
 import os
-import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, NoReturn, Self
@@ -24,11 +23,10 @@ from hostler.connectors.services.simulation.descriptor import SIMULATION
 from hostler.connectors.transports.descriptor import GRPC_STATUS
 from hostler.connectors.transports.protobuf import Messages
 from hostler.kernel.units import Seconds
-from hostler.testing.sims.effects import EffectLog
-from hostler.testing.sims.knobs import SimKnobs, chance
-from hostler.testing.sims.work import ENDED, INPUTS, RequestRefusedError, Run, SimulatedWork, Submission
+from hostler.testing.sims.desk import SimulatedDesk, StreamCutError
+from hostler.testing.sims.knobs import SimKnobs
+from hostler.testing.sims.work import ENDED, RequestRefusedError, Run, SimulatedWork
 
-VERSION: Final = "1.0"
 MESSAGES: Final = Messages("hostler.simulation.v1", SIMULATION)
 RICH: Final = Messages("google.rpc", GRPC_STATUS)
 MESSAGE_LIMIT: Final = 1_048_576
@@ -98,10 +96,11 @@ class Deadlines:
             self._tasks[run.job] = task
 
     async def _end(self, seconds: Seconds, run: Run) -> None:
-        deadline = time.monotonic() + seconds
-        while run.state not in ENDED and (left := deadline - time.monotonic()) > 0:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(run.changed.wait(), left)
+        # Not `wait_for`: before Python 3.12 it loses a cancel that comes together with a change.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while run.state not in ENDED:
+                    await run.changed.wait()
         self._tasks.pop(run.job, None)
         if run.state not in ENDED and self._work.runs.get(run.job) is run:
             await self._work.cancel(run.job, run.fence, why="deadline")
@@ -117,11 +116,9 @@ class Deadlines:
 class Methods:
     """What the service answers, message by message."""
 
-    def __init__(self, work: SimulatedWork) -> None:
-        self.work = work
-        self.deadlines = Deadlines(work)
-        self.started = time.monotonic()
-        self._requests = self._checks = self._burst = 0
+    def __init__(self, desk: SimulatedDesk) -> None:
+        self.desk = desk
+        self.deadlines = Deadlines(desk.work)
 
     def table(self) -> dict[str, Callable[[bytes], Awaitable[bytes]]]:
         """Return the methods that answer once."""
@@ -139,90 +136,54 @@ class Methods:
             "SetKnobs": self._set_knobs,
         }
 
-    def burst(self) -> None:
-        """Refuse while a burst of server errors goes on."""
-        self._requests += 1
-        if not self._burst and chance(self.work.knobs.seed, "burst", self._requests) < self.work.knobs.burst_rate:
-            self._burst = self.work.knobs.burst_length
-        if self._burst:
-            self._burst -= 1
-            raise RequestRefusedError((500, 502, 503)[self._burst % 3], "burst", "simulated server error")
-
-    @property
-    def _loads(self) -> bool:
-        return time.monotonic() - self.started < self.work.knobs.loading
-
     async def _health(self, _request: bytes) -> bytes:
-        self._checks += 1
-        state = "loading" if self._loads else "ready"
-        if chance(self.work.knobs.seed, "health", self._checks) < self.work.knobs.health_failure_rate:
-            state = "unhealthy"
-        view = {"state": state, "version": VERSION, "slots": self.work.knobs.slots, "busy": self.work.busy}
-        return MESSAGES.encode("HealthView", view)
+        return MESSAGES.encode("HealthView", self.desk.health())
 
     async def _capabilities(self, _request: bytes) -> bytes:
-        knobs = self.work.knobs
-        view = {
-            "version": VERSION,
-            "kinds": sorted(INPUTS),
-            "models": knobs.models,
-            "slots": knobs.slots,
-            "labels": knobs.labels,
-        }
-        return MESSAGES.encode("CapabilitiesView", view)
+        return MESSAGES.encode("CapabilitiesView", self.desk.capabilities())
 
     async def _submit(self, request: bytes) -> bytes:
-        if self._loads:
-            raise RequestRefusedError(503, "loading", "not ready yet", retry_after=self.work.knobs.retry_after)
         asked = MESSAGES.decode("Submission", request, SubmissionMessage)
         fields = {"id": asked.id, "fence": asked.fence, "kind": asked.kind, "input": Raw(asked.input_json)}
-        run, _ = await self.work.submit(_decode(msgspec.json.encode(fields), Submission))
-        self.deadlines.set(asked.seconds_left, run)
-        return _view(run)
+        view, _ = await self.desk.submit(msgspec.json.encode(fields))
+        self.deadlines.set(asked.seconds_left, self.desk.work.find(asked.id))
+        return _view(view)
 
     async def _status(self, request: bytes) -> bytes:
-        return _view(self.work.find(MESSAGES.decode("RunRequest", request, RunMessage).id))
+        return _view(self.desk.status(MESSAGES.decode("RunRequest", request, RunMessage).id))
 
     async def _result(self, request: bytes) -> bytes:
-        run = self.work.find(MESSAGES.decode("RunRequest", request, RunMessage).id)
-        if run.state not in ENDED:
-            raise RequestRefusedError(409, "not_ended", f"the job is {run.state}")
-        end: dict[str, Any] = {"state": run.state}
-        if run.state == "succeeded":
-            end["result_json"] = msgspec.json.encode(run.result)
-        if run.error is not None:
-            end["error"] = run.error
+        found = self.desk.result(MESSAGES.decode("RunRequest", request, RunMessage).id)
+        end: dict[str, Any] = {"state": found["state"]}
+        if found["state"] == "succeeded":
+            end["result_json"] = msgspec.json.encode(found["result"])
+        if found["error"] is not None:
+            end["error"] = found["error"]
         return MESSAGES.encode("RunEnd", end)
 
     async def _take_over(self, request: bytes) -> bytes:
         asked = MESSAGES.decode("FencedRequest", request, FencedMessage)
-        return _view(await self.work.take_over(asked.id, asked.fence))
+        return _view((await self.desk.work.take_over(asked.id, asked.fence)).view())
 
     async def _cancel(self, request: bytes) -> bytes:
         asked = MESSAGES.decode("FencedRequest", request, FencedMessage)
-        return _view(await self.work.cancel(asked.id, asked.fence))
+        return _view((await self.desk.work.cancel(asked.id, asked.fence)).view())
 
     async def _release(self, request: bytes) -> bytes:
         asked = MESSAGES.decode("FencedRequest", request, FencedMessage)
-        await self.work.release(asked.id, asked.fence)
+        await self.desk.work.release(asked.id, asked.fence)
         return MESSAGES.encode("Released", {})
 
     async def _effects(self, request: bytes) -> bytes:
-        after = MESSAGES.decode("EffectsRequest", request, EffectsMessage).after
-        effects = self.work.effects.after(after)
-        lines = [msgspec.json.encode(effect) for effect in effects]
-        return MESSAGES.encode("EffectsPage", {"effects_json": lines, "next": after + len(effects)})
+        page = self.desk.page(MESSAGES.decode("EffectsRequest", request, EffectsMessage).after)
+        lines = [msgspec.json.encode(effect) for effect in page["effects"]]
+        return MESSAGES.encode("EffectsPage", {"effects_json": lines, "next": page["next"]})
 
     async def _get_knobs(self, _request: bytes) -> bytes:
-        return MESSAGES.encode("Knobs", {"json": msgspec.json.encode(self.work.knobs)})
+        return MESSAGES.encode("Knobs", {"json": msgspec.json.encode(self.desk.knobs)})
 
     async def _set_knobs(self, request: bytes) -> bytes:
-        change = _decode(MESSAGES.decode("Knobs", request, KnobsMessage).json, dict[str, Any])
-        try:
-            self.work.knobs = msgspec.convert({**msgspec.structs.asdict(self.work.knobs), **change}, SimKnobs)
-        except msgspec.ValidationError as error:
-            raise RequestRefusedError(400, "invalid_input", str(error)) from None
-        self.work.dispatch()
+        self.desk.change(MESSAGES.decode("Knobs", request, KnobsMessage).json)
         return await self._get_knobs(request)
 
 
@@ -232,28 +193,26 @@ class SimulationGRPCService:
     def __init__(
         self, knobs: SimKnobs | None = None, *, host: str = "127.0.0.1", port: int = 0, effects: Path | None = None
     ) -> None:
-        self.effects = EffectLog(effects)
-        self.work = SimulatedWork(knobs or SimKnobs(), self.effects)
+        self.desk = SimulatedDesk(knobs, effects=effects)
+        self.effects, self.work = self.desk.effects, self.desk.work
         self.url = ""
         self.watchers = 0
         """Streams that go on now."""
         self._host, self._port = host, port
         self._server: grpc.aio.Server | None = None
-        self._methods = Methods(self.work)
-        self._closing = False
+        self._methods = Methods(self.desk)
 
     @property
     def knobs(self) -> SimKnobs:
         """The knobs as they are now; they may be set at any time and hold for runs that begin after."""
-        return self.work.knobs
+        return self.desk.knobs
 
     @knobs.setter
     def knobs(self, knobs: SimKnobs) -> None:
-        self.work.knobs = knobs
-        self.work.dispatch()
+        self.desk.knobs = knobs
 
     async def __aenter__(self) -> Self:
-        await self.effects.__aenter__()
+        await self.desk.__aenter__()
         options = (("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", MESSAGE_LIMIT))
         server = grpc.aio.server(options=options)
         server.add_generic_rpc_handlers((self._handlers(),))
@@ -263,23 +222,21 @@ class SimulationGRPCService:
             await server.start()
         except BaseException:  # also when cancelled: nothing may stay open behind a start that failed
             await server.stop(None)
-            await self.effects.__aexit__(None, None, None)
+            await self.desk.__aexit__(None, None, None)
             raise
         self.url = f"grpc://{host}:{port}"
         self._server = server
-        self._methods.started = time.monotonic()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._closing = True
         await self._methods.deadlines.close()
-        await self.work.close()
+        await self.desk.stop()
         if self._server is not None:
             await self._server.stop(0.5)
             self._server = None
-        await self.effects.__aexit__(kind, value, trace)
+        await self.desk.__aexit__(kind, value, trace)
 
     def _handlers(self) -> grpc.GenericRpcHandler:
         handlers: dict[str, Any] = {
@@ -293,7 +250,7 @@ class SimulationGRPCService:
         async def answer(request: bytes, context: Context) -> bytes:
             try:
                 if name in _OF_RUNS:
-                    self._methods.burst()
+                    self.desk.burst()
                 return await method(request)
             except ServiceFaultError as error:
                 await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
@@ -305,32 +262,21 @@ class SimulationGRPCService:
     async def _watch(self, request: bytes, context: Context) -> AsyncIterator[bytes]:
         self.watchers += 1
         try:
-            self._methods.burst()
+            self.desk.burst()
             asked = MESSAGES.decode("WatchRequest", request, RunMessage)
-            run = self.work.find(asked.id)
+            self.desk.status(asked.id)
             await context.send_initial_metadata(())  # a run that waits for a slot has no event yet
-            async with contextlib.aclosing(self._told(run, asked.cursor)) as events:
-                async for event in events:
-                    yield event
+            async with contextlib.aclosing(self.desk.follow(asked.id, asked.cursor)) as events:
+                async for found in events:
+                    if found is not None:
+                        _, cursor, view = found
+                        yield MESSAGES.encode("RunEvent", {"cursor": cursor, "run": view})
+        except StreamCutError:
+            await _refuse(context, RequestRefusedError(503, "", "the connection was reset"))
         except RequestRefusedError as error:
             await _refuse(context, error)
         finally:
             self.watchers -= 1
-
-    async def _told(self, run: Run, cursor: str) -> AsyncGenerator[bytes]:
-        sent = _resume(run, cursor)
-        while not self._closing:
-            changed = run.changed
-            while sent < len(run.events):
-                event, view = run.events[sent]
-                if run.fate.drop_at is not None and not run.dropped and sent >= run.fate.drop_at:
-                    run.dropped = True
-                    raise RequestRefusedError(503, "", "the connection was reset")
-                sent += 1
-                yield MESSAGES.encode("RunEvent", {"cursor": f"{run.number}-{sent}", "run": view})
-                if event == "done":
-                    return
-            await changed.wait()
 
 
 _OF_RUNS: Final = frozenset({"Submit", "Status", "Result", "TakeOver", "Cancel", "Release"})
@@ -343,22 +289,8 @@ def _bound(server: grpc.aio.Server, address: str) -> int:
         raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE), address) from error
 
 
-def _view(run: Run) -> bytes:
-    return MESSAGES.encode("RunView", run.view())
-
-
-def _resume(run: Run, cursor: str) -> int:
-    number, _, sent = cursor.partition("-")
-    if number != str(run.number) or not sent.isdecimal():
-        return 0
-    return min(int(sent), len(run.events))
-
-
-def _decode(body: bytes, shape: Any) -> Any:
-    try:
-        return msgspec.json.decode(body, type=shape)
-    except (msgspec.MsgspecError, UnicodeError) as error:
-        raise RequestRefusedError(400, "invalid_input", str(error)) from None
+def _view(view: dict[str, Any]) -> bytes:
+    return MESSAGES.encode("RunView", view)
 
 
 async def _refuse(context: Context, error: RequestRefusedError) -> NoReturn:

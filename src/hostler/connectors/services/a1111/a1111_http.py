@@ -13,7 +13,7 @@ from hostler.connectors.direct import DirectCalls, Exchange, Report
 from hostler.connectors.faults import ServiceFaultError, fault
 from hostler.connectors.health import probe_failure, service_unavailable
 from hostler.connectors.schemas import kind_spec, parse_options
-from hostler.connectors.services.a1111.asking import IMG2IMG, TXT2IMG, UPSCALE, asked_of, wanted_model
+from hostler.connectors.services.a1111.asking import IMG2IMG, TXT2IMG, UPSCALE, asked_of, judged
 from hostler.connectors.services.a1111.messages import (
     ImagesResult,
     Img2imgPayload,
@@ -25,6 +25,7 @@ from hostler.connectors.services.a1111.messages import (
     UpscalePayload,
     UpscaleResult,
 )
+from hostler.connectors.services.a1111.pictures import PictureStore
 from hostler.connectors.services.a1111.run import A1111Run, Patience
 from hostler.connectors.services.a1111.server import A1111Server
 from hostler.connectors.stages import Stages
@@ -87,6 +88,7 @@ class A1111HttpConnector:
             connect=self._options.timeout,
         )
         self._server = A1111Server(self._http, timeout=self._options.timeout)
+        self._pictures = PictureStore(config.blobs)
         self._calls = DirectCalls()
 
     async def __aenter__(self) -> Self:
@@ -202,7 +204,7 @@ class A1111HttpConnector:
         return await self._server.get("/sdapi/v1/sd-models", tuple[ModelRow, ...])
 
     def _exchange(self, call: ServiceCall) -> Exchange:
-        wanted = wanted_model(call, self._options.model)
+        need = judged(call, self._options.model)
         stages = Stages.of(call)
         patience = Patience(
             poll=self._options.poll,
@@ -213,8 +215,9 @@ class A1111HttpConnector:
 
         async def exchange(report: Report) -> Finished | Failed:
             stages.check(Stage.CONNECT, since=time.monotonic())
-            model = None if wanted is None else _model(wanted, await self._models())
-            return await A1111Run(self._server, asked_of(call, model), stages, patience).run(report)
+            model = None if need.model is None else _model(need.model, await self._models())
+            asked = asked_of(call, model, await self._pictures.inline(need.pictures))
+            return await A1111Run(self._server, asked, stages, patience, self._pictures).run(report)
 
         return exchange
 

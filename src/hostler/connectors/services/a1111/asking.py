@@ -4,12 +4,12 @@ from functools import partial
 from typing import Final
 
 import msgspec
-from msgspec import Raw
+from msgspec import Raw, Struct
 
 from hostler.connectors.faults import fault
 from hostler.connectors.schemas import open_payload
 from hostler.connectors.services.a1111.judge import images_of, upscaled
-from hostler.connectors.services.a1111.messages import Img2imgPayload, ModelRow, Txt2imgPayload, UpscalePayload
+from hostler.connectors.services.a1111.messages import Img2imgPayload, ModelRow, Picture, Txt2imgPayload, UpscalePayload
 from hostler.connectors.services.a1111.run import Asked
 from hostler.contracts.failure import FailureClass
 from hostler.contracts.service import ServiceCall
@@ -22,25 +22,35 @@ EARLIER: Final = 8
 """Earlier attempts whose work is looked for in a server that is busy."""
 
 
-def wanted_model(call: ServiceCall, default: str | None) -> str | None:
-    """Judge the payload, and return the checkpoint that it needs; raises the fault `invalid_input`."""
+class Judged(Struct, frozen=True, kw_only=True):
+    """What a payload needs before its request can be made."""
+
+    model: str | None = None
+    pictures: dict[str, Picture | tuple[Picture, ...] | None] = {}
+    """By field of the request."""
+
+
+def judged(call: ServiceCall, default: str | None) -> Judged:
+    """Judge the payload; raises the fault `invalid_input`. `default` is the checkpoint where it names none."""
     match call.kind:
         case "a1111.txt2img":
-            return open_payload(call.payload, Txt2imgPayload).model or default
+            return Judged(model=open_payload(call.payload, Txt2imgPayload).model or default)
         case "a1111.img2img":
             asked = open_payload(call.payload, Img2imgPayload)
             _no_address(*asked.init_images, *filter(None, (asked.mask,)))
-            return asked.model or default
+            pictures: dict[str, Picture | tuple[Picture, ...] | None] = {"init_images": asked.init_images}
+            return Judged(model=asked.model or default, pictures=pictures | {"mask": asked.mask})
         case "a1111.upscale":
-            _no_address(open_payload(call.payload, UpscalePayload).image)
-            return None
+            image = open_payload(call.payload, UpscalePayload).image
+            _no_address(image)
+            return Judged(pictures={"image": image})
         case _:
             raise fault(FailureClass.INVALID_INPUT, f"a1111-http has no kind {call.kind}")
 
 
-def asked_of(call: ServiceCall, model: ModelRow | None) -> Asked:
+def asked_of(call: ServiceCall, model: ModelRow | None, pictures: dict[str, Json]) -> Asked:
     """Return the request of a payload that was judged: as it came, but for what the connector decides."""
-    fields: dict[str, Raw | Json] = dict(msgspec.json.decode(call.payload, type=dict[str, Raw]))
+    fields: dict[str, Raw | Json] = {**msgspec.json.decode(call.payload, type=dict[str, Raw]), **pictures}
     task = f"{call.job_id}/{call.fence}"
     earlier = tuple(f"{call.job_id}/{fence}" for fence in range(call.fence - 1, 0, -1)[:EARLIER])
     if call.kind == UPSCALE:
@@ -75,7 +85,7 @@ def asked_of(call: ServiceCall, model: ModelRow | None) -> Asked:
     )
 
 
-def _no_address(*pictures: str) -> None:
+def _no_address(*pictures: Picture) -> None:
     """Refuse addresses: the server would fetch them, from wherever it stands."""
-    if any("://" in picture[:16] for picture in pictures):
+    if any(isinstance(picture, str) and "://" in picture[:16] for picture in pictures):
         raise fault(FailureClass.INVALID_INPUT, "a picture is given in base64, not as an address to fetch it from")

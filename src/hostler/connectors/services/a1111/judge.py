@@ -5,7 +5,6 @@ import binascii
 from typing import Final, Literal, TypeVar
 
 import msgspec
-from msgspec import Raw
 
 from hostler.connectors.faults import ServiceFaultError, failure, off_protocol
 from hostler.connectors.services.a1111.messages import (
@@ -21,7 +20,6 @@ from hostler.connectors.services.a1111.messages import (
 from hostler.connectors.transports.http import NO_CODES, Answer
 from hostler.connectors.transports.http_faults import failure_of_answer
 from hostler.contracts.failure import FailureClass
-from hostler.contracts.service import Finished
 
 T = TypeVar("T")
 
@@ -76,7 +74,7 @@ def fault_of(answer: Answer) -> ServiceFaultError:
     )
 
 
-def images_of(body: bytes, *, count: int, model: ModelRow | None) -> Finished:
+def images_of(body: bytes, *, count: int, model: ModelRow | None) -> ImagesResult:
     """Return the result of a generation that must have made at least `count` pictures, with this checkpoint."""
     answer = _decoded(body, ImagesAnswer)
     try:
@@ -96,14 +94,12 @@ def images_of(body: bytes, *, count: int, model: ModelRow | None) -> Finished:
         )
         for index, image in enumerate(made[first:])
     ]
-    result = ImagesResult(images=tuple(images), grid=made[0] if first else None, model=info.sd_model_name)
-    return Finished(result=Raw(msgspec.json.encode(result)))
+    return ImagesResult(images=tuple(images), grid=made[0] if first else None, model=info.sd_model_name)
 
 
-def upscaled(body: bytes) -> Finished:
+def upscaled(body: bytes) -> UpscaleResult:
     """Return the result of an upscaling."""
-    result = UpscaleResult(image=_image(_decoded(body, UpscaleAnswer).image))
-    return Finished(result=Raw(msgspec.json.encode(result)))
+    return UpscaleResult(image=_image(_decoded(body, UpscaleAnswer).image))
 
 
 def _same_model(info: InfoView, model: ModelRow | None) -> None:

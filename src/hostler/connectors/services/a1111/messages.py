@@ -4,12 +4,14 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+from hostler.contracts.job import BlobRef
+from hostler.contracts.reference import BlobPayload
 from hostler.kernel.units import Json, Seconds
 
 Pixels = Annotated[int, Meta(ge=8, le=16_384)]
 Count = Annotated[int, Meta(ge=1, le=100)]
-Picture = Annotated[str, Meta(min_length=1)]
-"""A picture in base64, with or without `data:image/...;base64,` before it; never an address to fetch it from."""
+Picture = Annotated[str, Meta(min_length=1)] | BlobPayload
+"""A picture in base64 (with or without `data:image/...;base64,` before it) or `{"$blob": {...}}`; never an address."""
 
 
 class Txt2imgPayload(Struct, frozen=True, kw_only=True):
@@ -51,11 +53,13 @@ class UpscalePayload(Struct, frozen=True, kw_only=True):
     upscaler_1: str = "Lanczos"
 
 
-class MadeImage(Struct, frozen=True, kw_only=True):
+class MadeImage(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One picture that was made."""
 
-    data: bytes
-    """The file, base64 in JSON."""
+    blob: BlobRef | None = None
+    """Where it lies; None when there is no blob store."""
+    data: bytes | None = None
+    """The file itself (base64 in JSON) when there is no blob store."""
     media_type: Literal["image/png", "image/jpeg", "image/webp"]
     seed: int | None = None
     infotext: str | None = None

@@ -11,6 +11,8 @@ from msgspec import Struct
 from hostler.connectors.direct import Report
 from hostler.connectors.faults import ServiceFaultError, failure, fault, off_protocol
 from hostler.connectors.services.a1111.judge import fault_of
+from hostler.connectors.services.a1111.messages import ImagesResult, UpscaleResult
+from hostler.connectors.services.a1111.pictures import PictureStore
 from hostler.connectors.services.a1111.server import A1111Server, Phase, Sight
 from hostler.connectors.stages import Stages
 from hostler.connectors.transports.http import ERROR_LIMIT, Answer
@@ -38,7 +40,7 @@ class Asked(Struct, frozen=True, kw_only=True):
     """Whether the server can be told our name for it."""
     earlier: tuple[str, ...]
     """Tasks of earlier attempts at this job: what is left of them may be stopped."""
-    judge: Callable[[bytes], Finished]
+    judge: Callable[[bytes], ImagesResult | UpscaleResult]
 
 
 class Patience(Struct, frozen=True, kw_only=True):
@@ -55,11 +57,14 @@ class Patience(Struct, frozen=True, kw_only=True):
 class A1111Run:
     """Does the request and follows it by the server's progress; what must end early is interrupted if it is ours."""
 
-    def __init__(self, server: A1111Server, asked: Asked, stages: Stages, patience: Patience) -> None:
+    def __init__(
+        self, server: A1111Server, asked: Asked, stages: Stages, patience: Patience, pictures: PictureStore
+    ) -> None:
         self._server = server
         self._asked = asked
         self._stages = stages
         self._patience = patience
+        self._pictures = pictures
         self._timestamp: str | None = None
         self._cut_short = False
         self.stopped: bool | None = None
@@ -72,7 +77,7 @@ class A1111Run:
         post.add_done_callback(_seen)
         try:
             await self._follow(post, report)
-            end = self._asked.judge(post.result())
+            made = self._asked.judge(post.result())
             await self._whole()
         except asyncio.CancelledError:
             self.stopped = await self._stop(post)
@@ -88,7 +93,7 @@ class A1111Run:
         finally:
             post.cancel()
             await asyncio.wait({post})
-        return end
+        return Finished(result=await self._pictures.sealed(made))
 
     async def _room(self) -> None:
         """See that the server is idle: it takes one work at a time, and says nothing to those who wait."""

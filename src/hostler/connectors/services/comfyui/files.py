@@ -18,6 +18,16 @@ from hostler.kernel.errors import HostlerError, NotFoundError
 from hostler.kernel.units import Bytes, Json, Seconds
 from hostler.ports.blobs import Blobs
 
+TYPES: Final = mimetypes.MimeTypes()
+"""Types by file name: Python's own table, made here once, since the first use of it reads files."""
+for _type, _ending in (
+    ("image/webp", ".webp"),
+    ("audio/flac", ".flac"),
+    ("audio/ogg", ".opus"),
+    ("model/gltf-binary", ".glb"),
+    ("video/x-matroska", ".mkv"),
+):
+    TYPES.add_type(_type, _ending)
 SUBFOLDER: Final = "hostler"
 """Where uploads go in the server's input folder."""
 FILES_MAX: Final = 256
@@ -63,7 +73,7 @@ class FileTransfer:
             raise fault(FailureClass.INVALID_INPUT, f"file {ref.sha256} is not in the blob store") from None
         except (HostlerError, OSError) as error:
             raise fault(FailureClass.TRANSIENT, f"the blob store fails: {error}") from error
-        ending = mimetypes.guess_extension(ref.media_type.partition(";")[0].strip()) or ".png"
+        ending = TYPES.guess_extension(ref.media_type.partition(";")[0].strip()) or ".png"
         placed = await self._server.upload(
             body, name=f"{ref.sha256}{ending}", subfolder=SUBFOLDER, folder="input", overwrite=False, within=within
         )
@@ -79,7 +89,7 @@ class FileTransfer:
     async def _fetch(self, node: str, output: str, file: tuple[str, str, str], *, silence: Seconds | None) -> Artifact:
         name, subfolder, folder = file
         body = await self._server.view(name, subfolder=subfolder, folder=folder, limit=self._limit, silence=silence)
-        media_type = mimetypes.guess_type(name)[0] or "application/octet-stream"
+        media_type = TYPES.guess_type(name)[0] or "application/octet-stream"
         full = f"{subfolder}/{name}" if subfolder else name
         blob = await self._keep(body, media_type)
         return Artifact(

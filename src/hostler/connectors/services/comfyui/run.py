@@ -35,6 +35,7 @@ ALIVE: Final = frozenset({RemoteState.PENDING, RemoteState.RUNNING})
 FENCES: Final = "hostler"
 """Subfolder of the server's temp folder that holds the fences of prompts that were taken over."""
 FENCE_LIMIT: Final[Bytes] = 64
+_PASSING: Final = frozenset({FailureClass.TRANSIENT, FailureClass.TIMEOUT, FailureClass.OVERLOADED})
 STOPPED_MAX: Final = 1_000
 AGAIN: Final = 20
 """Looks between two words to stop, for a prompt that did not hear the first."""
@@ -82,6 +83,7 @@ class ComfyuiRun:
         self._story = Story(ref.id)
         self._client = ref.id if tools.server.takes_ids else None
         """Whose socket hears of it."""
+        self._ended: Sight | None = None
         self._deaf = False
         """The socket is refused: something between does not carry it."""
 
@@ -93,16 +95,18 @@ class ComfyuiRun:
                 return
         if self._client is None or self._deaf:
             return
+        opened = False
         try:
             target = f"/ws?clientId={segment(self._client)}"
             async with self._tools.socket.conversation(target, HELLO, limits=self._tools.limits) as talk:
+                opened = True
                 yield await self.status()  # what happened before there was anybody to hear it
                 async with aclosing(talk.messages()) as messages:
                     async for message in messages:
                         if (signal := await self._heard(message)) is not None:
                             yield signal
         except ServiceFaultError as error:
-            self._deaf = error.failure.class_ not in {FailureClass.TRANSIENT, FailureClass.TIMEOUT}
+            self._deaf = not opened and error.failure.class_ not in _PASSING
 
     async def _heard(self, message: bytes) -> Signal | None:
         """Return what a message says of this prompt, if anything."""
@@ -112,9 +116,13 @@ class ComfyuiRun:
             said = msgspec.json.decode(message, type=SocketMessage)
         except (msgspec.MsgspecError, UnicodeError):
             return None  # nodes of others send what they like
-        if said.data.get("prompt_id") != self._ref.id:
+        data = said.data
+        if said.type == "executing" and "prompt_id" not in data and data.get("node") is not None:
+            # To a client that comes back, whose prompt runs, ComfyUI says at which node it is, and not of which prompt.
+            data = {**data, "prompt_id": self._ref.id}
+        if data.get("prompt_id") != self._ref.id:
             return None
-        if not self._story.hear(said.type, said.data):
+        if not self._story.hear(said.type, data):
             return Signal(state=RemoteState.RUNNING, progress=self._story.progress())
         rest = Rest(self._tools.within)
         while await rest.more():  # the history is written after the message that says that it is over
@@ -123,8 +131,13 @@ class ComfyuiRun:
         return None
 
     async def look(self) -> Sight:
-        """Return how it is."""
-        return self._tools.stopped.judged(await self._tools.server.look(self._ref.id))
+        """Return how it is; what the history said stays."""
+        if self._ended is None:
+            sight = self._tools.stopped.judged(await self._tools.server.look(self._ref.id))
+            if sight.entry is None:
+                return sight
+            self._ended = sight
+        return self._ended
 
     async def status(self) -> Signal:
         """Ask queue and history."""
@@ -197,7 +210,7 @@ class ComfyuiRun:
         """Stop it if it goes on, and take it out of the history, unless a higher fence holds it."""
         if await self._superseded():
             return
-        if (await self.look()).state in ALIVE:
+        if (await self._tools.server.queue()).find(self._ref.id) is not None:
             await self.stop()
         await self._tools.server.forget(self._ref.id)
 

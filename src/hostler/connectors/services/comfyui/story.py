@@ -85,7 +85,7 @@ class Story:
             self._node, self._part, self._steps = node, 0.0, ""
 
     def _finish(self, node: Any) -> None:
-        if node in self._classes:
+        if isinstance(node, str) and node in self._classes:
             self._done.add(node)
 
     def _step(self, value: Any, most: Any) -> None:

@@ -9,7 +9,7 @@ from hostler.connectors.config import ConnectorConfig
 from hostler.connectors.direct import DirectCalls
 from hostler.connectors.faults import ServiceFaultError, failure, off_protocol
 from hostler.connectors.follow import Follower
-from hostler.connectors.health import probe_failure, service_unavailable
+from hostler.connectors.health import expect_no_page, probe_failure, service_unavailable
 from hostler.connectors.schemas import parse_options
 from hostler.connectors.services.generic.answers import Document, accepted, read_document
 from hostler.connectors.services.generic.declared import Types
@@ -103,8 +103,7 @@ class HttpJsonConnector:
         pointers = (health.state, health.message, health.version, health.slots, health.busy)
         if any(pointer is not None for pointer in pointers):
             return read_document(answer.body, what="a health answer")
-        if "html" in answer.headers.get("content-type", ""):
-            raise off_protocol("the health path answers with an HTML page", status=answer.status)
+        expect_no_page(answer)
         return None
 
     async def capabilities(self) -> ServiceCapabilities:

@@ -104,7 +104,7 @@ class ModelDirectory:
         for row in rows:
             if row.state == READY:
                 named.setdefault(row.name, set()).update({row.version} if row.version else ())
-        return _offered(named)
+        return offered(named)
 
     async def streams(self, model: str) -> bool:
         """Ask whether it streams inferences (as MLServer does): a path that takes only POST is there."""
@@ -125,7 +125,7 @@ class ModelDirectory:
                 return set(answer.json(ModelView).versions or ()) if answer.ok else set()
 
         found = await asyncio.gather(*map(versions, names))
-        return _offered({name: some for name, some in zip(names, found, strict=True) if some is not None})
+        return offered({name: some for name, some in zip(names, found, strict=True) if some is not None})
 
     async def _get(self, path: str) -> Answer:
         return await self._http.call("GET", path, within=self._timeout)
@@ -158,6 +158,7 @@ def _is(row: IndexRow, version: str | None) -> bool:
     return version is None or row.version in {None, "", version}
 
 
-def _offered(named: dict[str, set[str]]) -> tuple[str, ...]:
+def offered(named: dict[str, set[str]]) -> tuple[str, ...]:
+    """Return names, and each also with its versions as `name:version`, as far as an offer can hold them."""
     found = [text for name in sorted(named) for text in (name, *(f"{name}:{one}" for one in sorted(named[name])))]
     return tuple(text for text in found if len(text) <= NAME_MAX)[:MODELS_MAX]

@@ -1,34 +1,33 @@
 """Drives servers that speak the Open Inference Protocol over HTTP: inference, streams of it, models in and out."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from types import TracebackType
-from typing import Any, Final, Literal, Self
+from typing import Literal, Self
 
-import msgspec
 from msgspec import Struct
 
 from hostler.connectors.config import ConnectorConfig
 from hostler.connectors.direct import DirectCalls, Exchange
-from hostler.connectors.faults import ServiceFaultError, failure, fault
+from hostler.connectors.faults import ServiceFaultError, failure
 from hostler.connectors.health import probe_failure, service_unavailable
 from hostler.connectors.schemas import kind_spec, open_payload, parse_options
 from hostler.connectors.services.inference.directory import ModelDirectory
-from hostler.connectors.services.inference.exchanges import Bounds, Inference, load_model, unload_model
+from hostler.connectors.services.inference.exchanges import Bounds, Inference, tell
+from hostler.connectors.services.inference.generate import GeneratePayload, GenerateResult, Generation
 from hostler.connectors.services.inference.messages import (
+    GENERATE,
     INFER,
     LOAD,
     STREAM,
     UNLOAD,
     InferPayload,
-    InferResult,
     LoadPayload,
-    ModelResult,
-    ServerView,
-    StreamResult,
     UnloadPayload,
 )
-from hostler.connectors.services.inference.tensors import ELEMENTS_LIMIT, Tensor, TensorError, open_tensors
+from hostler.connectors.services.inference.tensors import ELEMENTS_LIMIT
+from hostler.connectors.services.inference.terms import KindName, judged, kinds_of, versions_of
+from hostler.connectors.services.inference.work import load_model, unload_model
 from hostler.connectors.stages import Stages
 from hostler.connectors.transports.http import HttpTransport
 from hostler.contracts.failure import FailureClass
@@ -45,23 +44,17 @@ from hostler.contracts.service import (
     ServiceCapabilities,
     Step,
 )
-from hostler.kernel.units import Bytes, Name, Seconds
-
-_KINDS: Final[Mapping[str, tuple[str, type[Struct], Any]]] = {
-    INFER: ("Put tensors through a model", InferPayload, InferResult),
-    STREAM: ("Put tensors through a model that answers piece by piece", InferPayload, StreamResult),
-    LOAD: ("Load a model", LoadPayload, ModelResult),
-    UNLOAD: ("Unload a model", UnloadPayload, ModelResult),
-}
+from hostler.kernel.units import Bytes, Seconds
 
 
 class InferenceHttpOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Options of `inference-http`."""
 
-    kinds: tuple[Literal["inference.infer", "inference.stream", "inference.load", "inference.unload"], ...] | None = (
-        None
-    )
-    """What this endpoint is to serve; what it is found to be able to unless set."""
+    kinds: tuple[KindName | Literal["inference.generate"], ...] | None = None
+    """What this endpoint is to serve; what it is found to be able to unless set.
+
+    `inference.generate` has to be named: no server says that it has it, and MLServer has another thing at its path.
+    """
     binary: bool | None = None
     """Whether tensors go raw; as the server's list of extensions says unless set (KServe can and does not say)."""
     timeout: Seconds = 5.0
@@ -110,19 +103,20 @@ class InferenceHttpConnector:
 
     def kinds(self) -> tuple[KindSpec, ...]:
         """Return inference, streams, load and unload, or those that the options name."""
-        return tuple(
-            kind_spec(
-                name,
-                queue="inference",
-                about=about,
-                service=self.service,
-                connector=self.name,
-                payload=payload,
-                result=result,
-            )
-            for name, (about, payload, result) in _KINDS.items()
-            if name in (self._options.kinds or _KINDS)
+        names = self._options.kinds
+        common = kinds_of(self.name, names)
+        if names is None or GENERATE not in names:
+            return common
+        generate = kind_spec(
+            GENERATE,
+            queue="inference",
+            about="Let a model of Triton write text",
+            service=self.service,
+            connector=self.name,
+            payload=GeneratePayload,
+            result=GenerateResult,
         )
+        return (*common, generate)
 
     async def probe(self) -> Probe:
         """Ask whether it lives and is ready; one that waits for some of its models is degraded, not absent."""
@@ -167,7 +161,7 @@ class InferenceHttpConnector:
             models=models or (),
             models_known=models is not None,
             labels=dict(self._config.labels),
-            versions=_versions(server),
+            versions=versions_of(server),
             pools={} if slots is None else {"slots": Pool(id=f"{self.endpoint}/slots", total=slots)},
         )
 
@@ -207,32 +201,25 @@ class InferenceHttpConnector:
         match call.kind:
             case "inference.infer" | "inference.stream":
                 payload = open_payload(call.payload, InferPayload)
-                tensors = _judged(payload, limit=options.elements_limit)
+                tensors = judged(payload, limit=options.elements_limit)
                 bounds = Bounds(
                     binary=options.binary, answer_limit=options.answer_limit, elements_limit=options.elements_limit
                 )
                 id_ = f"{call.job_id}/{call.fence}"
                 work = Inference(http, directory, stages, payload, tensors, id_=id_, bounds=bounds)
                 return work.whole if call.kind == INFER else work.streamed
+            case "inference.generate":
+                asked = open_payload(call.payload, GeneratePayload)
+                return Generation(http, directory, stages, asked, answer_limit=options.answer_limit).run
             case "inference.load":
                 load = open_payload(call.payload, LoadPayload)
-                return lambda report: load_model(http, directory, stages, load, report, poll=options.poll)
+                return lambda report: load_model(
+                    lambda: tell(http, "load", load), directory, stages, load, report, poll=options.poll
+                )
             case "inference.unload":
                 unload = open_payload(call.payload, UnloadPayload)
-                return lambda _: unload_model(http, directory, stages, unload, poll=options.poll)
+                return lambda _: unload_model(
+                    lambda: tell(http, "unload", unload), directory, stages, unload, poll=options.poll
+                )
             case _:
                 raise ServiceFaultError(failure(FailureClass.INVALID_INPUT, f"{self.name} has no kind {call.kind}"))
-
-
-def _judged(payload: InferPayload, *, limit: int) -> tuple[Tensor, ...]:
-    try:
-        return open_tensors(payload.inputs, limit=limit)
-    except TensorError as error:
-        raise fault(FailureClass.INVALID_INPUT, f"the payload does not fit its kind: {error}") from None
-
-
-def _versions(server: ServerView) -> dict[str, str]:
-    try:
-        return msgspec.convert({server.name.lower(): server.version} if server.version else {}, dict[Name, str])
-    except msgspec.ValidationError:
-        return {}

@@ -12,6 +12,7 @@ INFER: Final = "inference.infer"
 STREAM: Final = "inference.stream"
 LOAD: Final = "inference.load"
 UNLOAD: Final = "inference.unload"
+GENERATE: Final = "inference.generate"
 
 ModelName = Annotated[str, Meta(min_length=1, max_length=256)]
 Version = Annotated[str, Meta(min_length=1, max_length=64)]

@@ -1,14 +1,14 @@
 """What goes to and comes from Ollama, and the kinds that only it has."""
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from msgspec import Meta, Raw, Struct
 
 from hostler.connectors.chat import FinishReason, Timings, Usage
 from hostler.kernel.units import Bytes
 
-GENERATE = "text.generate"
-PULL = "model.pull"
+GENERATE: Final = "text.generate"
+PULL: Final = "model.pull"
 
 
 class GeneratePayload(Struct, frozen=True, kw_only=True):

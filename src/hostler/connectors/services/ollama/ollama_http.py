@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Literal, Self
 
 from msgspec import Struct
 
@@ -59,7 +59,12 @@ class OllamaHttpOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields
     for ever); the server's own choice unless set. A payload's own comes first."""
     num_ctx: int | None = None
     """Tokens of context that models are loaded with; a payload's own comes first."""
-    kinds: tuple[str, ...] = (CHAT, GENERATE, EMBED, PULL)
+    kinds: tuple[Literal["chat.complete", "text.generate", "embed.create", "model.pull"], ...] = (
+        CHAT,
+        GENERATE,
+        EMBED,
+        PULL,
+    )
     """What this endpoint is to serve."""
     timeout: Seconds = 5.0
     """Limit of probes and lists."""
@@ -84,7 +89,11 @@ class OllamaHttpConnector:
         self._config = config
         self._options = parse_options(config.options, OllamaHttpOptions, connector=self.name)
         self._http = HttpTransport(
-            config.url, settings=config.http, api_key=config.api_key, connect=self._options.timeout
+            config.url,
+            settings=config.http,
+            api_key=config.api_key,
+            connect=self._options.timeout,
+            on_rate_hint=config.on_rate_hint,
         )
         self._calls = DirectCalls()
 
@@ -122,7 +131,7 @@ class OllamaHttpConnector:
         )
 
     async def probe(self) -> Probe:
-        """Ask for the version, and for what is in memory; a server without these paths is asked for its models."""
+        """Ask for the version (for the models where there is no such path), and for what is in memory."""
         try:
             answer = await self._get("/api/version")
             if answer.status in _NO_SUCH_PATH:
@@ -130,28 +139,24 @@ class OllamaHttpConnector:
                 (await self._get("/api/tags")).expect().json(ModelList)
             else:
                 version = answer.expect().json(VersionAnswer).version
-            answer = await self._get("/api/ps")
-            rows = (answer.json(ModelList).models or ()) if answer.ok else None
+            loaded = await self._loaded()
         except ServiceFaultError as error:
             return probe_failure(error)
-        slots = self._config.slots
-        if rows is None:
-            return Probe(state=EndpointState.READY, message="the service answers", version=version, slots=slots)
-        held = sum(row.size_vram or 0 for row in rows)
         return Probe(
             state=EndpointState.READY,
-            message=f"{len(rows)} models in memory, {held} bytes of them on the GPU",
+            message="the service answers",
             version=version,
-            slots=slots,
-            loaded=tuple(name for row in rows for name in all_names(row.name)),
+            slots=self._config.slots,
+            loaded=loaded,
         )
 
     async def capabilities(self) -> ServiceCapabilities:
-        """Ask for the models; one whose tag is `latest` is listed without it too."""
+        """Ask for the models, and for those in memory; one whose tag is `latest` is listed without it too."""
         try:
             rows = (await self._get("/api/tags")).expect().json(ModelList).models or ()
             answer = await self._get("/api/version")
             versions = {self.service: answer.json(VersionAnswer).version} if answer.ok else {}
+            loaded = await self._loaded()
         except ServiceFaultError as error:
             raise service_unavailable(self.endpoint, error) from error
         slots = self._config.slots
@@ -159,10 +164,11 @@ class OllamaHttpConnector:
             kinds=self._options.kinds,
             models=tuple(name for row in rows for name in all_names(row.name)),
             models_known=True,
-            model_sizes={name: row.size for row in rows if row.size is not None for name in all_names(row.name)},
+            loaded=loaded,
             labels=dict(self._config.labels),
             versions=versions,
             pools={} if slots is None else {"slots": Pool(id=f"{self.endpoint}/slots", total=slots)},
+            model_sizes={name: row.size for row in rows if row.size is not None for name in all_names(row.name)},
         )
 
     async def submit(self, call: ServiceCall) -> RemoteRef | Failed:
@@ -197,6 +203,12 @@ class OllamaHttpConnector:
 
     async def _get(self, path: str) -> Answer:
         return await self._http.call("GET", path, within=self._options.timeout)
+
+    async def _loaded(self) -> tuple[str, ...] | None:
+        answer = await self._get("/api/ps")
+        if not answer.ok:
+            return None
+        return tuple(name for row in answer.json(ModelList).models or () for name in all_names(row.name))
 
     def _exchange(self, call: ServiceCall) -> Exchange:
         options = self._options

@@ -10,8 +10,10 @@ from hostler.connectors.faults import ServiceFaultError, failure, fault, off_pro
 from hostler.connectors.services.openai.messages import Chunk, Delta
 from hostler.connectors.transports.http import Codes
 from hostler.connectors.transports.http_faults import words_of
+from hostler.connectors.transports.streams import SseEvent
 from hostler.contracts.failure import FailureClass
 
+DONE: Final = "[DONE]"
 CODES: Final[Codes] = {
     "context_length_exceeded": FailureClass.CAPABILITY_MISMATCH,
     "exceed_context_size_error": FailureClass.CAPABILITY_MISMATCH,
@@ -26,8 +28,9 @@ CODES: Final[Codes] = {
     "permission_error": FailureClass.AUTH,
     "content_filter": FailureClass.REFUSED,
     "content_policy_violation": FailureClass.REFUSED,
+    "moderation_blocked": FailureClass.REFUSED,
+    "image_generation_user_error": FailureClass.INVALID_INPUT,
     "not_supported_error": FailureClass.CAPABILITY_MISMATCH,
-    "server_error": FailureClass.TRANSIENT,
 }
 """What servers write as `code` or `type`; everything else is judged by the status."""
 
@@ -40,6 +43,18 @@ class Assembler:
         self._id: str | None = None
         self._model: str | None = None
         self._usage: Usage | None = None
+
+    def event(self, event: SseEvent) -> str | None:
+        """Take an event and return its new text, None when it was the last; raises the failure that it spells."""
+        if event.data == DONE:
+            return None
+        if event.event == "error":
+            raise spoken_error(event.data.encode())
+        return self.add(read_chunk(event.data))
+
+    def whole(self, body: bytes) -> None:
+        """Take an answer that came at once."""
+        self.add(read_chunk(body))
 
     def add(self, chunk: Chunk) -> str:
         """Take a chunk (or a whole answer) and return the new text of the first choice.

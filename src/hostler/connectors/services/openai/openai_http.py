@@ -1,26 +1,27 @@
-"""Drives servers that speak the OpenAI API over HTTP: chat with streamed tokens, and embeddings."""
+"""Drives servers that speak the OpenAI API over HTTP: chat, responses, embeddings, images."""
 
-import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Literal, Self
 
 import msgspec
 from msgspec import Raw, Struct
 
 from hostler.connectors.chat import CHAT, EMBED, ChatPayload, ChatResult, EmbedPayload, EmbedResult
 from hostler.connectors.config import ConnectorConfig
-from hostler.connectors.direct import DirectCalls, Exchange, Report
-from hostler.connectors.faults import ServiceFaultError, failure, off_protocol
-from hostler.connectors.health import probe_failure, service_unavailable
+from hostler.connectors.direct import DirectCalls, Exchange
+from hostler.connectors.faults import ServiceFaultError, fault
+from hostler.connectors.health import expect_no_page, probe_failure, service_unavailable
 from hostler.connectors.schemas import kind_spec, open_payload, parse_options
-from hostler.connectors.services.openai.assemble import CODES, Assembler, read_chunk, spoken_error
-from hostler.connectors.services.openai.messages import EmbedAnswer, ModelList
+from hostler.connectors.services.openai.assemble import CODES, Assembler
+from hostler.connectors.services.openai.exchange import TextExchange, Way, embed_exchange, image_exchange
+from hostler.connectors.services.openai.images import IMAGE, ImagePayload, ImageResult
+from hostler.connectors.services.openai.messages import ModelList
+from hostler.connectors.services.openai.responses import RESPOND, ResponsePayload, ResponseReader, ResponseResult
 from hostler.connectors.stages import Stages
-from hostler.connectors.transports.http import Answer, HttpStream, HttpTransport
-from hostler.contracts.failure import FailureClass, Stage
-from hostler.contracts.job import Progress
+from hostler.connectors.transports.http import Answer, HttpTransport
+from hostler.contracts.failure import FailureClass
 from hostler.contracts.offer import Pool
 from hostler.contracts.queue import KindSpec
 from hostler.contracts.service import (
@@ -36,16 +37,14 @@ from hostler.contracts.service import (
 )
 from hostler.kernel.units import Bytes, Seconds
 
-DONE: Final = "[DONE]"
-
 
 class OpenaiHttpOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Options of `openai-http`."""
 
     model: str | None = None
     """Used where a payload names none."""
-    kinds: tuple[str, ...] = (CHAT, EMBED)
-    """What this endpoint is to serve: no server says which of its models embed."""
+    kinds: tuple[Literal["chat.complete", "embed.create", "openai.response", "openai.image"], ...] = (CHAT, EMBED)
+    """What this endpoint is to serve: no server says which of its models embed, draw, or speak the Responses API."""
     timeout: Seconds = 5.0
     """Limit of probes and lists."""
     answer_limit: Bytes = 67_108_864
@@ -71,6 +70,7 @@ class OpenaiHttpConnector:
             settings=config.http,
             api_key=config.api_key,
             connect=self._options.timeout,
+            on_rate_hint=config.on_rate_hint,
         )
         self._calls = DirectCalls()
 
@@ -86,25 +86,25 @@ class OpenaiHttpConnector:
 
     def kinds(self) -> tuple[KindSpec, ...]:
         """Return `chat.complete` and `embed.create`, or those that the options name."""
-        chat = kind_spec(
-            CHAT,
-            queue="chat",
-            about="Answer a conversation",
-            service=self.service,
-            connector=self.name,
-            payload=ChatPayload,
-            result=ChatResult,
+        kinds: tuple[tuple[str, str, str, type[Struct], type[Struct]], ...] = (
+            (CHAT, "chat", "Answer a conversation", ChatPayload, ChatResult),
+            (EMBED, "embed", "Turn texts into vectors", EmbedPayload, EmbedResult),
+            (RESPOND, "chat", "Answer by the Responses API", ResponsePayload, ResponseResult),
+            (IMAGE, "image", "Make pictures from words", ImagePayload, ImageResult),
         )
-        embed = kind_spec(
-            EMBED,
-            queue="embed",
-            about="Turn texts into vectors",
-            service=self.service,
-            connector=self.name,
-            payload=EmbedPayload,
-            result=EmbedResult,
+        return tuple(
+            kind_spec(
+                name,
+                queue=queue,
+                about=about,
+                service=self.service,
+                connector=self.name,
+                payload=payload,
+                result=result,
+            )
+            for name, queue, about, payload, result in kinds
+            if name in self._options.kinds
         )
-        return tuple(spec for spec in (chat, embed) if spec.name in self._options.kinds)
 
     async def probe(self) -> Probe:
         """Ask `/health` (503 there means loading), or for the models where there is no such path."""
@@ -114,7 +114,7 @@ class OpenaiHttpConnector:
                 answer = await self._get("/v1/models")
             elif answer.status == _UNAVAILABLE:
                 return Probe(state=EndpointState.LOADING, message="the service is loading", slots=self._config.slots)
-            answer.expect(CODES)
+            expect_no_page(answer.expect(CODES))
         except ServiceFaultError as error:
             return probe_failure(error)
         return Probe(state=EndpointState.READY, message="the service answers", slots=self._config.slots)
@@ -174,24 +174,34 @@ class OpenaiHttpConnector:
         return len(answer.json(tuple[dict[str, Raw], ...])) or None
 
     def _exchange(self, call: ServiceCall) -> Exchange:
+        if call.kind not in self._options.kinds:
+            raise fault(FailureClass.INVALID_INPUT, f"{self.name} has no kind {call.kind}")
+        way = Way(self._http, Stages.of(call), limit=self._options.answer_limit)
         match call.kind:
-            case "chat.complete":
-                chat = open_payload(call.payload, ChatPayload)
-                stages = Stages.of(call)
-                body = self._body(call.payload, chat.model, stream=chat.stream)
-                return lambda report: ChatExchange(self._http, stages, body, self._options).run(
-                    report, stream=chat.stream
-                )
             case "embed.create":
                 embed = open_payload(call.payload, EmbedPayload)
-                stages = Stages.of(call)
                 body = self._body(call.payload, embed.model)
-                return lambda _: embed_exchange(self._http, stages, body, self._options)
+                return lambda _: embed_exchange(way, body)
+            case "openai.image":
+                image = open_payload(call.payload, ImagePayload)
+                body = self._body(call.payload, image.model)
+                return lambda _: image_exchange(way, body, wanted=image.n)
+            case "openai.response":
+                asked = open_payload(call.payload, ResponsePayload)
+                if asked.background:
+                    raise fault(FailureClass.INVALID_INPUT, "background is not for a job: it is in the background")
+                body = self._body(call.payload, asked.model, stream=asked.stream)
+                return TextExchange(way, "/v1/responses", body, ResponseReader(), stream=asked.stream).run
             case _:
-                raise ServiceFaultError(failure(FailureClass.INVALID_INPUT, f"{self.name} has no kind {call.kind}"))
+                chat = open_payload(call.payload, ChatPayload)
+                body = self._body(call.payload, chat.model, stream=chat.stream, usage=True)
+                return TextExchange(way, "/v1/chat/completions", body, Assembler(), stream=chat.stream).run
 
-    def _body(self, payload: Raw, model: str | None, *, stream: bool | None = None) -> bytes:
-        """Return the payload as it came, but for what the connector decides."""
+    def _body(self, payload: Raw, model: str | None, *, stream: bool | None = None, usage: bool = False) -> bytes:
+        """Return the payload as it came, but for what the connector decides.
+
+        `stream` is None where there is none; with `usage` a stream is to end with a count of tokens.
+        """
         fields: dict[str, Raw | str | bool | Mapping[str, bool]] = dict(
             msgspec.json.decode(payload, type=dict[str, Raw])
         )
@@ -199,92 +209,12 @@ class OpenaiHttpConnector:
             fields.pop("model", None)
             if self._options.model is not None:
                 fields["model"] = self._options.model
+        fields.pop("stream", None)
         if stream is not None:
             fields["stream"] = stream
-            if stream:
-                fields.setdefault("stream_options", {"include_usage": True})
+        if stream and usage:
+            fields.setdefault("stream_options", {"include_usage": True})
         return msgspec.json.encode(fields)
-
-
-class ChatExchange:
-    """One chat request."""
-
-    def __init__(self, http: HttpTransport, stages: Stages, body: bytes, options: OpenaiHttpOptions) -> None:
-        self._http = http
-        self._stages = stages
-        self._body = body
-        self._limit = options.answer_limit
-        self._answer = Assembler()
-
-    async def run(self, report: Report, *, stream: bool) -> Finished | Failed:
-        """Do it; with `stream` every piece of text is reported."""
-        async with self._stages.within(Stage.RUN):
-            if stream:
-                await self._streamed(report)
-            else:
-                body = await post(self._http, "/v1/chat/completions", self._body, self._stages, limit=self._limit)
-                self._answer.add(read_chunk(body))
-        return Finished(result=Raw(msgspec.json.encode(self._answer.result())))
-
-    async def _streamed(self, report: Report) -> None:
-        since = time.monotonic()
-        first_byte, _, _ = self._stages.left(Stage.FIRST_BYTE)
-        async with self._http.stream(
-            "POST",
-            "/v1/chat/completions",
-            body=self._body,
-            headers={"Accept": "text/event-stream"},
-            first_byte=first_byte,
-            silence=None,
-            limit=self._limit,
-        ) as stream:
-            if stream.content_type == "application/json":  # an error under status 200, or a server that never streams
-                self._answer.add(read_chunk(await stream.read(CODES)))
-                return
-            await stream.expect("text/event-stream", CODES)
-            await self._read(stream, report, since=since)
-
-    async def _read(self, stream: HttpStream, report: Report, *, since: float) -> None:
-        """Read events until the last; comments keep no clock from running out."""
-        stage = Stage.FIRST_BYTE
-        async with aclosing(stream.sse()) as events:
-            while True:
-                async with self._stages.within(stage, since=since):
-                    event = await anext(events, None)
-                if event is None or event.data == DONE:
-                    return
-                if event.event == "error":
-                    raise spoken_error(event.data.encode())
-                text = self._answer.add(read_chunk(event.data))
-                stage, since = Stage.IDLE, time.monotonic()
-                if text:
-                    report(Progress(stage="generating", text=text))
-
-
-async def embed_exchange(http: HttpTransport, stages: Stages, body: bytes, options: OpenaiHttpOptions) -> Finished:
-    """Do one embeddings request."""
-    async with stages.within(Stage.RUN):
-        found = await post(http, "/v1/embeddings", body, stages, limit=options.answer_limit)
-    try:
-        answer = msgspec.json.decode(found, type=EmbedAnswer)
-    except (msgspec.MsgspecError, UnicodeError) as error:
-        raise off_protocol(f"the service sent vectors that are not its protocol: {error}") from None
-    rows = sorted(answer.data, key=lambda row: row.index)
-    if [row.index for row in rows] != list(range(len(rows))) or not rows:
-        raise off_protocol("the service sent vectors that do not stand for the inputs one by one")
-    vectors = tuple(row.embedding for row in rows)
-    return Finished(
-        result=Raw(msgspec.json.encode(EmbedResult(model=answer.model, vectors=vectors, usage=answer.usage)))
-    )
-
-
-async def post(http: HttpTransport, path: str, body: bytes, stages: Stages, *, limit: Bytes) -> bytes:
-    """Send work and return the whole JSON answer; on a connection of its own, since none is closed under it."""
-    first_byte, _, _ = stages.left(Stage.FIRST_BYTE)
-    idle, _, _ = stages.left(Stage.IDLE)
-    async with http.stream("POST", path, body=body, first_byte=first_byte, silence=idle, limit=limit) as stream:
-        await stream.expect("application/json", CODES)
-        return await stream.read(CODES)
 
 
 _NO_SUCH_PATH: Final = frozenset({404, 405, 501})

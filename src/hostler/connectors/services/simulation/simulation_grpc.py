@@ -15,17 +15,15 @@ from hostler.connectors.health import probe_failure, service_unavailable
 from hostler.connectors.schemas import open_payload, parse_options
 from hostler.connectors.services.simulation.descriptor import SIMULATION
 from hostler.connectors.services.simulation.messages import CapabilitiesView, ErrorView, HealthView, RunView
-from hostler.connectors.services.simulation.terms import ALIVE, CODES, ENDPOINT_STATES, PAYLOADS, kinds_of
+from hostler.connectors.services.simulation.terms import ALIVE, CODES, PAYLOADS, kinds_of
+from hostler.connectors.services.simulation.views import capabilities_of, probe_of, signal_of
 from hostler.connectors.stages import Stages
 from hostler.connectors.transports.conversation import Limits
 from hostler.connectors.transports.grpc import CONVERSATION_MOST, GrpcTransport
 from hostler.connectors.transports.protobuf import Messages, Method
 from hostler.contracts.failure import FailureClass, Stage
-from hostler.contracts.job import Progress
-from hostler.contracts.offer import Pool
 from hostler.contracts.queue import KindSpec
 from hostler.contracts.service import (
-    EndpointState,
     Failed,
     Finished,
     Probe,
@@ -108,13 +106,7 @@ class SimulationGrpcConnector:
             view = await self._grpc.call(HEALTH, {}, within=self._options.timeout)
         except ServiceFaultError as error:
             return probe_failure(error)
-        return Probe(
-            state=ENDPOINT_STATES.get(view.state, EndpointState.UNKNOWN),
-            message=f"the service says {view.state}",
-            version=view.version,
-            slots=self._config.slots or view.slots,
-            busy=view.busy,
-        )
+        return probe_of(view, self._config)
 
     async def capabilities(self) -> ServiceCapabilities:
         """Ask `Capabilities`."""
@@ -122,14 +114,7 @@ class SimulationGrpcConnector:
             view = await self._grpc.call(CAPABILITIES, {}, within=self._options.timeout)
         except ServiceFaultError as error:
             raise service_unavailable(self.endpoint, error) from error
-        return ServiceCapabilities(
-            kinds=tuple(kind for kind in PAYLOADS if kind in view.kinds),
-            models=view.models,
-            models_known=True,
-            labels={**view.labels, **self._config.labels},
-            versions={"simulation": view.version},
-            pools={"slots": Pool(id=f"{self.endpoint}/slots", total=self._config.slots or view.slots)},
-        )
+        return capabilities_of(view, self._config)
 
     async def submit(self, call: ServiceCall) -> RemoteRef | Failed:
         """Hand the work over with its fence and the time that it has; idempotent by job and fence."""
@@ -220,7 +205,7 @@ class SimulatedRun:
                 aclosing(stream.messages()) as events,
             ):
                 async for event in events:
-                    yield _signal(event.run, cursor=event.cursor)
+                    yield signal_of(event.run, cursor=event.cursor)
         except ServiceFaultError as error:
             if _unknown(error):
                 yield Signal(state=RemoteState.LOST)
@@ -234,7 +219,7 @@ class SimulatedRun:
     async def status(self) -> Signal:
         """Ask how the run is."""
         view = await self.view()
-        return Signal(state=RemoteState.LOST) if view is None else _signal(view)
+        return Signal(state=RemoteState.LOST) if view is None else signal_of(view)
 
     async def outcome(self) -> Finished | Failed:
         """Fetch `Result`."""
@@ -280,8 +265,3 @@ def _sealed(result: bytes) -> Raw:
         return msgspec.json.decode(result, type=Raw)
     except msgspec.DecodeError as error:
         raise off_protocol(f"the service gave a result that is no JSON: {error}") from None
-
-
-def _signal(view: RunView, *, cursor: str | None = None) -> Signal:
-    progress = Progress(fraction=view.fraction, stage=view.stage, message=view.message, eta_s=view.eta_s)
-    return Signal(state=view.state, progress=progress, cursor=cursor)

@@ -1,0 +1,1 @@
+"""Models that Replicate's Cog serves over HTTP."""
