@@ -61,6 +61,13 @@ class Station:
         """Return how the endpoint is."""
         return EndpointState.DRAINING if self.leaving else self.probe.state
 
+    @property
+    def _loaded(self) -> tuple[str, ...] | None:
+        """Return the models in its memory: what the last probe says, else what was asked for with the rest."""
+        if self.probe.loaded is not None or self._found is None:
+            return self.probe.loaded
+        return self._found.loaded
+
     async def look(self) -> bool:
         """Probe the endpoint, ask for its capabilities when they are due, and tell whether the offer changed."""
         before = self.probe
@@ -88,7 +95,7 @@ class Station:
 
     def standing(self, usual: Mapping[str, Seconds]) -> Standing:
         """Return how it stands beside the others, whose calls take as long as `usual` says."""
-        return Standing(weight=round(self.gauge.weight(usual), 3), loaded=self.probe.loaded)
+        return Standing(weight=round(self.gauge.weight(usual), 3), loaded=self._loaded)
 
     def endpoint(self, usual: Mapping[str, Seconds]) -> Endpoint:
         """Return what is shown of it."""
@@ -110,7 +117,7 @@ class Station:
             paused=self.mark.paused,
             expires_at=self.placed.expires_at,
             slots=None if slots is None or self.gauge.slots is None else slots.total,
-            loaded=self.probe.loaded,
+            loaded=self._loaded,
             traffic=traffic,
         )
 
