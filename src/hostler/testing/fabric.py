@@ -16,6 +16,7 @@ from hostler.kernel.settings import WorkerSettings
 from hostler.ports.blobs import Blobs
 from hostler.ports.broker import Broker, Desk, Foreman
 from hostler.ports.connector import Connector
+from hostler.ports.discovery import Discovery
 from hostler.ports.registry import Registry
 from hostler.testing.eventually import eventually
 from hostler.worker.handlers import HandlerSet
@@ -96,6 +97,7 @@ class Fabric:
         connectors: Sequence[Connector] = (),
         broker: Broker | None = None,
         blobs: Blobs | None = None,
+        discovery: Discovery | None = None,
         link: Link | None = None,
         tempo: Tempo | None = None,
         **settings: Any,
@@ -116,6 +118,7 @@ class Fabric:
             clock=SystemClock(),
             dice=SystemDice(),
             blobs=blobs,
+            discovery=discovery,
             heartbeat_link=link,
             tempo=tempo or Tempo(beat=0.1),
         )

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from hostler.contracts.failure import FailureClass
 from hostler.contracts.lease import Lease
 from hostler.contracts.offer import Offer, Standing
 from hostler.contracts.queue import KindSpec, RegistryRow
@@ -95,7 +96,8 @@ class WorkerStock:
         raise LookupError(f"no endpoint of this worker runs {lease.kind}")
 
     def _began(self, lease: Lease) -> Station | None:
-        if lease.remote is None or lease.remote_endpoint is None:
+        """Return the station where work of this job may still go on, or wait to be fetched."""
+        if lease.remote is None or lease.remote_endpoint is None or _over(lease):
             return None
         for station in self._stations:
             mine = station.connector.endpoint == lease.remote_endpoint and lease.kind in station.specs
@@ -126,3 +128,9 @@ class WorkerStock:
             payload=row.payload if row.payload is not None else spec.payload,
             result=row.result if row.result is not None else spec.result,
         )
+
+
+def _over(lease: Lease) -> bool:
+    """Tell whether the last attempt is known to have failed: then nothing goes on there, and another may be better."""
+    last = lease.history[-1].error if lease.history else None
+    return last is not None and last.class_ is not FailureClass.LOST
