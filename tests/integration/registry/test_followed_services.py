@@ -145,7 +145,7 @@ async def test_jobs_spread_over_what_is_there_within_its_slots_and_move_when_one
             await registry.leave("lamp0")
             await eventually(lambda: serves(fabric, 2), within=15.0)
             await all_end(fabric, await echo(fabric, 10))
-            assert [sum(runs(service).values()) for service in all_][0] == shares[0]
+            assert sum(runs(all_[0]).values()) == shares[0]
 
 
 async def serves(fabric: Fabric, number: int) -> bool:
