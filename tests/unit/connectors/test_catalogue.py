@@ -168,5 +168,5 @@ def test_whoever_drives_one_url_names_the_endpoint_alike() -> None:
     other = build("simulation-http", url="http://127.0.0.1:8300")
     assert first.endpoint == second.endpoint != other.endpoint
     assert build("simulation-http", url="http://127.0.0.1:8299", endpoint="mine").endpoint == "mine"
-    assert endpoint_id("openai-http", "https://host/v1/") == "openai-http@host/v1"
-    assert endpoint_id("process", "process:///upper/1") == f"process@{platform.node()}/upper/1"
+    assert endpoint_id("openai-http", "https://host/v1/") == "openai-http@host~v1"
+    assert endpoint_id("process", "process:///upper/1") == f"process@{platform.node()}~upper~1"
