@@ -10,6 +10,7 @@ from hostler.testing.blobs import BlobsConformance
 from hostler.testing.broker import BrokerConformance
 from hostler.testing.connectors import ConnectorConformance
 from hostler.testing.endpoints import DiscoveryConformance, EndpointConformance
+from hostler.testing.limits import LimiterConformance
 from hostler.testing.time_and_chance import ClockConformance, DiceConformance
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -21,6 +22,7 @@ SUITES: dict[str, type] = {
     "Connector": ConnectorConformance,
     "EndpointRegistry": EndpointConformance,
     "Discovery": DiscoveryConformance,
+    "Limiter": LimiterConformance,
     "Blobs": BlobsConformance,
     "Clock": ClockConformance,
     "Dice": DiceConformance,
@@ -44,6 +46,7 @@ SUBJECTS = {
     },
     "EndpointConformance": {"TestEngineEndpoints"},
     "DiscoveryConformance": {"TestEngineDiscovery"},
+    "LimiterConformance": {"TestEngineLimiter"},
     "BlobsConformance": {"TestFolder", "TestS3"},
     "ClockConformance": {"TestSystemClock", "TestFakeClock"},
     "DiceConformance": {"TestSystemDice", "TestSeededDice"},

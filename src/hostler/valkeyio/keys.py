@@ -112,6 +112,12 @@ KEYS: Final[tuple[KeyRow, ...]] = (
         "epmarks", "hash", "registry", "endpoint -> packed (why an operator paused it or false, resets of its breakers)"
     ),
     _reg("epv", "string", "registry", "version of endpoints and marks, raised by every change but a renewal"),
+    _reg(
+        "lim:<name>",
+        "string",
+        "timed",
+        "a shared limit: packed (paid for until, nobody before, leases), while it says anything",
+    ),
     _reg("ev", "stream", "registry", "events about workers, kinds and endpoints, as in a queue's stream"),
     _reg("clock", "string", "test", "the time in microseconds, in a test build of the library only"),
 )

@@ -2440,6 +2440,79 @@ function sweep.passes(q)
   end
 end
 
+-- Limits that all processes share. A row is {paid for until, nobody before, {lease, ...}}; a lease is
+-- {call, its end, what it was charged, how much of that would still come back}. Times are microseconds.
+
+local limits = {POLL = 1000000}
+
+-- The row as it is now. What was charged comes back by time as well as by settling, but only once: a lease gives
+-- back no more than was outstanding at any moment since it was charged.
+function limits.row(q, name)
+  local packed = redis.call('GET', q.p .. 'lim:' .. name)
+  local row = packed and cmsgpack.unpack(packed) or {0, 0, {}}
+  local ahead, leases = math.max(0, row[1] - q.now), {}
+  for _, lease in ipairs(row[3]) do
+    if lease[2] > q.now then
+      lease[4] = math.min(lease[4], ahead)
+      leases[#leases + 1] = lease
+    end
+  end
+  row[3] = leases
+  return row
+end
+
+-- Keep a row for as long as it says anything.
+function limits.keep(q, name, row)
+  local ends = math.max(row[1], row[2])
+  for _, lease in ipairs(row[3]) do
+    ends = math.max(ends, lease[2])
+  end
+  if ends > q.now then
+    write.timed(q, 'lim:' .. name, cmsgpack.pack(row), int(math.ceil((ends - q.now) / 1000) + 1000))
+  else
+    write.drop(q, 'lim:' .. name)
+  end
+end
+
+function limits.lease(row, call)
+  for at, lease in ipairs(row[3]) do
+    if lease[1] == call then
+      return lease, at
+    end
+  end
+end
+
+-- How long until this may be taken, 0 for now.
+function limits.after(q, row, want)
+  local held, ahead = math.max(0, row[2] - q.now), math.max(0, row[1] - q.now)
+  if want.lease then
+    return 0
+  end
+  if want.kind == 'in_flight' then
+    if #row[3] < want.allow then
+      return held
+    end
+    local first = limits.POLL
+    for _, lease in ipairs(row[3]) do
+      first = math.min(first, lease[2] - q.now)
+    end
+    return math.max(held, first)
+  end
+  -- What fits at all goes when everything is paid, lest rounding keep it out for ever.
+  return math.max(held, math.min(ahead, ahead + want.charge - want.allow), 0)
+end
+
+function limits.take(q, row, want, call, ends)
+  if want.lease then
+    want.lease[2] = math.max(want.lease[2], ends)
+    return
+  end
+  row[1] = math.max(row[1], q.now) + want.charge
+  if want.kind ~= 'rate' then
+    table.insert(row[3], {call, ends, want.charge, want.charge})
+  end
+end
+
 -- Operations: the same id gives the first answer again. The caller puts verb and job into the id.
 -- An answer is either kept with the call's other writes, by verbs that may be done twice, or promised before them.
 
@@ -3452,6 +3525,135 @@ return 1
 
 end
 redis.register_function{function_name='hostler1_leave', callback=verb_leave, flags={'allow-oom'}}
+local function verb_limit_hold(keys, argv)
+  local meta_key = keys[1]
+  local name = argv[1]
+  local wait = tonumber(argv[2])
+-- A service said that nobody should call for a while; the longest that was said counts.
+-- keys meta
+-- args name:text wait:int
+-- reply microseconds until calls may go again
+local q = ctx.open(meta_key)
+local row = limits.row(q, name)
+row[2] = math.max(row[2], q.now + wait)
+limits.keep(q, name, row)
+ctx.commit(q)
+return int(row[2] - q.now)
+
+end
+redis.register_function{function_name='hostler1_limit_hold', callback=verb_limit_hold, flags={}}
+local function verb_limit_look(keys, argv)
+  local meta_key = keys[1]
+  local names = tail(argv, 1)
+-- How limits are now.
+-- keys meta
+-- args *names:text
+-- flags no-writes
+-- reply list of {microseconds paid for in advance, microseconds that nobody may call, leases}
+local q = ctx.open(meta_key)
+local reply = {}
+for _, name in ipairs(names) do
+  local row = limits.row(q, name)
+  reply[#reply + 1] = {int(math.max(0, row[1] - q.now)), int(math.max(0, row[2] - q.now)), int(#row[3])}
+end
+return reply
+
+end
+redis.register_function{function_name='hostler1_limit_look', callback=verb_limit_look, flags={'no-writes'}}
+local function verb_limit_renew(keys, argv)
+  local meta_key = keys[1]
+  local call = argv[1]
+  local lease = tonumber(argv[2])
+  local names = tail(argv, 3)
+-- A call takes longer than its leases.
+-- keys meta
+-- args call:text lease:int *names:text
+-- reply how many leases it still had
+local q = ctx.open(meta_key)
+local found = 0
+for _, name in ipairs(names) do
+  local row = limits.row(q, name)
+  local one = limits.lease(row, call)
+  if one then
+    found = found + 1
+    one[2] = math.max(one[2], q.now + lease)
+    limits.keep(q, name, row)
+  end
+end
+if found > 0 then
+  ctx.commit(q)
+end
+return found
+
+end
+redis.register_function{function_name='hostler1_limit_renew', callback=verb_limit_renew, flags={}}
+local function verb_limit_settle(keys, argv)
+  local meta_key = keys[1]
+  local call = argv[1]
+  local used = tail(argv, 2)
+-- A call ended: its places are free, and what it did not use comes back, or what it used beyond that is charged.
+-- keys meta
+-- args call:text *used:text
+-- reply how many leases it still had
+-- Two words for each limit: its name and the true charge, '' for what was reserved.
+local q = ctx.open(meta_key)
+local found = 0
+for i = 1, #used, 2 do
+  local row = limits.row(q, used[i])
+  local lease, at = limits.lease(row, call)
+  if lease then
+    found = found + 1
+    table.remove(row[3], at)
+    local beyond = (tonumber(used[i + 1]) or lease[3]) - lease[3]
+    if beyond > 0 then
+      row[1] = math.max(row[1], q.now) + beyond
+    else
+      row[1] = row[1] - math.min(-beyond, lease[4])
+    end
+    limits.keep(q, used[i], row)
+  end
+end
+if found > 0 then
+  ctx.commit(q)
+end
+return found
+
+end
+redis.register_function{function_name='hostler1_limit_settle', callback=verb_limit_settle, flags={}}
+local function verb_limit_take(keys, argv)
+  local meta_key = keys[1]
+  local call = argv[1]
+  local lease = tonumber(argv[2])
+  local wants = tail(argv, 3)
+-- A call takes what it needs of all its limits, or nothing of any.
+-- keys meta
+-- args call:text lease:int *wants:text
+-- reply {now, 0, ''} when granted, else {now, microseconds until it is worth asking again, the limit that says so}
+-- A want is four words: limit, kind, charge, allowance (of calls in flight: how many).
+local q = ctx.open(meta_key)
+local taken, longest, slowest = {}, 0, ''
+for i = 1, #wants, 4 do
+  local row = limits.row(q, wants[i])
+  local want = {kind = wants[i + 1], charge = tonumber(wants[i + 2]), allow = tonumber(wants[i + 3])}
+  want.lease = want.kind ~= 'rate' and limits.lease(row, call) or nil
+  local after = limits.after(q, row, want)
+  if after > longest then
+    longest, slowest = after, wants[i]
+  end
+  taken[#taken + 1] = {wants[i], row, want}
+end
+if longest > 0 then
+  return {int(q.now), int(math.ceil(longest)), slowest}
+end
+for _, one in ipairs(taken) do
+  limits.take(q, one[2], one[3], call, q.now + lease)
+  limits.keep(q, one[1], one[2])
+end
+ctx.commit(q)
+return {int(q.now), '0', ''}
+
+end
+redis.register_function{function_name='hostler1_limit_take', callback=verb_limit_take, flags={}}
 local function verb_look(keys, argv)
   local meta_key = keys[1]
   local seqs = tail(argv, 1)
@@ -4137,4 +4339,4 @@ return 1
 
 end
 redis.register_function{function_name='hostler1_withdraw', callback=verb_withdraw, flags={'allow-oom'}}
-redis.register_function{function_name='hostler1_version', callback=function() return 'a22231574b1d3275d99b1ccfbb21945b48733b36594864996f2ab9785002abda' end, flags={'no-writes'}}
+redis.register_function{function_name='hostler1_version', callback=function() return '2b084144e5223d16a8c697b6d07e7e423247ee2823db5112d03436cbda383e37' end, flags={'no-writes'}}

@@ -1,0 +1,47 @@
+"""Limits that hold for all processes together."""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from hostler.contracts.limit import Grant, Limit, LimitLook, Wait, Want
+from hostler.kernel.units import Seconds
+
+
+class Limiter(Protocol):
+    """Grants calls; what it grants keeps to each limit by its own clock, whoever asks, from wherever.
+
+    In every window of a limit's `per` seconds, not more than `most` calls, or units of an amount, are granted.
+    Amounts count when they are reserved; a call that used more than it reserved is charged for it when it is settled.
+    """
+
+    async def take(self, call: str, wants: Sequence[Want], *, lease: Seconds = 60.0) -> Grant | Wait:
+        """Take what `call` needs of all these limits in one step, or nothing of any.
+
+        Amounts and places in flight are leased to the call for `lease` seconds: a process that dies gives its places
+        back then; what it reserved stays charged. A call that holds its lease already pays nothing of those again.
+        `InvalidError` for a call that needs more units than may ever go at once, or names a limit twice.
+        """
+        ...
+
+    async def settle(self, call: str, wants: Sequence[Want], *, used: Mapping[str, int] | None = None) -> bool:
+        """End a call: free its places in flight, and give back or charge what amounts it `used` by a limit's name.
+
+        An amount that `used` does not name was used as reserved. What was reserved is given back as far as it has not
+        come back by time already. False when no lease of the call was left. Idempotent.
+        """
+        ...
+
+    async def renew(self, call: str, wants: Sequence[Want], *, lease: Seconds = 60.0) -> bool:
+        """Prolong the leases of a call that takes longer; False when one of them had run out."""
+        ...
+
+    async def hold(self, name: str, seconds: Seconds) -> None:
+        """Grant nothing of this limit for so long, since the service said so (429, a reset time); a day at most.
+
+        The longest that anybody heard counts.
+        """
+        ...
+
+    async def look(self, limits: Sequence[Limit]) -> tuple[LimitLook, ...]:
+        """Return how these limits are now, in this order; changes nothing."""
+        ...

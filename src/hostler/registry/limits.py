@@ -1,0 +1,102 @@
+"""The limits of all processes, on the engine."""
+
+from collections.abc import Mapping, Sequence
+from typing import Final, cast
+
+from hostler.contracts.limit import Grant, Limit, LimitKind, LimitLook, Wait, Want
+from hostler.kernel.errors import InvalidError
+from hostler.kernel.units import Seconds
+from hostler.policy.limits import allowance, charge, named
+from hostler.valkeyio.instants import instant
+from hostler.valkeyio.library import HasClient, Library
+
+MOST_LIMITS: Final = 16
+"""Limits of one call at most."""
+LEASE_LEAST: Final[Seconds] = 0.1
+LEASE_MOST: Final[Seconds] = 86_400.0
+HOLD_MOST: Final[Seconds] = 86_400.0
+_MICRO: Final = 1_000_000
+
+
+class EngineLimiter:
+    """Implements `ports.limiter.Limiter`: each method is one call of the engine."""
+
+    def __init__(self, engine: HasClient, *, library: Library | None = None) -> None:
+        self._library = library or Library(engine)
+
+    async def take(self, call: str, wants: Sequence[Want], *, lease: Seconds = 60.0) -> Grant | Wait:
+        """Take of all limits or of none."""
+        _judge(wants)
+        words = [
+            word
+            for want in wants
+            for word in (
+                want.limit.name,
+                want.limit.kind.value,
+                str(charge(want.limit, want.units)),
+                str(allowance(want.limit)),
+            )
+        ]
+        reply = await self._library.call_registry("limit_take", call=call, lease=_micros(lease), wants=words)
+        at, after, name = cast("tuple[bytes, bytes, bytes]", reply)
+        if name:
+            return Wait(limit=name.decode(), after=int(after) / _MICRO)
+        return Grant(at=instant(int(at)))
+
+    async def settle(self, call: str, wants: Sequence[Want], *, used: Mapping[str, int] | None = None) -> bool:
+        """Give back and charge what is left over and lacking."""
+        true = used or {}
+        words = [
+            word
+            for want in _leased(wants)
+            for word in (
+                want.limit.name,
+                str(charge(want.limit, max(0, true[want.limit.name]))) if want.limit.name in true else "",
+            )
+        ]
+        return bool(words) and bool(await self._library.call_registry("limit_settle", call=call, used=words))
+
+    async def renew(self, call: str, wants: Sequence[Want], *, lease: Seconds = 60.0) -> bool:
+        """Prolong all leases of a call."""
+        names = [want.limit.name for want in _leased(wants)]
+        if not names:
+            return True
+        found = await self._library.call_registry("limit_renew", call=call, lease=_micros(lease), names=names)
+        return cast("int", found) == len(names)
+
+    async def hold(self, name: str, seconds: Seconds) -> None:
+        """Let everybody wait."""
+        named(name)
+        wait = round(min(max(seconds, 0.0), HOLD_MOST) * _MICRO)
+        if wait:
+            await self._library.call_registry("limit_hold", name=name, wait=wait)
+
+    async def look(self, limits: Sequence[Limit]) -> tuple[LimitLook, ...]:
+        """Read the rows."""
+        reply = await self._library.call_registry("limit_look", names=[limit.name for limit in limits])
+        rows = cast("list[list[bytes]]", reply)
+        return tuple(
+            LimitLook(name=limit.name, used_s=int(used) / _MICRO, held_s=int(held) / _MICRO, leases=int(leases))
+            for limit, (used, held, leases) in zip(limits, rows, strict=True)
+        )
+
+
+def _leased(wants: Sequence[Want]) -> list[Want]:
+    return [want for want in wants if want.limit.kind is not LimitKind.RATE]
+
+
+def _judge(wants: Sequence[Want]) -> None:
+    names = [want.limit.name for want in wants]
+    if not 1 <= len(names) <= MOST_LIMITS or len(set(names)) != len(names):
+        raise InvalidError(f"a call has 1 to {MOST_LIMITS} limits, each once, not {names}", field="limits")
+    for want in wants:
+        limit = want.limit
+        if limit.kind is not LimitKind.IN_FLIGHT and want.units > limit.burst:
+            words = f"{want.units} {limit.unit or 'calls'} can never go at once by {limit.name}: {limit.burst} can"
+            raise InvalidError(words, field="units")
+
+
+def _micros(lease: Seconds) -> int:
+    if not LEASE_LEAST <= lease <= LEASE_MOST:
+        raise InvalidError(f"a lease lasts {LEASE_LEAST:g} to {LEASE_MOST:g} seconds, not {lease:g}", field="lease")
+    return round(lease * _MICRO)

@@ -1,0 +1,84 @@
+"""Shared limits, asked for by several real processes as fast as they can."""
+
+import asyncio
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncGenerator, Generator
+from datetime import datetime
+
+import pytest
+
+from hostler.testing.bench import Clients, Server
+from hostler.testing.limits import most_in_a_window
+from hostler.valkeyio.library import Library
+
+WORKERS = 4
+EACH = 40
+GREEDY = """
+import asyncio, sys
+from pathlib import Path
+from hostler.contracts.limit import Grant, Want
+from hostler.policy.limits import parse
+from hostler.registry.limits import EngineLimiter
+from hostler.testing.bench import Clients
+
+async def main(socket, text, most):
+    clients = Clients(Path(socket))
+    limiter = EngineLimiter(clients)
+    want = Want(limit=parse(text, name="shared"))
+    print("ready", flush=True)
+    await asyncio.to_thread(sys.stdin.readline)
+    granted = refused = 0
+    while granted < int(most):
+        answer = await limiter.take("", [want])
+        if isinstance(answer, Grant):
+            granted += 1
+            print(answer.at.isoformat(), flush=True)
+        else:
+            refused += 1
+    print("refused", refused, flush=True)
+    await clients.aclose()
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+@pytest.fixture
+def server() -> Generator[Server]:
+    found = Server()
+    found.start("--appendfsync", "no")
+    yield found
+    found.kill()
+
+
+@pytest.fixture
+async def clients(server: Server) -> AsyncGenerator[Clients]:
+    await server.up()
+    found = Clients(server.socket)
+    await Library(found).ensure()
+    yield found
+    await found.aclose()
+
+
+async def ready(server: Server, text: str) -> Process:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", GREEDY, str(server.socket), text, str(EACH), stdin=PIPE, stdout=PIPE
+    )
+    assert process.stdout is not None
+    assert (await process.stdout.readline()) == b"ready\n"
+    return process
+
+
+@pytest.mark.row("003:330")
+@pytest.mark.parametrize(("text", "most"), [("60/s", 60), ("100/s burst 40", 100)])
+@pytest.mark.usefixtures("clients")
+async def test_what_four_processes_are_granted_together_keeps_to_the_limit(
+    server: Server, text: str, most: int
+) -> None:
+    workers = await asyncio.gather(*(ready(server, text) for _ in range(WORKERS)))
+    said = await asyncio.gather(*(worker.communicate(b"go\n") for worker in workers))
+    lines = [line.split() for out, _ in said for line in out.decode().splitlines()]
+    times = sorted(datetime.fromisoformat(line[0]) for line in lines if len(line) == 1)
+    assert len(times) == WORKERS * EACH
+    assert most_in_a_window(times, 1.0) <= most
+    assert all(int(line[1]) > 0 for line in lines if line[0] == "refused")  # each of them was held back
