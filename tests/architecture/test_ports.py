@@ -34,6 +34,7 @@ SUBJECTS = {
         "TestFollowedHttpJsonConnector",
         "TestInferenceGrpcConnector",
         "TestInferenceHttpConnector",
+        "TestLimitedConnector",
         "TestNlpHttpConnector",
         "TestOllamaHttpConnector",
         "TestOpenaiHttpConnector",

@@ -8,11 +8,13 @@ import msgspec
 
 from hostler.cli.config import Loaded, build_connector
 from hostler.contracts.service import Source
+from hostler.dispatch.limited import Limited
 from hostler.kernel.settings import Settings
 from hostler.kernel.spec import Instance, port_of
 from hostler.ports.blobs import Blobs
 from hostler.ports.connector import Connector
 from hostler.ports.discovery import Placed
+from hostler.ports.limiter import Limiter
 from hostler.ports.registry import EndpointRegistry
 from hostler.registry.discovery import EngineDiscovery, Followed, Where, labelled
 from hostler.registry.names import Names, Target
@@ -24,15 +26,21 @@ def only_followed(instance: Instance, settings: Settings) -> bool:
     return instance.followed and (entry is None or entry.url is None or entry.dns is not None)
 
 
-def placed(instance: Instance, loaded: Loaded, blobs: Blobs) -> Placed:
+def placed(instance: Instance, loaded: Loaded, blobs: Blobs, limiter: Limiter) -> Placed:
     """Return the connector of a configured endpoint, with where its address came from."""
     origin = loaded.reading.origins.get(f"connectors.{instance.name}.url")
     entry = loaded.settings.connectors.get(instance.name)
     source = Source.CONVENTION if entry is None or entry.url is None else Source.STATIC
     if origin is not None and origin == Path(loaded.settings.mapping or "").name:
         source = Source.MAPPING
-    connector = build_connector(instance, loaded.settings, blobs=blobs)
+    connector = limited(build_connector(instance, loaded.settings, blobs=blobs), limiter, instance)
     return Placed(connector=connector, url=shown(instance.settings.url or ""), source=source)
+
+
+def limited(connector: Connector, limiter: Limiter, instance: Instance) -> Connector:
+    """Return a connector that keeps to the limits of its entry, if it has any."""
+    limits = instance.settings.limits
+    return Limited(connector, limiter, limits) if limits else connector
 
 
 def shown(url: str) -> str:
@@ -42,18 +50,18 @@ def shown(url: str) -> str:
 
 
 def discovery_of(
-    registry: EndpointRegistry, instances: Sequence[Instance], settings: Settings, blobs: Blobs
+    registry: EndpointRegistry, instances: Sequence[Instance], settings: Settings, blobs: Blobs, limiter: Limiter
 ) -> EngineDiscovery:
     """Return what follows the sources of these entries, and operators' marks for all."""
     return EngineDiscovery(
         registry,
-        tuple(_followed(instance, settings, blobs) for instance in instances),
+        tuple(_followed(instance, settings, blobs, limiter) for instance in instances),
         names=Names(settings.discovery.nameservers),
         interval=settings.discovery.interval,
     )
 
 
-def _followed(instance: Instance, settings: Settings, blobs: Blobs) -> Followed:
+def _followed(instance: Instance, settings: Settings, blobs: Blobs, limiter: Limiter) -> Followed:
     chosen = instance.settings
 
     def build(where: Where) -> Connector:
@@ -61,7 +69,7 @@ def _followed(instance: Instance, settings: Settings, blobs: Blobs) -> Followed:
             chosen, url=where.url, labels=labelled(chosen.labels, where), slots=where.slots or chosen.slots
         )
         moved = msgspec.structs.replace(instance, settings=changed)
-        return build_connector(moved, settings, blobs=blobs, endpoint=where.id)
+        return limited(build_connector(moved, settings, blobs=blobs, endpoint=where.id), limiter, instance)
 
     return Followed(
         name=instance.name,

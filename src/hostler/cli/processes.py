@@ -22,7 +22,7 @@ from hostler.kernel.spec import Instance
 from hostler.kernel.units import Seconds
 from hostler.ports.blobs import Blobs
 from hostler.ports.broker import Broker
-from hostler.ports.discovery import Placed
+from hostler.ports.discovery import Discovery, Placed
 from hostler.ports.registry import Registry
 from hostler.valkeyio.engine import Engine
 from hostler.valkeyio.folder import locate
@@ -91,6 +91,8 @@ async def worker(
     common: ToEngine = ToEngine(),
 ) -> int:
     """Run one worker; SIGTERM drains it: running jobs may end within the grace time, the rest is given back."""
+    from hostler.registry.endpoints import EngineEndpoints
+    from hostler.registry.limits import EngineLimiter
     from hostler.telemetry.metrics import Metrics, exported
     from hostler.worker.signals import run_until_told
 
@@ -109,8 +111,10 @@ async def worker(
     instances, followed = _instances(loaded)
     metrics = Metrics()
     async with _engine(settings.engine, "worker") as engine, _blobs(settings, engine) as blobs:
-        served = tuple(placed(instance, loaded, blobs) for instance in instances)
-        made = await _worker(loaded, engine, blobs, served, followed, metrics)
+        limiter = EngineLimiter(engine)
+        served = tuple(placed(instance, loaded, blobs, limiter) for instance in instances)
+        discovery = discovery_of(EngineEndpoints(engine), followed, settings, blobs, limiter)
+        made = await _worker(loaded, engine, blobs, served, discovery, metrics)
         with exported(metrics, settings.worker.metrics_port):
             running = asyncio.create_task(run_until_told(made))
             while made.state is WorkerState.STARTING and not running.done():
@@ -127,13 +131,12 @@ async def _worker(  # noqa: PLR0917 - the parts of a worker, each from where it 
     engine: Engine,
     blobs: Blobs,
     served: tuple[Placed, ...],
-    followed: tuple[Instance, ...],
+    discovery: Discovery,
     metrics: Any,
 ) -> Any:
     """Put one worker together from the engine's adapters."""
     from hostler.broker.engine import EngineBroker
     from hostler.broker.foreman import EngineForeman
-    from hostler.registry.endpoints import EngineEndpoints
     from hostler.registry.engine import EngineRegistry
     from hostler.telemetry.observed import observed
     from hostler.worker.handlers import HandlerSet
@@ -161,7 +164,7 @@ async def _worker(  # noqa: PLR0917 - the parts of a worker, each from where it 
         clock=SystemClock(),
         dice=SystemDice(),
         blobs=blobs,
-        discovery=discovery_of(EngineEndpoints(engine), followed, settings, blobs),
+        discovery=discovery,
         heartbeat_link=link,
     )
 

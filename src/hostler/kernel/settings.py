@@ -96,6 +96,8 @@ class ConnectorSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields
     port_increment: Positive = 1
     slots: Positive | None = None
     """Work in flight per endpoint; what the endpoint says unless set."""
+    limits: tuple[str, ...] = ()
+    """Calls in a time that an endpoint takes, as 3/s or 60/min burst 5, of all workers together."""
     labels: dict[str, str] = {}
     api_key_env: str | None = None
     """Name of the environment variable that holds the credential; never the credential itself."""
