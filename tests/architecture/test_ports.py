@@ -11,6 +11,7 @@ from hostler.testing.broker import BrokerConformance
 from hostler.testing.connectors import ConnectorConformance
 from hostler.testing.endpoints import DiscoveryConformance, EndpointConformance
 from hostler.testing.limits import LimiterConformance
+from hostler.testing.results import ResultsConformance
 from hostler.testing.time_and_chance import ClockConformance, DiceConformance
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,6 +25,7 @@ SUITES: dict[str, type] = {
     "Discovery": DiscoveryConformance,
     "Limiter": LimiterConformance,
     "Blobs": BlobsConformance,
+    "Results": ResultsConformance,
     "Clock": ClockConformance,
     "Dice": DiceConformance,
 }
@@ -49,6 +51,7 @@ SUBJECTS = {
     "DiscoveryConformance": {"TestEngineDiscovery"},
     "LimiterConformance": {"TestEngineLimiter"},
     "BlobsConformance": {"TestFolder", "TestS3"},
+    "ResultsConformance": {"TestEngineResults"},
     "ClockConformance": {"TestSystemClock", "TestFakeClock"},
     "DiceConformance": {"TestSystemDice", "TestSeededDice"},
 }

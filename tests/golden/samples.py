@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import msgspec
 from msgspec import Raw
 
-from hostler.contracts import event, explain, job, lease, needs, problem, queue, service, worker
+from hostler.contracts import event, explain, job, lease, needs, problem, queue, result, service, worker
 from hostler.contracts.failure import Failure, FailureClass, Stage
 from hostler.contracts.offer import Offer, Pool
 from hostler.contracts.timeouts import Timeouts
@@ -187,6 +187,7 @@ SAMPLES: dict[str, msgspec.Struct] = {
         timeouts=TIMEOUTS,
         declared_by="simulation-http",
     ),
+    "kept_result": result.Kept(result=Raw(b'{"n":1}'), ref=BLOB),
     "worker": worker.Worker(
         id="w1",
         state=worker.WorkerState.BUSY,

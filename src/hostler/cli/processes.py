@@ -138,6 +138,7 @@ async def _worker(  # noqa: PLR0917 - the parts of a worker, each from where it 
     from hostler.broker.engine import EngineBroker
     from hostler.broker.foreman import EngineForeman
     from hostler.registry.engine import EngineRegistry
+    from hostler.registry.results import EngineResults
     from hostler.telemetry.observed import observed
     from hostler.worker.handlers import HandlerSet
     from hostler.worker.system import SystemClock, SystemDice
@@ -165,6 +166,7 @@ async def _worker(  # noqa: PLR0917 - the parts of a worker, each from where it 
         dice=SystemDice(),
         blobs=blobs,
         discovery=discovery,
+        results=observed(EngineResults(engine), port="results", metrics=metrics),
         heartbeat_link=link,
     )
 

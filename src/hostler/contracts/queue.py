@@ -1,5 +1,6 @@
 """Queues and kinds: one table says who may put what where, and how it is treated."""
 
+from enum import StrEnum
 from typing import Annotated
 
 from msgspec import Meta, Struct, field
@@ -77,6 +78,30 @@ class QueueSpec(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_un
     """Tenants' weights; 1 unless set."""
 
 
+class CacheMode(StrEnum):
+    """What jobs of a kind have to do with results that are kept."""
+
+    FIRST = "first"
+    """Answer from the cache; without a result there, one of equal jobs runs and the others wait for what it brings."""
+    ONLY = "only"
+    """Answer from the cache, or fail as `refused`; nothing ever runs."""
+    BYPASS = "bypass"
+    """Run; neither read nor keep a result."""
+    REFRESH = "refresh"
+    """Run, and keep the result in place of what was there."""
+
+
+class CachePolicy(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """Whether and how long results of a kind are kept for equal jobs: same kind, payload, service and models.
+
+    A job may choose another mode by its label `hostler.cache`. Tenants share what is kept.
+    """
+
+    mode: CacheMode = CacheMode.FIRST
+    ttl: Annotated[float, Meta(ge=1, le=2_592_000, extra_json_schema={"unit": "s"})] = 3_600.0
+    """How long a result answers."""
+
+
 class KindSpec(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """One kind of work, declared by a worker, a connector or the configuration."""
 
@@ -90,6 +115,8 @@ class KindSpec(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unk
     result: dict[str, Json] | None = None
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     timeouts: Timeouts = field(default_factory=Timeouts)
+    cache: CachePolicy | None = None
+    """None: every job runs."""
     declared_by: str = "configuration"
     planned: bool = False
     """Announced but not served yet: a submit is refused with that word."""

@@ -18,6 +18,7 @@ from hostler.ports.broker import Broker, Desk, Foreman
 from hostler.ports.connector import Connector
 from hostler.ports.discovery import Discovery
 from hostler.ports.registry import Registry
+from hostler.ports.results import Results
 from hostler.testing.eventually import eventually
 from hostler.worker.handlers import HandlerSet
 from hostler.worker.heartbeat import Link, Tempo
@@ -98,6 +99,7 @@ class Fabric:
         broker: Broker | None = None,
         blobs: Blobs | None = None,
         discovery: Discovery | None = None,
+        results: Results | None = None,
         link: Link | None = None,
         tempo: Tempo | None = None,
         **settings: Any,
@@ -119,6 +121,7 @@ class Fabric:
             dice=SystemDice(),
             blobs=blobs,
             discovery=discovery,
+            results=results,
             heartbeat_link=link,
             tempo=tempo or Tempo(beat=0.1),
         )

@@ -118,6 +118,11 @@ KEYS: Final[tuple[KeyRow, ...]] = (
         "timed",
         "a shared limit: packed (paid for until, nobody before, leases), while it says anything",
     ),
+    _reg("rc:<key>", "string", "timed", "a kept result, sealed"),
+    _reg("rf:<key>", "string", "timed", "who runs what is not kept: packed (job, fence)"),
+    _reg("rends", "zset", "registry", "kept result -> when it ends"),
+    _reg("rsize", "hash", "registry", "kept result -> its bytes; `all`: together"),
+    _reg("rstat", "hash", "registry", "`<kind>|<what>` -> how often: hits, misses, waits, kept"),
     _reg("ev", "stream", "registry", "events about workers, kinds and endpoints, as in a queue's stream"),
     _reg("clock", "string", "test", "the time in microseconds, in a test build of the library only"),
 )

@@ -9,25 +9,28 @@ from typing import Protocol
 
 import msgspec
 import structlog
-from msgspec import Raw
+from msgspec import UNSET, Raw
 
 from hostler.contracts.failure import Failure, FailureClass
 from hostler.contracts.fence import attempt_of
-from hostler.contracts.job import INLINE_LIMIT, BlobRef, Progress
+from hostler.contracts.job import INLINE_LIMIT, BlobRef, Progress, null_json
 from hostler.contracts.lease import Again, Die, Ending, Lease, LeaseRef, Settlement, Stopped, Succeed
 from hostler.contracts.needs import Lane
 from hostler.contracts.offer import Pool
 from hostler.contracts.queue import KindSpec
 from hostler.contracts.reference import payload_reference
+from hostler.contracts.result import Kept
 from hostler.contracts.service import Failed, Finished, RemoteRef, RemoteState, ServiceCall, Step
 from hostler.contracts.timeouts import Timeouts
 from hostler.dispatch.gauge import Gauge
+from hostler.dispatch.sharing import Later, Share
 from hostler.kernel.errors import HostlerError, NotFoundError
 from hostler.kernel.units import Bytes, Seconds
 from hostler.policy.retry import after_failure, returns
 from hostler.ports.blobs import Blobs
 from hostler.ports.clock import Clock, Dice
 from hostler.ports.connector import Connector
+from hostler.ports.results import Results
 from hostler.worker.call import CallFacts, failure_of
 from hostler.worker.call import Failed as Verdict
 from hostler.worker.handlers import Handler
@@ -86,6 +89,8 @@ class Tools:
     dice: Dice
     others_fit: Callable[[Lane], Awaitable[bool]]
     """Whether another live worker serves a lane."""
+    results: Results | None = None
+    """Results that are kept for equal jobs, where there are any."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +145,8 @@ class Attempt:
         ends = None if lease.deadline is None else now + (lease.deadline - lease.now).total_seconds()
         self.stages = StageWatch(self.timeouts, started=now, ends=ends, service=service)
         self.run_by: Run = HandledRun(route.by) if isinstance(route.by, Handler) else ServiceRun(route.by)
+        self._share = Share(lease, route.spec.cache, tools.results, tools.blobs)
+        self._ran = False
         self._blob: BlobRef | None = None
         self._told: asyncio.Future[Cause] = asyncio.get_running_loop().create_future()
 
@@ -152,15 +159,18 @@ class Attempt:
         """Run, then record how it ended, progress first."""
         self.tools.reports.open(self.ref)
         try:
-            ending = await self._ending(await self._measured())
+            outcome = await self._measured()
+            elsewhere = outcome is Cause.LOST or outcome is Cause.GIVE_BACK
+            await self._share.end(self._worth_keeping(outcome), goes_on=elsewhere)
+            ending = await self._ending(outcome)
             if ending is None:
                 return
             await self.tools.reports.flush(self.ref)
-            settlement = Settlement(
-                job_id=self.ref.job_id, fence=self.ref.fence, ending=ending, endpoint=self.run_by.endpoint
-            )
+            endpoint = self.run_by.endpoint if self._ran else None
+            settlement = Settlement(job_id=self.ref.job_id, fence=self.ref.fence, ending=ending, endpoint=endpoint)
             word = await self.tools.settler.settle(settlement)
         finally:
+            self._share.close()
             self.tools.reports.close(self.ref)
         if word is not None and word.accepted:
             if self.run_by.endpoint is not None and not isinstance(ending, Again):
@@ -168,20 +178,20 @@ class Attempt:
         else:
             _LOG.warning("an ending was not accepted", job=self.ref.job_id, fence=self.ref.fence, word=word)
 
-    async def _measured(self) -> Finished | Failed | Cause:
+    async def _measured(self) -> Finished | Failed | Later | Cause:
         """Let the work run, and let its endpoint's gauge know how it ended."""
         failure: Failure | None = None
         told = True
         try:
             outcome = await self._watched()
-            told = isinstance(outcome, Cause)
+            told = isinstance(outcome, Cause) or not self._ran
             failure = outcome.failure if isinstance(outcome, Failed) else None
         finally:
             if self._gauge is not None and self._ticket is not None:
                 self._gauge.end(self._ticket, failure, told=told)
         return outcome
 
-    async def _watched(self) -> Finished | Failed | Cause:
+    async def _watched(self) -> Finished | Failed | Later | Cause:
         """Let the work run until it ends, is told to stop, or a stage takes too long."""
         clock = self.tools.clock
         work = asyncio.create_task(self._work(), name=f"work {self.ref.job_id}")
@@ -201,7 +211,7 @@ class Attempt:
         finally:
             work.cancel()
 
-    async def _halt(self, work: asyncio.Task[Finished | Failed], cause: Cause | None) -> None:
+    async def _halt(self, work: asyncio.Task[Finished | Failed | Later], cause: Cause | None) -> None:
         """Stop the work here and, as far as it is ours, at the service; leave behind what does not stop."""
         work.cancel()
         await asyncio.gather(
@@ -220,7 +230,14 @@ class Attempt:
         except Exception:  # noqa: BLE001 - a connector's defect while stopping must not keep the end from being recorded
             _LOG.exception("stopping raised", job=self.ref.job_id, endpoint=self.run_by.endpoint)
 
-    async def _work(self) -> Finished | Failed:
+    async def _work(self) -> Finished | Failed | Later:
+        answer = await self._share.ask()
+        if isinstance(answer, Kept):
+            self._blob = answer.ref
+            return Finished(result=null_json() if answer.result is UNSET else answer.result)
+        if answer is not None:
+            return answer
+        self._ran = True
         outcome = await self.run_by.run(self)
         return await self._stored(outcome) if isinstance(outcome, Finished) else outcome
 
@@ -244,6 +261,13 @@ class Attempt:
             yield body[at : at + PART]
             self.stages.touched(self.tools.clock.monotonic(), "store")
 
+    def _worth_keeping(self, outcome: Finished | Failed | Later | Cause) -> Kept | None:
+        if not isinstance(outcome, Finished):
+            return None
+        if self._blob is not None:
+            return Kept(ref=self._blob)
+        return Kept(result=outcome.result) if len(bytes(outcome.result)) <= INLINE_LIMIT else None
+
     def progressed(self, progress: Progress) -> None:
         """Take a sign of life and pass it on."""
         self.stages.touched(self.tools.clock.monotonic(), progress.stage)
@@ -261,7 +285,7 @@ class Attempt:
         except NotFoundError as error:
             raise Verdict(FailureClass.INVALID_INPUT, f"the payload is not there: {error.message}") from error
 
-    async def _ending(self, outcome: Finished | Failed | Cause) -> Ending | None:
+    async def _ending(self, outcome: Finished | Failed | Later | Cause) -> Ending | None:
         match outcome:
             case Cause.LOST:
                 _LOG.warning("lease lost, work dropped", job=self.ref.job_id, fence=self.ref.fence)
@@ -270,6 +294,8 @@ class Attempt:
                 return Stopped()
             case Cause.GIVE_BACK:
                 return Again(failure=None, counted=False)
+            case Later(seconds=seconds):
+                return Again(failure=None, delay=seconds, counted=False)
             case Finished(result=result):
                 return self._success(result)
             case Failed(failure=failure):
@@ -437,7 +463,7 @@ class HandledRun:
         """Do nothing."""
 
 
-def _outcome(work: asyncio.Task[Finished | Failed]) -> Finished | Failed:
+def _outcome(work: asyncio.Task[Finished | Failed | Later]) -> Finished | Failed | Later:
     """Return how the work ended; an exception is a defect and becomes `internal`."""
     if work.cancelled():
         return Failed(failure=Failure(class_=FailureClass.INTERNAL, message="the work cancelled itself"))

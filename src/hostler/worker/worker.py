@@ -25,6 +25,7 @@ from hostler.ports.clock import Clock, Dice
 from hostler.ports.connector import Connector
 from hostler.ports.discovery import Discovery, Placed
 from hostler.ports.registry import Registry
+from hostler.ports.results import Results
 from hostler.worker.attempt import Cause, Tools
 from hostler.worker.board import Board
 from hostler.worker.capacity import Capacity
@@ -72,6 +73,7 @@ class Worker:
         machine: str | None = None,
         blobs: Blobs | None = None,
         discovery: Discovery | None = None,
+        results: Results | None = None,
         heartbeat_link: Link | None = None,
         tempo: Tempo | None = None,
     ) -> None:
@@ -100,6 +102,7 @@ class Worker:
             clock=clock,
             dice=dice,
             others_fit=Neighbours(registry, self.id, clock).fit,
+            results=results,
         )
         self._crew = Crew(self._tools, self._capacity, self._board, self._count)
         tempo = tempo or Tempo(beat=settings.heartbeat, ttl=settings.ttl)

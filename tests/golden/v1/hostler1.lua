@@ -2605,6 +2605,55 @@ function places.lapse(q, most)
   return #ids
 end
 
+-- The cache of results: `rc:<key>` a sealed result, `rf:<key>` a flight {job, fence}, `rends` keys by end, `rsize`
+-- bytes by key and in all, `rstat` counts by kind.
+
+local results = {}
+
+function results.count(q, kind, what)
+  write.bump(q, 'rstat', kind .. '|' .. what, 1)
+end
+
+-- Whether this job may have the flight: nobody holds it, or it itself does, with no later attempt.
+function results.mine(q, key, job, fence)
+  local packed = redis.call('GET', q.p .. 'rf:' .. key)
+  local held = packed and cmsgpack.unpack(packed)
+  return not held or (held[1] == job and held[2] <= fence), held
+end
+
+function results.take(q, key, job, fence, ms)
+  write.timed(q, 'rf:' .. key, cmsgpack.pack({job, fence}), ms)
+end
+
+-- Change what a key's result counts in bytes.
+function results.weigh(q, key, size)
+  local delta = size - tonumber(redis.call('HGET', q.p .. 'rsize', key) or '0')
+  write.bump(q, 'rsize', key, delta)
+  write.bump(q, 'rsize', 'all', delta)
+  return delta
+end
+
+function results.forget(q, key)
+  write.drop(q, 'rc:' .. key)
+  write.zrem(q, 'rends', key)
+  return results.weigh(q, key, 0)
+end
+
+-- Make room, for one result more: what has ended goes, then what ends soonest, a slice at a time.
+function results.trim(q, key, most, most_bytes)
+  local entries = redis.call('ZCARD', q.p .. 'rends')
+  local bytes = tonumber(redis.call('HGET', q.p .. 'rsize', 'all') or '0')
+  local soonest = redis.call('ZRANGE', q.p .. 'rends', 0, 63, 'WITHSCORES')
+  for i = 1, #soonest, 2 do
+    if tonumber(soonest[i + 1]) > q.now and entries < most and bytes <= most_bytes then
+      return
+    end
+    if soonest[i] ~= key then
+      entries, bytes = entries - 1, bytes + results.forget(q, soonest[i])
+    end
+  end
+end
+
 -- The registry of workers: rows by id, leases by end, those that are gone for an hour, each move an event.
 -- A row is {state, seen, reason, sealed announcement}. `q` is the registry's own context, opened like a queue's.
 
@@ -3996,6 +4045,154 @@ return answer
 
 end
 redis.register_function{function_name='hostler1_replay', callback=verb_replay, flags={'allow-oom'}}
+local function verb_result_begin(keys, argv)
+  local meta_key = keys[1]
+  local key = argv[1]
+  local kind = argv[2]
+  local job = argv[3]
+  local fence = tonumber(argv[4])
+  local lasts = tonumber(argv[5])
+-- Ask for a result; when none is kept, take the flight: the right to run it for all equal jobs.
+-- keys meta
+-- args key:text kind:text job:text fence:int lasts:int
+-- reply {1, sealed result}, {2} the flight is yours, {3, milliseconds that another's still lasts}, or {0} when nothing
+-- is kept and `lasts` is 0: then no flight is wanted.
+local q = ctx.open(meta_key)
+local sealed = redis.call('GET', q.p .. 'rc:' .. key)
+local answer
+if sealed then
+  results.count(q, kind, 'hits')
+  answer = {1, sealed}
+elseif lasts == 0 then
+  results.count(q, kind, 'misses')
+  answer = {0}
+else
+  local mine, held = results.mine(q, key, job, fence)
+  if mine then
+    if not held then
+      results.count(q, kind, 'misses')
+    end
+    results.take(q, key, job, fence, lasts)
+    answer = {2}
+  else
+    results.count(q, kind, 'waits')
+    answer = {3, math.max(0, redis.call('PTTL', q.p .. 'rf:' .. key))}
+  end
+end
+ctx.commit(q)
+return answer
+
+end
+redis.register_function{function_name='hostler1_result_begin', callback=verb_result_begin, flags={}}
+local function verb_result_clear(keys, argv)
+  local meta_key = keys[1]
+  local cursor = argv[1]
+  local prefix = argv[2]
+-- Drop results by what their keys begin with, a slice at a time.
+-- keys meta
+-- args cursor:text prefix:text
+-- flags allow-oom
+-- reply {next cursor ('0': that was all), how many were dropped}
+local q = ctx.open(meta_key)
+local scanned = redis.call('ZSCAN', q.p .. 'rends', cursor, 'COUNT', 200)
+local dropped, seen = 0, {}
+for i = 1, #scanned[2], 2 do
+  local key = scanned[2][i]
+  if string.sub(key, 1, #prefix) == prefix and not seen[key] then
+    seen[key] = true
+    results.forget(q, key)
+    dropped = dropped + 1
+  end
+end
+ctx.commit(q)
+return {scanned[1], dropped}
+
+end
+redis.register_function{function_name='hostler1_result_clear', callback=verb_result_clear, flags={'allow-oom'}}
+local function verb_result_give_up(keys, argv)
+  local meta_key = keys[1]
+  local key = argv[1]
+  local job = argv[2]
+  local fence = tonumber(argv[3])
+-- End a flight without a result.
+-- keys meta
+-- args key:text job:text fence:int
+-- flags allow-oom
+-- reply 1, or 0 when this job had no flight
+local q = ctx.open(meta_key)
+local mine, held = results.mine(q, key, job, fence)
+if not (mine and held) then
+  return 0
+end
+write.drop(q, 'rf:' .. key)
+ctx.commit(q)
+return 1
+
+end
+redis.register_function{function_name='hostler1_result_give_up', callback=verb_result_give_up, flags={'allow-oom'}}
+local function verb_result_hold(keys, argv)
+  local meta_key = keys[1]
+  local key = argv[1]
+  local job = argv[2]
+  local fence = tonumber(argv[3])
+  local lasts = tonumber(argv[4])
+-- Renew a flight.
+-- keys meta
+-- args key:text job:text fence:int lasts:int
+-- reply 1, or 0 when another job or a later attempt has it
+local q = ctx.open(meta_key)
+if not results.mine(q, key, job, fence) then
+  return 0
+end
+results.take(q, key, job, fence, lasts)
+ctx.commit(q)
+return 1
+
+end
+redis.register_function{function_name='hostler1_result_hold', callback=verb_result_hold, flags={}}
+local function verb_result_put(keys, argv)
+  local meta_key = keys[1]
+  local key = argv[1]
+  local kind = argv[2]
+  local job = argv[3]
+  local ttl = tonumber(argv[4])
+  local most = tonumber(argv[5])
+  local most_bytes = tonumber(argv[6])
+  local sealed = argv[7]
+-- Keep a result, and end the job's flight.
+-- keys meta
+-- args key:text kind:text job:text ttl:int most:int most_bytes:int sealed:blob
+-- reply 1
+local q = ctx.open(meta_key)
+results.trim(q, key, most, most_bytes - #sealed)
+results.weigh(q, key, #sealed)
+results.count(q, kind, 'kept')
+write.zadd(q, 'rends', q.now + ttl * 1000, key)
+write.timed(q, 'rc:' .. key, sealed, ttl)
+local _, held = results.mine(q, key, job, 0)
+if held and held[1] == job then
+  write.drop(q, 'rf:' .. key)
+end
+ctx.commit(q)
+return 1
+
+end
+redis.register_function{function_name='hostler1_result_put', callback=verb_result_put, flags={}}
+local function verb_result_view(keys, argv)
+  local meta_key = keys[1]
+-- How the cache of results is used.
+-- keys meta
+-- flags no-writes
+-- reply {entries, bytes, {kind|what, count, ...}}
+local q = ctx.open(meta_key)
+return {
+  redis.call('ZCOUNT', q.p .. 'rends', '(' .. int(q.now), '+inf'),
+  tonumber(redis.call('HGET', q.p .. 'rsize', 'all') or '0'),
+  redis.call('HGETALL', q.p .. 'rstat'),
+}
+
+end
+redis.register_function{function_name='hostler1_result_view', callback=verb_result_view, flags={'no-writes'}}
 local function verb_resume(keys, argv)
   local meta_key = keys[1]
   local operation = argv[1]
@@ -4339,4 +4536,4 @@ return 1
 
 end
 redis.register_function{function_name='hostler1_withdraw', callback=verb_withdraw, flags={'allow-oom'}}
-redis.register_function{function_name='hostler1_version', callback=function() return '2b084144e5223d16a8c697b6d07e7e423247ee2823db5112d03436cbda383e37' end, flags={'no-writes'}}
+redis.register_function{function_name='hostler1_version', callback=function() return '62fa9451b5472d8d9acd58facc3ade7a00c78c39ff20b91fa1499ee0f04cc801' end, flags={'no-writes'}}
