@@ -56,6 +56,7 @@ async def gateway(
         from hostler.broker.foreman import EngineForeman
         from hostler.registry.endpoints import EngineEndpoints
         from hostler.registry.engine import EngineRegistry
+        from hostler.registry.results import EngineResults
 
         foreman = EngineForeman(engine)
         await _declare(loaded, foreman)
@@ -67,6 +68,7 @@ async def gateway(
             EngineEndpoints(engine),
             blobs,
             settings,
+            results=EngineResults(engine),
             metrics=metrics,
             degraded=lambda: _degraded(engine),
             gauges=lambda: engine_gauges(engine),

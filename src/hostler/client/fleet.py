@@ -8,7 +8,7 @@ import msgspec
 
 from hostler.client.encode import Options, request_of
 from hostler.client.handle import JobHandle
-from hostler.client.many import Blobs, Dead, Queues, Which, Workers, act, action, narrowed, pages
+from hostler.client.many import Blobs, Cache, Dead, Queues, Which, Workers, act, action, narrowed, pages
 from hostler.client.problems import error_of
 from hostler.client.services import Services
 from hostler.client.wire import TRIES, Wire
@@ -38,6 +38,7 @@ class Fleet:
         self.dead: Final = Dead(wire)
         self.workers: Final = Workers(wire)
         self.services: Final = Services(wire)
+        self.cache: Final = Cache(wire)
         self.blobs: Final = Blobs(wire)
 
     async def submit(self, kind: str, payload: object = None, **options: Unpack[Options]) -> JobHandle:

@@ -22,6 +22,7 @@ from hostler.contracts.api import (
 )
 from hostler.contracts.job import BlobRef, Job
 from hostler.contracts.queue import QueueView
+from hostler.contracts.result import CacheClear, CacheCleared, CacheView
 from hostler.contracts.worker import Worker
 from hostler.kernel.units import Json
 
@@ -170,6 +171,21 @@ class Workers:
     async def _verb(self, worker: str, verb: WorkerVerb, reason: str) -> None:
         path = f"v1/workers/{quote(worker, safe='')}/{verb}"
         await self._wire.change(path, Because(reason=reason), Commanded)
+
+
+class Cache:
+    """Results that the fleet keeps for equal jobs."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+
+    async def view(self) -> CacheView:
+        """Return how much is kept, and how often each kind was answered from there."""
+        return await self._wire.read("v1/cache", CacheView)
+
+    async def clear(self, prefix: str) -> int:
+        """Drop results whose key begins so (`image.generate:` is a kind, "" is everything); return how many."""
+        return (await self._wire.change("v1/cache/clear", CacheClear(prefix=prefix), CacheCleared)).dropped
 
 
 class Blobs:

@@ -16,6 +16,7 @@ from hostler.contracts.event import Event, Timeline
 from hostler.contracts.explain import Explanation
 from hostler.contracts.job import BlobRef, Job, JobState
 from hostler.contracts.queue import QueueView
+from hostler.contracts.result import CacheView
 from hostler.contracts.worker import Worker
 from hostler.kernel.errors import HostlerError
 from hostler.kernel.units import Json, Seconds
@@ -195,6 +196,22 @@ class SyncWorkers:
         self._portal.call(self._workers.drain(worker, reason=reason))
 
 
+class SyncCache:
+    """Results that the fleet keeps for equal jobs."""
+
+    def __init__(self, portal: Portal, fleet: Fleet) -> None:
+        self._portal = portal
+        self._cache = fleet.cache
+
+    def view(self) -> CacheView:
+        """Return how it is used."""
+        return self._portal.call(self._cache.view())
+
+    def clear(self, prefix: str) -> int:
+        """Drop results whose key begins so; return how many."""
+        return self._portal.call(self._cache.clear(prefix))
+
+
 class SyncBlobs:
     """The blob store of a fleet."""
 
@@ -220,6 +237,7 @@ class SyncFleet:
         self.queues: Final = SyncQueues(portal, fleet)
         self.dead: Final = SyncDead(portal, fleet)
         self.workers: Final = SyncWorkers(portal, fleet)
+        self.cache: Final = SyncCache(portal, fleet)
         self.blobs: Final = SyncBlobs(portal, fleet)
 
     def submit(self, kind: str, payload: object = None, **options: Unpack[Options]) -> SyncJob:

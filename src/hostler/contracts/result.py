@@ -1,9 +1,11 @@
 """Results that are kept for equal jobs, and who runs one that is not there."""
 
-from msgspec import UNSET, Raw, Struct, UnsetType
+from typing import Annotated
+
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from hostler.contracts.job import BlobRef
-from hostler.kernel.units import Bytes, Seconds
+from hostler.kernel.units import Bytes, Fraction, Seconds
 
 
 class Kept(Struct, frozen=True, kw_only=True, omit_defaults=True, tag="kept"):
@@ -35,11 +37,8 @@ class CacheStats(Struct, frozen=True, kw_only=True):
     kept: int = 0
     """Results put there."""
 
-    @property
-    def hit_rate(self) -> float:
-        """Return the share of jobs that were answered, of those that were answered or had to run; 0 to 1."""
-        asked = self.hits + self.misses
-        return self.hits / asked if asked else 0.0
+    hit_rate: Fraction = 0.0
+    """Share of those that were answered, of all that were answered or had to run."""
 
 
 class CacheView(Struct, frozen=True, kw_only=True):
@@ -50,3 +49,16 @@ class CacheView(Struct, frozen=True, kw_only=True):
     """Of kept results, without the blobs that they refer to."""
     kinds: tuple[CacheStats, ...] = ()
     """By name."""
+
+
+class CacheClear(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Body of `POST /v1/cache/clear`."""
+
+    prefix: Annotated[str, Meta(max_length=256)]
+    """What the keys begin with that are dropped: `image.generate:` is a whole kind, the empty text is everything."""
+
+
+class CacheCleared(Struct, frozen=True, kw_only=True):
+    """What a clear did."""
+
+    dropped: int

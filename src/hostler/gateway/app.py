@@ -19,6 +19,7 @@ from hostler.gateway.openapi import document
 from hostler.gateway.operation import Operation
 from hostler.gateway.rooms import Gauges, Rooms, no_gauges, nothing_degraded
 from hostler.gateway.routes.blobs import BlobRoutes
+from hostler.gateway.routes.cache import CacheRoutes
 from hostler.gateway.routes.jobs import JobRoutes
 from hostler.gateway.routes.many import ManyRoutes
 from hostler.gateway.routes.queues import QueueRoutes
@@ -32,6 +33,7 @@ from hostler.ports.blobs import Blobs
 from hostler.ports.broker import Desk, Foreman
 from hostler.ports.clock import Dice
 from hostler.ports.registry import EndpointRegistry, Registry
+from hostler.ports.results import Results
 from hostler.telemetry.metrics import Metrics
 from hostler.telemetry.observed import observed
 
@@ -52,6 +54,7 @@ def build_app(  # noqa: PLR0917 - the ports and the settings: the order is part 
     blobs: Blobs,
     settings: Settings,
     *,
+    results: Results,
     metrics: Metrics | None = None,
     degraded: Callable[[], tuple[str, ...]] = nothing_degraded,
     gauges: Callable[[], Gauges] = no_gauges,
@@ -71,6 +74,7 @@ def build_app(  # noqa: PLR0917 - the ports and the settings: the order is part 
         registry=observed(registry, port="registry", metrics=metrics),
         endpoints=observed(endpoints, port="endpoints", metrics=metrics),
         blobs=observed(blobs, port="blobs", metrics=metrics),
+        results=observed(results, port="results", metrics=metrics),
         settings=settings,
         metrics=metrics,
         hub=Hub(most=settings.gateway.streams, metrics=metrics),
@@ -110,6 +114,7 @@ def operations_of(rooms: Rooms, scrape: Scrape) -> tuple[Operation[Any, Any], ..
         QueueRoutes(rooms),
         WorkerRoutes(rooms),
         ServiceRoutes(rooms),
+        CacheRoutes(rooms),
         SystemRoutes(rooms, scrape, described),
     )
     for row in rows:

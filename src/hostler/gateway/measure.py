@@ -10,6 +10,7 @@ from typing import Final
 from hostler.contracts.event import Event
 from hostler.contracts.job import JobState
 from hostler.contracts.queue import QueueStats, RegistryRow
+from hostler.contracts.result import CacheView
 from hostler.contracts.worker import Worker
 from hostler.gateway.rooms import Rooms
 from hostler.kernel.errors import HostlerError, NotFoundError
@@ -105,18 +106,21 @@ class Scrape:
         rows: tuple[RegistryRow, ...] = ()
         stats: list[QueueStats] = []
         workers: tuple[Worker, ...] = ()
+        cache: CacheView | None = None
         up = 0
         try:
             async with asyncio.timeout(PATIENCE):
                 rows = await self._rooms.foreman.registry()
                 stats = await asyncio.gather(*(self._rooms.foreman.stats(row.queue.name) for row in rows))
                 workers = await self._rooms.registry.workers()
+                cache = await self._rooms.results.view()
                 up = 1
         except (HostlerError, TimeoutError) as error:
             _LOG.debug("upkeep.failing", task="scrape", error=str(error), code=getattr(error, "code", "timeout"))
         metrics.replace("hostler_engine_up", {(): up})
         _queues(metrics, stats, datetime.now(UTC))
         _workers(metrics, workers)
+        _cache(metrics, cache)
         metrics.replace("service_health", {(name,): healthy for name, healthy in _services(rows, workers).items()})
         return metrics.render()
 
@@ -159,6 +163,14 @@ def _workers(metrics: Metrics, workers: Sequence[Worker]) -> None:
     metrics.replace("hostler_workers", {(state,): count for state, count in states.items()})
     metrics.replace("hostler_worker_slots", {(): sum(worker.slots for worker in workers)})
     metrics.replace("hostler_worker_running", {(): sum(worker.running for worker in workers)})
+
+
+def _cache(metrics: Metrics, cache: CacheView | None) -> None:
+    kinds = () if cache is None else cache.kinds
+    told = {(each.kind, what): getattr(each, what) for each in kinds for what in ("hits", "misses", "waits", "kept")}
+    metrics.replace("hostler_cache_jobs_total", told)
+    metrics.replace("hostler_cache_entries", {} if cache is None else {(): cache.entries})
+    metrics.replace("hostler_cache_bytes", {} if cache is None else {(): cache.bytes})
 
 
 def _services(rows: Sequence[RegistryRow], workers: Sequence[Worker]) -> dict[str, bool]:

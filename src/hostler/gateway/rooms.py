@@ -8,6 +8,7 @@ from hostler.kernel.settings import Settings
 from hostler.ports.blobs import Blobs
 from hostler.ports.broker import Desk, Foreman
 from hostler.ports.registry import EndpointRegistry, Registry
+from hostler.ports.results import Results
 from hostler.telemetry.metrics import LabelValues, Metrics
 
 Gauges = Mapping[str, Mapping[LabelValues, float]]
@@ -33,6 +34,7 @@ class Rooms:
     registry: Registry
     endpoints: EndpointRegistry
     blobs: Blobs
+    results: Results
     settings: Settings
     metrics: Metrics
     hub: Hub

@@ -97,8 +97,9 @@ class EngineResults:
             kind, _, what = pairs[at].decode().rpartition("|")
             if what in _COUNTED:
                 counts[kind][what] = int(pairs[at + 1])
-        kinds = tuple(CacheStats(kind=kind, **counts[kind]) for kind in sorted(counts))
-        return CacheView(entries=entries, bytes=size, kinds=kinds)
+        return CacheView(
+            entries=entries, bytes=size, kinds=tuple(_stats(kind, counts[kind]) for kind in sorted(counts))
+        )
 
     async def _ask(self, key: str, kind: str, job: str, fence: int, lasts: int) -> tuple[int, bytes | int | None]:
         reply = cast(
@@ -106,3 +107,8 @@ class EngineResults:
             await self._library.call_registry("result_begin", key=key, kind=kind, job=job, fence=fence, lasts=lasts),
         )
         return reply[0], reply[1] if len(reply) > 1 else None
+
+
+def _stats(kind: str, counts: dict[str, int]) -> CacheStats:
+    asked = counts.get("hits", 0) + counts.get("misses", 0)
+    return CacheStats(kind=kind, hit_rate=counts.get("hits", 0) / asked if asked else 0.0, **counts)

@@ -30,6 +30,7 @@ from hostler.ports.broker import Broker, Desk, Foreman
 from hostler.ports.registry import Registry
 from hostler.registry.endpoints import EngineEndpoints
 from hostler.registry.engine import EngineRegistry
+from hostler.registry.results import EngineResults
 from hostler.telemetry.metrics import Metrics
 from hostler.valkeyio.engine import Engine
 
@@ -134,7 +135,15 @@ def opening(tmp_path: Path) -> Opening:
         async with open_blobs(None, tmp_path) as blobs:
             endpoints = EngineEndpoints(engine)
             app = build_app(
-                desk, foreman, registry, endpoints, blobs, settings, metrics=metrics, degraded=lambda: engine.degraded
+                desk,
+                foreman,
+                registry,
+                endpoints,
+                blobs,
+                settings,
+                results=EngineResults(engine),
+                metrics=metrics,
+                degraded=lambda: engine.degraded,
             )
             ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
             served = asyncio.create_task(serve(app, "127.0.0.1:0", ready=ready.set_result, stop=stop))
