@@ -65,8 +65,13 @@ def _followed(instance: Instance, settings: Settings, blobs: Blobs, limiter: Lim
     chosen = instance.settings
 
     def build(where: Where) -> Connector:
+        trusted = where.id is None or chosen.trust_announced
         changed = msgspec.structs.replace(
-            chosen, url=where.url, labels=labelled(chosen.labels, where), slots=where.slots or chosen.slots
+            chosen,
+            url=where.url,
+            labels=labelled(chosen.labels, where),
+            slots=where.slots or chosen.slots,
+            api_key_env=chosen.api_key_env if trusted else None,
         )
         moved = msgspec.structs.replace(instance, settings=changed)
         return limited(build_connector(moved, settings, blobs=blobs, endpoint=where.id), limiter, instance)

@@ -101,6 +101,8 @@ class ConnectorSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields
     labels: dict[str, str] = {}
     api_key_env: str | None = None
     """Name of the environment variable that holds the credential; never the credential itself."""
+    trust_announced: bool = False
+    """Whether endpoints that somebody announced get the credential too; else only configured ones and names do."""
     options: dict[str, Json] = {}
     """The connector's own options, judged by its own type."""
 

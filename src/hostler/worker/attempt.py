@@ -22,7 +22,7 @@ from hostler.contracts.reference import payload_reference
 from hostler.contracts.result import Kept
 from hostler.contracts.service import Failed, Finished, RemoteRef, RemoteState, ServiceCall, Step
 from hostler.contracts.timeouts import Timeouts
-from hostler.dispatch.gauge import Gauge
+from hostler.dispatch.gauge import Gauge, Ticket
 from hostler.dispatch.sharing import Later, Share
 from hostler.kernel.errors import HostlerError, NotFoundError
 from hostler.kernel.units import Bytes, Seconds
@@ -137,7 +137,7 @@ class Attempt:
         self.tools = tools
         self._spec = route.spec
         self._gauge = route.gauge
-        self._ticket = None if route.gauge is None else route.gauge.begin(route.spec.name)
+        self._ticket: Ticket | None = None
         self._others = route.others
         service = not isinstance(route.by, Handler)
         self.timeouts: Timeouts = complete(lease.timeouts, route.spec.timeouts, service=service)
@@ -149,6 +149,11 @@ class Attempt:
         self._ran = False
         self._blob: BlobRef | None = None
         self._told: asyncio.Future[Cause] = asyncio.get_running_loop().create_future()
+
+    def begin(self) -> None:
+        """Count the call at its endpoint from now on; `run` ends that."""
+        if self._gauge is not None:
+            self._ticket = self._gauge.begin(self._spec.name)
 
     def tell(self, cause: Cause) -> None:
         """Tell the work to stop; the first word counts. The broker refuses what comes of it once the lease is lost."""

@@ -40,6 +40,7 @@ class Crew:
         ref = attempt.ref
         if ref in self._attempts:
             return  # an answer that came twice
+        attempt.begin()
         self._capacity.take(ref, lease.lane, route.pools)
         self._board.hold(ref, lease.lease_s)
         self._attempts[ref] = attempt
