@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
 from typing import Final, Self
 
-from hostler.contracts.failure import Failure, FailureClass
+from hostler.contracts.failure import Failure, FailureClass, Stage
 from hostler.contracts.limit import Grant, Limit, LimitKind, Want
 from hostler.contracts.queue import KindSpec
 from hostler.contracts.service import Failed, Probe, RemoteRef, RemoteState, ServiceCall, ServiceCapabilities, Step
@@ -102,13 +102,13 @@ class Limited:
                 answer = await self._limiter.take(call.job_id, self._wants)
             except EngineError as error:
                 words = f"the limits of {self.endpoint} cannot be asked for: {error.message}"
-                return Failure(class_=FailureClass.OVERLOADED, message=words, retry_after=UNASKED)
+                return _ours(words, UNASKED)
             if isinstance(answer, Grant):
                 return None
             pause = max(answer.after, _LEAST)
             if pause > left:
                 words = f"limit {answer.limit} is used up for {answer.after:.2f} s"
-                return Failure(class_=FailureClass.OVERLOADED, message=words, retry_after=answer.after)
+                return _ours(words, answer.after)
             left -= pause
             await asyncio.sleep(pause)
 
@@ -126,3 +126,8 @@ def rate(text: str, endpoint: str) -> Limit:
     if limit.kind is not LimitKind.RATE:
         raise InvalidError(f"{text!r}: an endpoint's limit is of calls in a time, like 3/s", field="limits")
     return limit
+
+
+def _ours(words: str, after: Seconds) -> Failure:
+    """Return a refusal that the service has no part in: its stage says that the call never left."""
+    return Failure(class_=FailureClass.OVERLOADED, message=words, retry_after=after, stage=Stage.QUEUE)

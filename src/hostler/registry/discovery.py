@@ -18,7 +18,7 @@ from hostler.registry.names import Names, Target
 
 _LOG = structlog.stdlib.get_logger("hostler.registry.discovery")
 
-MARKS_EVERY: Final[Seconds] = 3.0
+MARKS_EVERY: Final[Seconds] = 1.5
 """How often a worker that follows no announcements asks for operators' marks."""
 
 
@@ -118,8 +118,9 @@ class EngineDiscovery:
         if where not in self._built:
             try:
                 self._built[where] = entry.build(where)
-            except HostlerError as error:
-                _LOG.error("a found endpoint cannot be served", url=where.url, error=error.message)
+            except Exception as error:  # noqa: BLE001 - what was announced is a stranger's word: it must not stop the others
+                words = f"{type(error).__name__}: {error}"
+                _LOG.error("a found endpoint cannot be served", url=where.url, error=words)
                 self._built[where] = None
         wanted[where] = connector = self._built[where]
         if connector is not None:

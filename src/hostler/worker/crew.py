@@ -7,14 +7,18 @@ from typing import Any
 import structlog
 
 from hostler.contracts.failure import Failure, FailureClass
-from hostler.contracts.lease import Lease, LeaseRef, Settlement
+from hostler.contracts.lease import Again, Lease, LeaseRef, Settlement
 from hostler.contracts.queue import RetryPolicy
+from hostler.kernel.units import Seconds
 from hostler.policy.retry import after_failure, returns
 from hostler.worker.attempt import Attempt, Cause, Route, Tools
 from hostler.worker.board import Board
 from hostler.worker.capacity import Capacity
 
 _LOG = structlog.stdlib.get_logger("hostler.worker.crew")
+
+GONE_PAUSE: Seconds = 0.5
+"""How long a job waits whose endpoint left in the moment of its claim."""
 
 
 class Crew:
@@ -48,6 +52,14 @@ class Crew:
             attempt.tell(Cause.GIVE_BACK)
         self._keep(asyncio.create_task(self._run(attempt), name=f"attempt {ref.job_id}"))
         self._counted()
+
+    def give_up(self, lease: Lease, why: str) -> None:
+        """Send a lease back whose endpoint left while it was being claimed: nobody is to blame, no attempt is used."""
+        _LOG.warning("the endpoint of a claimed job has left", job=lease.job_id, why=why)
+        settlement = Settlement(
+            job_id=lease.job_id, fence=lease.fence, ending=Again(failure=None, counted=False, delay=GONE_PAUSE)
+        )
+        self._keep(asyncio.ensure_future(self._tools.settler.settle(settlement)))
 
     def refuse(self, lease: Lease, why: str) -> None:
         """Send a lease back to where a fitter worker finds it."""

@@ -49,13 +49,15 @@ class Stations:
         self._discovery = discovery
         self._witness = Witness(worker, discovery)
         self._stations: dict[str, Station] = {}
+        self._fixed: set[str] = set()
+        """Keys of those that were given: discovery has no say over them, marks apart."""
         self._watches: dict[str, asyncio.Task[None]] = {}
         self._changed: Callable[[], None] = _nobody
 
     async def __aenter__(self) -> Self:
         try:
             for placed in self._given:
-                await self._add(placed)
+                self._fixed.add((await self._add(placed)).key)
             if self._discovery is not None:
                 await self._follow_once(self._discovery)
             await asyncio.gather(*(station.look() for station in self._stations.values()))
@@ -108,7 +110,12 @@ class Stations:
                 self._begin(key, station)
             while True:
                 await asyncio.sleep(FOLLOW * (0.8 + 0.4 * self._dice.roll()))
-                if self._discovery is not None and await self._follow_once(self._discovery):
+                try:
+                    moved = self._discovery is not None and await self._follow_once(self._discovery)
+                except Exception:  # noqa: BLE001 - a source's defect must not end what the worker serves already
+                    _LOG.exception("following endpoints broke; what was known holds")
+                    continue
+                if moved:
                     changed()
         finally:
             watches = tuple(self._watches.values())
@@ -132,9 +139,9 @@ class Stations:
 
     async def _watch(self, station: Station) -> None:
         while True:
-            await asyncio.sleep(self._settings.probe_interval * (0.8 + 0.4 * self._dice.roll()))
             if await station.look():
                 self._changed()
+            await asyncio.sleep(self._settings.probe_interval * (0.8 + 0.4 * self._dice.roll()))
 
     async def _add(self, placed: Placed) -> Station:
         await placed.connector.__aenter__()
@@ -143,6 +150,7 @@ class Stations:
         key = station.id
         while key in self._stations:  # one address may be served twice, with other options
             key += "+"
+        station.key = key
         self._stations[key] = station
         return station
 
@@ -154,11 +162,10 @@ class Stations:
         """Take in what discovery knows now; tell whether that changed an offer."""
         found = await discovery.find()
         changed = self._mark(found)
-        given = {placed.connector.endpoint for placed in self._given}
         wanted = {placed.connector.endpoint: placed for placed in found.placed}
         for name, placed in wanted.items():
             known = self._stations.get(name)
-            if name in given:
+            if name in self._fixed:
                 continue
             if known is not None and known.connector is placed.connector:
                 known.placed = placed
@@ -170,9 +177,9 @@ class Stations:
                 changed = await self._leave(known) or changed
                 if name in self._stations:
                     continue  # its last calls end first; then the new one takes its place
-            changed = await self._join(placed) or changed
-        for name, station in tuple(self._stations.items()):
-            if name not in wanted and name not in given:
+            await self._join(placed, (found.marks or {}).get(name, EndpointMark()))
+        for key, station in tuple(self._stations.items()):
+            if key not in self._fixed and station.id not in wanted:
                 changed = await self._leave(station) or changed
         return changed
 
@@ -182,16 +189,17 @@ class Stations:
         changed = [station.marked(found.marks.get(station.id, EndpointMark())) for station in self]
         return any(changed)
 
-    async def _join(self, placed: Placed) -> bool:
+    async def _join(self, placed: Placed, mark: EndpointMark) -> None:
+        """Open an endpoint that was found; its watch looks at it, so that a silent one holds up no other."""
         try:
             station = await self._add(placed)
         except Exception as error:  # noqa: BLE001 - what one found endpoint needs and lacks must not stop the others
             words = f"{type(error).__name__}: {error}"
             _LOG.error("a found endpoint cannot be opened", endpoint=placed.connector.endpoint, error=words)
-            return False
+            return
         _LOG.info("endpoint joined", endpoint=station.id, source=placed.source.value)
-        self._begin(station.id, station)
-        return await station.look()
+        station.mark = mark
+        self._begin(station.key, station)
 
     async def _leave(self, station: Station) -> bool:
         """Offer an endpoint no more; close it once nothing runs there. Tells whether an offer changed."""
@@ -201,15 +209,19 @@ class Stations:
             _LOG.info("endpoint left", endpoint=station.id, in_flight=station.gauge.outstanding)
         station.renew()
         if station.gauge.outstanding == 0:
-            await self._close(station.id)
             changed = True
+            try:
+                await self._close(station.key)
+            except Exception:  # noqa: BLE001 - a connector's defect must not stop the worker's other endpoints
+                _LOG.exception("a connector did not close", endpoint=station.id)
         return changed
 
     async def _close(self, key: str) -> None:
+        station = self._stations.pop(key)  # before anything is waited for: no job finds it from here on
         if (watch := self._watches.pop(key, None)) is not None:
             watch.cancel()
             await asyncio.wait({watch})
-        await self._stations.pop(key).connector.__aexit__(None, None, None)
+        await station.connector.__aexit__(None, None, None)
 
     async def _close_all(self) -> None:
         """Close every connector, the others too when one fails; the first failure is raised afterwards."""

@@ -168,7 +168,8 @@ class ClaimLoop:
             try:
                 route = self._stock.route(lease, asked)
             except LookupError as error:
-                self._crew.refuse(lease, str(error))
+                gone = lease.offer is not None and lease.offer < len(asked) and asked[lease.offer].endpoint is not None
+                (self._crew.give_up if gone else self._crew.refuse)(lease, str(error))
             else:
                 self._crew.start(lease, route)
         return len(leases)

@@ -41,6 +41,8 @@ class Station:
         self.probe = Probe(state=EndpointState.UNKNOWN)
         self.gauge = gauge
         self.mark = EndpointMark()
+        self.key = placed.connector.endpoint
+        """Its name among the worker's stations."""
         self.leaving = False
         """Whether discovery no longer knows it: it gets nothing more, and is closed once it is idle."""
         self._labels = dict(labels)

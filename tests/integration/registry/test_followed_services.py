@@ -13,6 +13,7 @@ from hostler.broker.foreman import EngineForeman
 from hostler.connectors.catalogue import build
 from hostler.contracts.needs import Needs
 from hostler.contracts.service import BreakerMode, Enrolment
+from hostler.contracts.worker import WorkerState
 from hostler.ports.connector import Connector
 from hostler.registry.discovery import EngineDiscovery, Followed, Where
 from hostler.registry.endpoints import EngineEndpoints
@@ -232,3 +233,40 @@ async def test_what_becomes_of_an_endpoint_is_an_event(
             return all(word in said for word in (b"joined", b"ready", b"gone", b"it moves house"))
 
         await eventually(told, within=15.0)
+
+
+async def test_an_announcement_that_cannot_work_does_not_keep_workers_from_the_others(
+    fabric: Fabric, registry: EngineEndpoints
+) -> None:
+    async with services(QUICK) as (only,), fabric.worker(discovery=following(registry)) as worker:
+        await registry.enroll(Enrolment(id="broken", connector=CONNECTOR, url="http://xn--:1/"), ttl=60.0)
+        await registry.enroll(place("lamp", only), ttl=60.0)
+        await all_end(fabric, await echo(fabric, 3))
+        assert worker.state in {WorkerState.READY, WorkerState.BUSY}
+        assert await serves(fabric, 1)
+
+
+async def test_an_endpoint_that_is_paused_gets_nothing_from_the_moment_it_joins(
+    fabric: Fabric, registry: EngineEndpoints
+) -> None:
+    async with services(QUICK, QUICK) as (paused, open_):
+        await registry.mark("lamp0", "pause", reason="a new fan")
+        await registry.enroll(place("lamp0", paused), ttl=60.0)
+        await registry.enroll(place("lamp1", open_), ttl=60.0)
+        async with fabric.worker(discovery=following(registry)):
+            await all_end(fabric, await echo(fabric, 12))
+            assert (sum(runs(paused).values()), sum(runs(open_).values())) == (0, 12)
+
+
+async def test_one_address_that_is_configured_twice_stays_served_while_others_are_followed(
+    fabric: Fabric, registry: EngineEndpoints
+) -> None:
+    async with services(QUICK, QUICK) as (twice, other):
+        given = [build(CONNECTOR, url=twice.url, labels={"as": name}) for name in ("first", "second")]
+        async with fabric.worker(connectors=given, discovery=following(registry)) as worker:
+            await registry.enroll(place("lamp", other), ttl=60.0)
+            await eventually(lambda: serves(fabric, 3), within=15.0)
+            await registry.leave("lamp")
+            await eventually(lambda: serves(fabric, 2), within=15.0)
+            await all_end(fabric, await echo(fabric, 4))
+            assert worker.state in {WorkerState.READY, WorkerState.BUSY}
