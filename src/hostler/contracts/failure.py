@@ -57,7 +57,7 @@ class Failure(Struct, frozen=True, kw_only=True, omit_defaults=True):
     message: str
     """One sentence for people: the service's own words where it has any, cut to 2,000 characters."""
     stage: Stage | None = None
-    """Which stage a `timeout` was of; `queue` with `overloaded`: the call never left, for a limit of ours."""
+    """Set when the class is `timeout`."""
     retry_after: Seconds | None = None
     """When the service said to come back."""
     details: dict[str, Json] = {}

@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from hostler.contracts.failure import Failure, FailureClass, Stage
+from hostler.contracts.failure import Failure, FailureClass
 from hostler.contracts.service import BreakerMode, Traffic
 from hostler.kernel.units import Seconds
 from hostler.policy import breaker as breakers
@@ -174,7 +174,7 @@ class Gauge:
         return max((each for each in times if each > 0.0), default=None)
 
     def _learn(self, failure: Failure | None, took: Seconds) -> None:
-        dropped = failure is not None and failure.class_ in _DROPS and failure.stage is not Stage.QUEUE
+        dropped = failure is not None and failure.class_ in _DROPS and not failure.details.get("unsent")
         if failure is not None and not dropped:
             return
         busy = self.outstanding + 1

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
 from typing import Final, Self
 
-from hostler.contracts.failure import Failure, FailureClass, Stage
+from hostler.contracts.failure import Failure, FailureClass
 from hostler.contracts.limit import Grant, Limit, LimitKind, Want
 from hostler.contracts.queue import KindSpec
 from hostler.contracts.service import Failed, Probe, RemoteRef, RemoteState, ServiceCall, ServiceCapabilities, Step
@@ -129,5 +129,5 @@ def rate(text: str, endpoint: str) -> Limit:
 
 
 def _ours(words: str, after: Seconds) -> Failure:
-    """Return a refusal that the service has no part in: its stage says that the call never left."""
-    return Failure(class_=FailureClass.OVERLOADED, message=words, retry_after=after, stage=Stage.QUEUE)
+    """Return a refusal that the service has no part in: `unsent` says that the call never left."""
+    return Failure(class_=FailureClass.OVERLOADED, message=words, retry_after=after, details={"unsent": True})
