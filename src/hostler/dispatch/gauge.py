@@ -91,7 +91,7 @@ class Gauge:
         )
         if failure is None:
             self._latencies[ticket.kind] = sampled(self._latencies.get(ticket.kind, Latency()), took, now)
-        elif not told:
+        elif not told and not failure.details.get("unsent"):
             self._last_error = failure
         if failure is not None and failure.class_ in _COOLS:
             self.cool(COOL if failure.retry_after is None else failure.retry_after)
@@ -117,8 +117,8 @@ class Gauge:
         """Tell whether its breaker keeps every call away now."""
         return breakers.mode_at(self._breaker, self._clock.monotonic()) is Mode.OPEN
 
-    def spare(self) -> int | None:
-        """Return how many more calls it may get from here now; None when nothing bounds them."""
+    def spare(self) -> int:
+        """Return how many more calls it may get from here now."""
         now = self._clock.monotonic()
         if now < self._cool_until:
             return 0

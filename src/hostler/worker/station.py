@@ -89,10 +89,10 @@ class Station:
 
     def spared(self) -> Offer:
         """Return the offer with what the endpoint may get now."""
-        spare, slots = self.gauge.spare(), self.offer.pools.get("slots")
-        if spare is None or slots is None:
+        slots = self.offer.pools.get("slots")
+        if slots is None:  # it was never asked yet, so it is not healthy either
             return self.offer
-        pools = {**self.offer.pools, "slots": msgspec.structs.replace(slots, free=float(spare))}
+        pools = {**self.offer.pools, "slots": msgspec.structs.replace(slots, free=float(self.gauge.spare()))}
         return msgspec.structs.replace(self.offer, pools=pools)
 
     def standing(self, usual: Mapping[str, Seconds]) -> Standing:
