@@ -1,16 +1,12 @@
 """`hostler sim ollama`: a simulated Ollama."""
 
-import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import msgspec
 from cyclopts import Parameter
 
-from hostler.cli.children import stop_requested, tether
 from hostler.cli.flags import Common, Tethered
-from hostler.cli.output import OK, Out
-from hostler.kernel.errors import AddressInUseError, SettingsError
+from hostler.cli.sim_run import judged, run, shares
 from hostler.kernel.spec import CONVENTIONAL_PORTS
 from hostler.testing.sims.ollama import OllamaHTTPService
 from hostler.testing.sims.ollama_knobs import TROUBLES, OllamaKnobs
@@ -43,7 +39,7 @@ async def ollama(
     common: Common = Common(),
 ) -> int:
     """Simulate Ollama: chat, generate, embed, pull, and models that come and go in memory."""
-    knobs = {
+    knobs: dict[str, object] = {
         "models": model or None,
         "embedders": embedder or None,
         "library": library or None,
@@ -57,37 +53,9 @@ async def ollama(
         "parallel": parallel,
         "backlog": backlog,
         "keep_alive": keep_alive,
-        "failures": dict(_share(each) for each in fail),
+        "failures": shares("--fail", fail),
         "health_failure_rate": health_failures,
         "seed": seed,
     }
-    out = Out(json=common.json)
-    service = OllamaHTTPService(_judged(knobs), port=port, effects=effects)
-    if tethered:
-        tether()
-    stop = await stop_requested()
-    try:
-        async with service:
-            out.answer({"event": "ready", "url": service.url, "pid": os.getpid()}, f"ready: {service.url}")
-            await stop.wait()
-    except OSError as error:
-        if service.url:
-            raise
-        raise AddressInUseError(f"port {port} cannot be used ({error.strerror}): name another with --port") from error
-    out.answer({"event": "stopped", "effects": len(service.effects.effects)}, "stopped")
-    return OK
-
-
-def _share(text: str) -> tuple[str, float]:
-    code, _, share = text.partition("=")
-    try:
-        return code, float(share)
-    except ValueError as error:
-        raise SettingsError(f"--fail: expected TROUBLE=SHARE, got {text!r}", problems=()) from error
-
-
-def _judged(knobs: dict[str, Any]) -> OllamaKnobs:
-    try:
-        return msgspec.convert({name: value for name, value in knobs.items() if value is not None}, OllamaKnobs)
-    except (msgspec.ValidationError, ValueError) as error:
-        raise SettingsError(f"hostler sim ollama: {error}", problems=()) from error
+    service = OllamaHTTPService(judged("ollama", knobs, OllamaKnobs), port=port, effects=effects)
+    return await run(service, port=port, tethered=tethered, json=common.json)

@@ -22,6 +22,7 @@ from hostler.testing.sims.a1111_work import A1111Knobs, A1111Work, ApiError, enc
 from hostler.testing.sims.effects import EffectLog
 from hostler.testing.sims.knobs import chance
 from hostler.testing.sims.pictures import picture
+from hostler.testing.sims.serving import listening
 
 BODY_LIMIT: Final = 67_108_864
 DEFAULTS: Final[dict[str, Any]] = {
@@ -68,17 +69,11 @@ class A1111Service:
     async def __aenter__(self) -> Self:
         await self.effects.__aenter__()
         # A client that goes away cancels nothing: the original's threads do not notice.
-        runner = web.AppRunner(self._app(), access_log=None, handler_cancellation=False, shutdown_timeout=0.1)
         try:
-            await runner.setup()
-            await web.TCPSite(runner, self._host, self._port).start()
+            self._runner, self.url = await listening(self._app(), self._host, self._port, cancels=False, grace=0.1)
         except BaseException:  # also when cancelled: nothing may stay open behind a start that failed
-            await runner.cleanup()
             await self.effects.__aexit__(None, None, None)
             raise
-        host, port = runner.addresses[0][:2]
-        self.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-        self._runner = runner
         return self
 
     async def __aexit__(

@@ -26,6 +26,7 @@ from hostler.testing.sims.comfyui_socket import ComfyuiSockets
 from hostler.testing.sims.comfyui_work import ComfyuiWork
 from hostler.testing.sims.effects import EffectLog
 from hostler.testing.sims.knobs import chance
+from hostler.testing.sims.serving import listening
 from hostler.testing.sims.work import RequestRefusedError
 
 VERSIONS: Final = {"new": "0.4.0", "old": "v0.2.3-12-g1a2b3c4"}
@@ -61,17 +62,11 @@ class ComfyuiService:
 
     async def __aenter__(self) -> Self:
         await self.effects.__aenter__()
-        runner = web.AppRunner(self._app(), access_log=None, handler_cancellation=True, shutdown_timeout=0.5)
         try:
-            await runner.setup()
-            await web.TCPSite(runner, self._host, self._port).start()
+            self._runner, self.url = await listening(self._app(), self._host, self._port)
         except BaseException:  # also when cancelled: nothing may stay open behind a start that failed
-            await runner.cleanup()
             await self.effects.__aexit__(None, None, None)
             raise
-        host, port = runner.addresses[0][:2]
-        self.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-        self._runner = runner
         self.work.start()
         return self
 

@@ -22,6 +22,7 @@ from aiohttp import web
 
 from hostler.testing.sims.desk import SimulatedDesk, StreamCutError, number
 from hostler.testing.sims.knobs import SimKnobs
+from hostler.testing.sims.serving import listening
 from hostler.testing.sims.work import RequestRefusedError
 
 BODY_LIMIT: Final = 1_048_576
@@ -158,19 +159,6 @@ class SimulationHTTPService:
         except StreamCutError:
             cut(request)
         return response
-
-
-async def listening(app: web.Application, host: str, port: int) -> tuple[web.AppRunner, str]:
-    """Serve an application; return what stops it, and its URL."""
-    runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.5)
-    try:
-        await runner.setup()
-        await web.TCPSite(runner, host, port).start()
-    except BaseException:  # also when cancelled: nothing may stay open behind a start that failed
-        await runner.cleanup()
-        raise
-    host, port = runner.addresses[0][:2]
-    return runner, f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def cut(request: web.Request) -> None:

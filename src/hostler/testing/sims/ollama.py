@@ -22,6 +22,7 @@ from hostler.testing.sims.knobs import chance
 from hostler.testing.sims.ollama_knobs import OllamaKnobs
 from hostler.testing.sims.ollama_words import RefusedError, ask
 from hostler.testing.sims.ollama_work import OllamaWork, answer
+from hostler.testing.sims.serving import listening
 
 VERSION: Final = "0.12.6"
 BODY_LIMIT: Final = 67_108_864
@@ -53,17 +54,11 @@ class OllamaHTTPService:
 
     async def __aenter__(self) -> Self:
         await self.effects.__aenter__()
-        runner = web.AppRunner(self._app(), access_log=None, handler_cancellation=True, shutdown_timeout=0.5)
         try:
-            await runner.setup()
-            await web.TCPSite(runner, self._host, self._port).start()
+            self._runner, self.url = await listening(self._app(), self._host, self._port)
         except BaseException:  # also when cancelled: nothing may stay open behind a start that failed
-            await runner.cleanup()
             await self.effects.__aexit__(None, None, None)
             raise
-        host, port = runner.addresses[0][:2]
-        self.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-        self._runner = runner
         return self
 
     async def __aexit__(

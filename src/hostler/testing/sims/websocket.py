@@ -25,8 +25,9 @@ from aiohttp import WSCloseCode, WSMsgType, web
 from msgspec import Raw, Struct
 
 from hostler.testing.sims.desk import SimulatedDesk, StreamCutError
-from hostler.testing.sims.http import BODY_LIMIT, cut, listening
+from hostler.testing.sims.http import BODY_LIMIT, cut
 from hostler.testing.sims.knobs import SimKnobs
+from hostler.testing.sims.serving import listening
 from hostler.testing.sims.work import RequestRefusedError
 
 AT_ONCE: Final = 1_000
