@@ -142,7 +142,7 @@ async def test_jobs_spread_over_what_is_there_within_its_slots_and_move_when_one
             shares = [sum(runs(service).values()) for service in all_]
             assert sum(shares) == 30
             assert min(shares) >= 6
-            assert await busiest(fabric) <= 2
+            assert await tried_again(fabric, jobs) == []
             await registry.leave("lamp0")
             await eventually(lambda: serves(fabric, 2), within=15.0)
             await all_end(fabric, await echo(fabric, 10))
@@ -154,21 +154,9 @@ async def serves(fabric: Fabric, number: int) -> bool:
     return len(worker.endpoints) == number
 
 
-async def busiest(fabric: Fabric) -> int:
-    """Return the most calls that one endpoint had at a time, from its worker's own record of starts and ends."""
-    events = [
-        event
-        for event in (await fabric.ports.desk.events("default", after=0, limit=1000)).events
-        if event.type in {"claim", "finish"} and event.job is not None
-    ]
-    jobs = {event.job: await fabric.get(event.job) for event in events if event.job is not None}
-    now: Counter[str] = Counter()
-    most = 0
-    for event in events:
-        place_ = jobs[event.job or ""].attempts[-1].endpoint or "" if jobs[event.job or ""].attempts else ""
-        now[place_] += 1 if event.type == "claim" else -1
-        most = max(most, now[place_]) if place_ else most
-    return most
+async def tried_again(fabric: Fabric, jobs: Sequence[str]) -> list[str]:
+    """Return the jobs that were refused or failed anywhere: a service without a backlog refuses what is too much."""
+    return [job for job in jobs if "retry" in {event.type for event in await fabric.events(job)}]
 
 
 @pytest.mark.row("002:53", "001:285", "001:217")
@@ -184,7 +172,7 @@ async def test_an_endpoint_that_breaks_is_left_alone_and_the_others_do_the_work(
             await all_end(fabric, jobs)
             assert await breaker(fabric, "lamp0") is not BreakerMode.CLOSED
             assert await breaker(fabric, "lamp1") is BreakerMode.CLOSED
-            assert sum(runs(all_[0]).values()) < 30
+            assert sum(runs(all_[0]).values()) <= 12
             all_[0].knobs = QUICK
             await registry.mark("lamp0", "reset", reason="mended")
             before = sum(runs(all_[0]).values())
