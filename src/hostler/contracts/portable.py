@@ -10,6 +10,6 @@ def portable(schema: Any) -> Any:
             key: part.replace("\\Z", "$") if key == "pattern" and isinstance(part, str) else portable(part)
             for key, part in cast("dict[str, Any]", schema).items()
         }
-    if isinstance(schema, list):
+    if isinstance(schema, list | tuple):
         return [portable(part) for part in cast("list[Any]", schema)]
     return schema

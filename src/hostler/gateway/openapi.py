@@ -9,6 +9,7 @@ import msgspec
 
 from hostler.contracts.event import Event
 from hostler.contracts.job import JobRequest
+from hostler.contracts.portable import portable
 from hostler.contracts.problem import Problem
 from hostler.gateway.operation import BINARY, EVENTS, JSON, PROBLEM, Nothing, Operation
 from hostler.gateway.problems import TYPE_PREFIX
@@ -57,7 +58,7 @@ def document(operations: Sequence[Operation[Any, Any]]) -> bytes:
         "paths": paths,
         "components": {"schemas": components, "headers": _HEADERS},
     }
-    return msgspec.json.encode(_portable(whole))
+    return msgspec.json.encode(portable(whole))
 
 
 def _types(operations: Iterable[Operation[Any, Any]]) -> list[Any]:
@@ -190,18 +191,3 @@ _HEADERS: Final[Anything] = {
     "ETag": {"description": "The SHA-256, in quotes.", "schema": {"type": "string"}},
     "Content-Length": {"description": "Size in bytes.", "schema": {"type": "integer", "minimum": 0}},
 }
-
-
-def _portable(value: Any) -> Any:
-    r"""Return schemas as every tool reads them: Python's end of text `\Z` is `$` in JSON Schema."""
-    if isinstance(value, dict):
-        parts: Anything = msgspec.convert(value, dict[str, Any])
-        return {
-            name: part[:-2] + "$"
-            if name == "pattern" and isinstance(part, str) and part.endswith("\\Z")
-            else _portable(part)
-            for name, part in parts.items()
-        }
-    if isinstance(value, list | tuple):
-        return [_portable(part) for part in msgspec.convert(value, list[Any])]
-    return value

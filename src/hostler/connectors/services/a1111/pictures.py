@@ -1,19 +1,13 @@
 """Pictures in and out: by reference to the blob store where there is one."""
 
-import asyncio
 import base64
-import hashlib
-from collections.abc import AsyncIterator
 from typing import Final
 
 import msgspec
 from msgspec import structs
 
-from hostler.connectors.faults import fault
 from hostler.connectors.services.a1111.messages import ImagesResult, MadeImage, Picture, UpscaleResult
-from hostler.contracts.failure import FailureClass
-from hostler.contracts.job import BlobRef
-from hostler.kernel.errors import HostlerError, NotFoundError
+from hostler.connectors.stored import kept, taken
 from hostler.kernel.units import Bytes, Json
 from hostler.ports.blobs import Blobs
 
@@ -40,18 +34,7 @@ class PictureStore:
     async def _text(self, picture: Picture) -> str:
         if isinstance(picture, str):
             return picture
-        ref = picture.blob
-        if ref.size > PICTURE_LIMIT:
-            words = f"picture {ref.sha256} has {ref.size} bytes, at most {PICTURE_LIMIT} are taken"
-            raise fault(FailureClass.INVALID_INPUT, words)
-        if self._blobs is None:
-            raise fault(FailureClass.INTERNAL, f"the payload names blob {ref.sha256}, and there is no blob store here")
-        try:
-            body = b"".join([part async for part in self._blobs.get(ref.sha256)])
-        except NotFoundError:
-            raise fault(FailureClass.INVALID_INPUT, f"picture {ref.sha256} is not in the blob store") from None
-        except (HostlerError, OSError) as error:
-            raise fault(FailureClass.TRANSIENT, f"the blob store fails: {error}") from error
+        body = await taken(self._blobs, picture.blob, what="picture", limit=PICTURE_LIMIT)
         return base64.b64encode(body).decode()
 
     async def sealed(self, made: ImagesResult | UpscaleResult) -> msgspec.Raw:
@@ -66,17 +49,6 @@ class PictureStore:
         return msgspec.Raw(msgspec.json.encode(made))
 
     async def _kept(self, image: MadeImage) -> MadeImage:
-        body = image.data
-        if self._blobs is None or body is None:
+        if self._blobs is None or image.data is None:
             return image
-        name = await asyncio.to_thread(lambda: hashlib.sha256(body).hexdigest())
-        try:
-            await self._blobs.put(name, _whole(body), limit=len(body))
-        except (HostlerError, OSError) as error:
-            raise fault(FailureClass.TRANSIENT, f"the blob store fails: {error}") from error
-        blob = BlobRef(sha256=name, size=len(body), media_type=image.media_type)
-        return structs.replace(image, data=None, blob=blob)
-
-
-async def _whole(body: bytes) -> AsyncIterator[bytes]:
-    yield body
+        return structs.replace(image, data=None, blob=await kept(self._blobs, image.data, image.media_type))

@@ -1,9 +1,7 @@
 """Pictures and other files, in and out: by reference to the blob store, which keeps them by their content."""
 
-import asyncio
-import hashlib
 import mimetypes
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from typing import Any, Final, cast
 
 import msgspec
@@ -11,10 +9,10 @@ import msgspec
 from hostler.connectors.faults import fault, off_protocol
 from hostler.connectors.services.comfyui.messages import Artifact, HistoryEntry, Node
 from hostler.connectors.services.comfyui.server import ComfyuiServer
+from hostler.connectors.stored import kept, taken
 from hostler.contracts.failure import FailureClass
 from hostler.contracts.job import BlobRef
 from hostler.contracts.reference import payload_reference
-from hostler.kernel.errors import HostlerError, NotFoundError
 from hostler.kernel.units import Bytes, Json, Seconds
 from hostler.ports.blobs import Blobs
 
@@ -62,17 +60,7 @@ class FileTransfer:
         return graph
 
     async def _upload(self, ref: BlobRef, *, within: Seconds) -> str:
-        if ref.size > UPLOAD_LIMIT:
-            words = f"file {ref.sha256} has {ref.size} bytes, at most {UPLOAD_LIMIT} are uploaded"
-            raise fault(FailureClass.INVALID_INPUT, words)
-        if self._blobs is None:
-            raise fault(FailureClass.INTERNAL, f"the workflow names blob {ref.sha256}, and there is no blob store here")
-        try:
-            body = b"".join([part async for part in self._blobs.get(ref.sha256)])
-        except NotFoundError:
-            raise fault(FailureClass.INVALID_INPUT, f"file {ref.sha256} is not in the blob store") from None
-        except (HostlerError, OSError) as error:
-            raise fault(FailureClass.TRANSIENT, f"the blob store fails: {error}") from error
+        body = await taken(self._blobs, ref, what="file", limit=UPLOAD_LIMIT)
         ending = TYPES.guess_extension(ref.media_type.partition(";")[0].strip()) or ".png"
         placed = await self._server.upload(
             body, name=f"{ref.sha256}{ending}", subfolder=SUBFOLDER, folder="input", overwrite=False, within=within
@@ -91,7 +79,7 @@ class FileTransfer:
         body = await self._server.view(name, subfolder=subfolder, folder=folder, limit=self._limit, silence=silence)
         media_type = TYPES.guess_type(name)[0] or "application/octet-stream"
         full = f"{subfolder}/{name}" if subfolder else name
-        blob = await self._keep(body, media_type)
+        blob = None if self._blobs is None else await kept(self._blobs, body, media_type)
         return Artifact(
             node=node,
             output=output,
@@ -102,20 +90,6 @@ class FileTransfer:
             blob=blob,
             data=body if blob is None else None,
         )
-
-    async def _keep(self, body: bytes, media_type: str) -> BlobRef | None:
-        if self._blobs is None:
-            return None
-        name = await asyncio.to_thread(lambda: hashlib.sha256(body).hexdigest())
-        try:
-            await self._blobs.put(name, _whole(body), limit=len(body))
-        except (HostlerError, OSError) as error:
-            raise fault(FailureClass.TRANSIENT, f"the blob store fails: {error}") from error
-        return BlobRef(sha256=name, size=len(body), media_type=media_type)
-
-
-async def _whole(body: bytes) -> AsyncIterator[bytes]:
-    yield body
 
 
 def _reference(value: Json) -> BlobRef | None:
