@@ -1,0 +1,76 @@
+"""Which models wait, asked of the engine now and then, so that endpoints that hold one at a time change in time."""
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
+import structlog
+
+from hostler.contracts.queue import Demand
+from hostler.kernel.errors import HostlerError
+from hostler.kernel.units import Seconds
+from hostler.policy.matching import fits
+from hostler.policy.pressure import Line
+from hostler.ports.broker import Broker
+from hostler.ports.clock import Dice
+from hostler.worker.endpoints import Stations
+from hostler.worker.patience import passing
+from hostler.worker.station import Station
+
+_LOG = structlog.stdlib.get_logger("hostler.worker.swaps")
+
+LOOK: Final[Seconds] = 0.5
+"""How often the engine is asked, by workers that have an endpoint that holds one model at a time."""
+
+
+class Swaps:
+    """Decides, endpoint by endpoint, which model comes next; each sees what the ones before it decided."""
+
+    def __init__(self, broker: Broker, stations: Stations, worker: str, dice: Dice) -> None:
+        self._broker = broker
+        self._stations = stations
+        self._worker = worker
+        self._dice = dice
+
+    async def run(self, queues: Callable[[], Sequence[str]], changed: Callable[[], None]) -> None:
+        """Ask and decide, until cancelled; `changed` hears when an endpoint takes other jobs than before."""
+        while True:
+            await asyncio.sleep(LOOK * (0.8 + 0.4 * self._dice.roll()))
+            if not any(station.gauge.memory.single for station in self._stations):
+                continue
+            try:
+                found = [await self._broker.demand(queue) for queue in queues()]
+            except HostlerError as error:
+                if not passing(error):
+                    _LOG.warning("what waits for models was refused", code=error.code, error=error.message)
+                continue
+            if self.decide([one for part in found for one in part]):
+                changed()
+
+    def decide(self, demands: Sequence[Demand]) -> bool:
+        """Decide from what waits; tell whether an endpoint takes other jobs now."""
+        moved = False
+        for station in self._stations:
+            memory = station.gauge.memory
+            if not memory.single:
+                continue
+            before = self._stations.standing(station)
+            memory.decide(self._lines(station, demands), station.offer.models)
+            after = self._stations.standing(station)
+            moved = moved or (before.loaded, before.swaps) != (after.loaded, after.swaps)
+        return moved
+
+    def _lines(self, station: Station, demands: Iterable[Demand]) -> dict[str, Line]:
+        """Return what waits for each model and could run here."""
+        held, lines = self._stations.others_hold(station), dict[str, Line]()
+        for demand in demands:
+            if fits(demand.lane, (station.offer,), worker=self._worker) is None:
+                continue
+            for model in demand.lane.needs.models:
+                known = lines.get(model, Line(elsewhere=held.get(model, 0)))
+                lines[model] = Line(
+                    waiting=known.waiting + demand.waiting,
+                    oldest=max(known.oldest, demand.oldest),
+                    elsewhere=known.elsewhere,
+                )
+        return lines

@@ -1,0 +1,78 @@
+"""Endpoints that hold one model at a time change when those who wait ask for it, not with every job."""
+
+import asyncio
+from itertools import pairwise
+
+from hostler.connectors.catalogue import build
+from hostler.contracts.needs import Needs
+from hostler.ports.connector import Connector
+from hostler.testing.eventually import eventually
+from hostler.testing.fabric import Fabric
+from hostler.testing.sims.ollama import OllamaHTTPService
+from hostler.testing.sims.ollama_knobs import OllamaKnobs
+
+SMALL, LARGE = "sim-chat:latest", "sim-large:latest"
+ONE_AT_A_TIME = OllamaKnobs(gpu_memory=400_000_000, load=0.15, first_token=0.01, token=0.001, tokens=5)
+
+
+def connector(server: OllamaHTTPService) -> Connector:
+    return build("ollama-http", url=server.url, slots=1, options={"single": True})
+
+
+async def chat(fabric: Fabric, model: str) -> str:
+    payload = {"model": model, "messages": [{"role": "user", "content": "hello"}]}
+    return await fabric.submit("chat.complete", payload, needs=Needs(models=(model,)))
+
+
+def ran(server: OllamaHTTPService) -> list[str]:
+    """Return the models that the server worked with, in order."""
+    return [effect.detail.split()[-1] for effect in server.effects.effects if effect.type == "started"]
+
+
+def changes(models: list[str]) -> int:
+    return sum(before != after for before, after in pairwise(models))
+
+
+async def test_jobs_of_two_models_run_model_by_model_where_one_fits(fabric: Fabric) -> None:
+    async with OllamaHTTPService(ONE_AT_A_TIME) as server:
+        async with fabric.worker(connectors=[connector(server)], slots=1):
+            jobs = [await chat(fabric, model) for _ in range(12) for model in (SMALL, LARGE)]
+            for job in jobs:
+                await fabric.result(job, within=60.0)
+        assert len(ran(server)) >= len(jobs)
+        assert changes(ran(server)) <= 3
+
+
+async def test_a_model_that_is_asked_for_all_the_time_gives_way_once_its_stay_is_over(fabric: Fabric) -> None:
+    async def ask_on() -> None:
+        while True:
+            await fabric.result(await chat(fabric, SMALL), within=60.0)
+
+    async with OllamaHTTPService(ONE_AT_A_TIME) as server, asyncio.TaskGroup() as group:
+        async with fabric.worker(connectors=[connector(server)], slots=1, dwell=0.2):
+            askers = [group.create_task(ask_on()) for _ in range(8)]
+            await eventually(lambda: len(ran(server)) >= 60, within=30.0)
+            others = [await chat(fabric, LARGE) for _ in range(20)]
+            await fabric.result(others[0], within=20.0)
+            for asker in askers:
+                asker.cancel()
+            for job in others:
+                await fabric.result(job, within=20.0)
+
+
+async def test_two_endpoints_share_two_models_and_load_each_no_oftener_than_need_be(fabric: Fabric) -> None:
+    async with OllamaHTTPService(ONE_AT_A_TIME) as one, OllamaHTTPService(ONE_AT_A_TIME) as two:
+        async with fabric.worker(connectors=[connector(one), connector(two)], slots=2):
+            jobs = [await chat(fabric, model) for _ in range(20) for model in (SMALL, LARGE)]
+            for job in jobs:
+                await fabric.result(job, within=60.0)
+        assert min(len(ran(one)), len(ran(two))) > 0
+        assert changes(ran(one)) + changes(ran(two)) <= 4
+
+
+async def test_a_model_that_nobody_waits_for_is_no_reason_to_keep_a_job_waiting(fabric: Fabric) -> None:
+    async with OllamaHTTPService(ONE_AT_A_TIME) as server:
+        async with fabric.worker(connectors=[connector(server)], slots=1, dwell=3_600.0):
+            for model in (SMALL, LARGE, SMALL, LARGE):
+                await fabric.result(await chat(fabric, model), within=20.0)
+        assert changes(ran(server)) == 3
