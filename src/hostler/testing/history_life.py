@@ -162,9 +162,11 @@ def _delays(history: History) -> dict[tuple[str, int], float]:
         for event in history.events
         if event.type == Verb.RETRY and "delay" in event.data
     }
-    return said | {
-        (told.job, told.fence): told.delay for told in history.told or () if told.accepted and told.delay is not None
-    }
+    asked: dict[tuple[str, int], float | None] = {}
+    for told in history.told or ():
+        if told.accepted:  # the first word counts: what is sent again by the same fence changes nothing
+            asked.setdefault((told.job, told.fence), told.delay)
+    return said | {attempt: delay for attempt, delay in asked.items() if delay is not None}
 
 
 def _spent(history: History, job: str, seen: Job, generation: int) -> list[Finding]:

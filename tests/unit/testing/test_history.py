@@ -402,3 +402,11 @@ def test_an_answer_that_was_never_seen_excuses_one_unknown_job_and_no_second() -
 def test_a_key_may_make_a_new_job_after_its_window() -> None:
     tape = Tape().submit().later(3601.0).submit(K)
     assert tape.check(submitted=[submitted(idempotency_key="i"), submitted(K, idempotency_key="i")]).clean
+
+
+def test_an_ending_that_a_worker_sends_again_with_another_delay_changes_nothing() -> None:
+    tape = Tape().submit().claim().add(J, "retry", "scheduled", fence=1, worker="w").later(2.0)
+    tape = tape.add(J, "wake", "ready", fence=1)
+    first = Told(job=J, fence=1, accepted=True, delay=2.0)
+    assert tape.check(told=[first, Told(job=J, fence=1, accepted=True, delay=8.0)]).clean
+    assert tape.check(told=[Told(job=J, fence=1, accepted=True, delay=8.0), first]).broken() == ("S8",)
