@@ -11,6 +11,7 @@ from hostler.connectors.faults import ServiceFaultError, failure
 from hostler.connectors.stages import bounded
 from hostler.connectors.transports.conversation import Dialogue
 from hostler.contracts.failure import Failure, FailureClass, Stage
+from hostler.kernel.allowance import allowed
 from hostler.kernel.units import Seconds
 
 Request = Callable[[int], bytes]
@@ -94,7 +95,8 @@ class _Line:
         self._settled = asyncio.Event()
         self._boxes: dict[int, _Box] = {}
         self._number_of = number_of
-        self._task = asyncio.create_task(self._run(open_), name="shared dialogue")
+        with allowed(None):  # whoever opens it has no more time than others who will share it
+            self._task = asyncio.create_task(self._run(open_), name="shared dialogue")
 
     async def answers(self, number: int, request: Request) -> AsyncGenerator[bytes]:
         """Say the request and yield what answers it."""

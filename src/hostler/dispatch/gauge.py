@@ -130,6 +130,10 @@ class Gauge:
             return 0
         return min(free, breakers.probes_left(self._breaker, now, self._policy))
 
+    def median(self, kind: str) -> Seconds | None:
+        """Return how long half of the last calls of a kind took at most; None while they are too few."""
+        return quantile(self._latencies.get(kind, Latency()), 0.5)
+
     def averages(self) -> Mapping[str, Seconds]:
         """Return how long calls take, by kind."""
         return {kind: known.average for kind, known in self._latencies.items() if known.average is not None}

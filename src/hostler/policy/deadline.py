@@ -1,34 +1,34 @@
-"""How much time is left, how it is told to the next one, and when it is too little to begin."""
+"""How the time that is left is told to the next one, and when it is too little to begin."""
 
-from datetime import datetime
 from typing import Final
 
 from hostler.kernel.units import Seconds
 
 MARGIN: Final[Seconds] = 0.05
-"""What each hop keeps for itself, so that its own answer still arrives in time."""
-HTTP_HEADER: Final = "X-Request-Timeout-Ms"
-GRPC_HEADER: Final = "grpc-timeout"
-_GRPC_MOST: Final = 99_999_999
-"""The protocol allows eight digits."""
-_GRPC_UNITS: Final = (("m", 1), ("S", 1_000), ("M", 60_000), ("H", 3_600_000))
+"""What each hop keeps for itself, so that the answer of the next one still arrives in time."""
+HEADER: Final = "X-Request-Timeout-Ms"
 
 
-def remaining(deadline: datetime | None, now: datetime, *, margin: Seconds = MARGIN) -> Seconds | None:
-    """Return the seconds that may be passed on, 0 when none are left, None without a deadline.
+def pass_on(left: Seconds | None, *, margin: Seconds = MARGIN) -> Seconds | None:
+    """Return the seconds that the next one is told; None without a limit, and when nothing is left.
 
-    A duration is passed on, never the moment: the clocks of two machines differ.
+    A duration is passed on, never the moment: the clocks of two machines differ. What is called when nothing is left
+    ends work, and has limits of its own.
     """
-    return None if deadline is None else max(0.0, (deadline - now).total_seconds() - margin)
+    return None if left is None or left <= margin else left - margin
 
 
 def headers(left: Seconds | None) -> dict[str, str]:
-    """Return the headers of an HTTP request and of a gRPC call that say how much time is left; none without a limit."""
-    if left is None:
-        return {}
-    millis = int(left * 1000)
-    unit, size = next(((unit, size) for unit, size in _GRPC_UNITS if millis // size <= _GRPC_MOST), _GRPC_UNITS[-1])
-    return {HTTP_HEADER: str(millis), GRPC_HEADER: f"{min(millis // size, _GRPC_MOST)}{unit}"}
+    """Return the header of a request that says how much time is left, in whole milliseconds; none without a limit."""
+    told = pass_on(left)
+    return {} if told is None else {HEADER: str(max(1, int(told * 1000)))}
+
+
+def told_by(header: str | None) -> Seconds | None:
+    """Return the seconds that a request's header leaves; None when it is absent or is no number of milliseconds."""
+    if header is None or not header.isascii() or not header.isdecimal() or len(header) > _DIGITS:
+        return None
+    return int(header) / 1000
 
 
 def worth_it(left: Seconds | None, median: Seconds | None) -> bool:
@@ -36,3 +36,6 @@ def worth_it(left: Seconds | None, median: Seconds | None) -> bool:
     if left is None:
         return True
     return left > 0.0 and (median is None or left >= median)
+
+
+_DIGITS: Final = 12

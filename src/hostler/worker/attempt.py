@@ -2,42 +2,35 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import Protocol
 
 import msgspec
 import structlog
 from msgspec import UNSET, Raw
 
 from hostler.contracts.failure import Failure, FailureClass
-from hostler.contracts.fence import attempt_of
 from hostler.contracts.job import INLINE_LIMIT, BlobRef, Progress, null_json
 from hostler.contracts.lease import Again, Die, Ending, Lease, LeaseRef, Settlement, Stopped, Succeed
-from hostler.contracts.needs import Lane
 from hostler.contracts.offer import Pool
 from hostler.contracts.queue import KindSpec
 from hostler.contracts.reference import payload_reference
 from hostler.contracts.result import Kept
-from hostler.contracts.service import Failed, Finished, RemoteRef, RemoteState, ServiceCall, Step
+from hostler.contracts.service import Failed, Finished
 from hostler.contracts.timeouts import Timeouts
 from hostler.dispatch.gauge import Gauge, Ticket
 from hostler.dispatch.sharing import Later, Share
+from hostler.kernel.allowance import allowed
 from hostler.kernel.errors import HostlerError, NotFoundError
 from hostler.kernel.units import Bytes, Seconds
+from hostler.policy.lanes import shun
 from hostler.policy.retry import after_failure, returns
-from hostler.ports.blobs import Blobs
-from hostler.ports.clock import Clock, Dice
 from hostler.ports.connector import Connector
-from hostler.ports.results import Results
-from hostler.worker.call import CallFacts, failure_of
 from hostler.worker.call import Failed as Verdict
+from hostler.worker.call import failure_of
 from hostler.worker.handlers import Handler
-from hostler.worker.handling import HandlerRun, LoopOutlet
-from hostler.worker.processes import ProcessPool
-from hostler.worker.reports import Reports
-from hostler.worker.settler import Settler
+from hostler.worker.restraint import Refrained, Restraint
+from hostler.worker.runs import Cause, HandledRun, Run, ServiceRun, Tools
 from hostler.worker.stages import StageWatch, complete
 
 _LOG = structlog.stdlib.get_logger("hostler.worker.attempt")
@@ -46,8 +39,6 @@ HALT_LIMIT: Seconds = 0.9
 """How long work may take to stop after it was told to; then it is left behind, and its slot is free."""
 CANCEL_LIMIT: Seconds = 5.0
 """How long a service may take to confirm that it stopped."""
-STORE_PATIENCE: Seconds = 2.0
-"""How long following a service's work waits for its id to be stored, while the engine does not answer."""
 PART: Bytes = 1_048_576
 """Bytes of a large result that are handed to the blob store at once."""
 BLOB_LIMIT: Bytes = 5_368_709_120
@@ -65,34 +56,6 @@ def _losses(lease: Lease) -> int:
     )
 
 
-class Cause(StrEnum):
-    """Why running work is told to stop."""
-
-    LOST = "lost"
-    """The lease is no longer ours: nothing is recorded."""
-    CANCEL = "cancel"
-    """Somebody asked for it; it is acknowledged."""
-    GIVE_BACK = "give_back"
-    """The worker drains: another one goes on, no attempt is used."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tools:
-    """What all attempts of a worker share."""
-
-    worker: str
-    reports: Reports
-    settler: Settler
-    processes: ProcessPool
-    blobs: Blobs | None
-    clock: Clock
-    dice: Dice
-    others_fit: Callable[[Lane], Awaitable[bool]]
-    """Whether another live worker serves a lane."""
-    results: Results | None = None
-    """Results that are kept for equal jobs, where there are any."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Route:
     """What a claimed job is run by: a connector or a handler, and the kind's row as that declares it."""
@@ -107,25 +70,7 @@ class Route:
     """Whether another endpoint of this worker could run it: then a failure is the endpoint's, not the worker's."""
 
 
-class Run(Protocol):
-    """One way to run an attempt."""
-
-    @property
-    def endpoint(self) -> str | None:
-        """Return the endpoint that it runs on, if any."""
-        ...
-
-    async def run(self, attempt: "Attempt") -> Finished | Failed:
-        """Do the work; cancelling stops waiting for it."""
-        ...
-
-    async def stop(self, cause: Cause | None) -> None:
-        """Stop what goes on elsewhere, as far as it is ours; None is a timeout. Bounded by the caller."""
-        ...
-
-    async def release(self) -> None:
-        """Let whoever ran it forget it, after its end is recorded."""
-        ...
+Outcome = Finished | Failed | Later | Refrained
 
 
 class Attempt:
@@ -144,7 +89,11 @@ class Attempt:
         now = tools.clock.monotonic()
         ends = None if lease.deadline is None else now + (lease.deadline - lease.now).total_seconds()
         self.stages = StageWatch(self.timeouts, started=now, ends=ends, service=service)
-        self.run_by: Run = HandledRun(route.by) if isinstance(route.by, Handler) else ServiceRun(route.by)
+        self.run_by: Run = (
+            HandledRun(route.by)
+            if isinstance(route.by, Handler)
+            else ServiceRun(route.by, Restraint(lease, endpoint=route.by.endpoint, gauge=route.gauge))
+        )
         self._share = Share(lease, route.spec.cache, tools.results, tools.blobs)
         self._ran = False
         self._blob: BlobRef | None = None
@@ -183,20 +132,20 @@ class Attempt:
         else:
             _LOG.warning("an ending was not accepted", job=self.ref.job_id, fence=self.ref.fence, word=word)
 
-    async def _measured(self) -> Finished | Failed | Later | Cause:
+    async def _measured(self) -> Outcome | Cause:
         """Let the work run, and let its endpoint's gauge know how it ended."""
         failure: Failure | None = None
         told = True
         try:
             outcome = await self._watched()
-            told = isinstance(outcome, Cause) or not self._ran
+            told = isinstance(outcome, Cause | Refrained) or not self._ran
             failure = outcome.failure if isinstance(outcome, Failed) else None
         finally:
             if self._gauge is not None and self._ticket is not None:
                 self._gauge.end(self._ticket, failure, told=told)
         return outcome
 
-    async def _watched(self) -> Finished | Failed | Later | Cause:
+    async def _watched(self) -> Outcome | Cause:
         """Let the work run until it ends, is told to stop, or a stage takes too long."""
         clock = self.tools.clock
         work = asyncio.create_task(self._work(), name=f"work {self.ref.job_id}")
@@ -206,7 +155,7 @@ class Attempt:
                 wait = None if first is None else max(0.0, first[0] - clock.monotonic())
                 await asyncio.wait({work, self._told}, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
                 if work.done():
-                    return _outcome(work)
+                    return _outcome(work, self.stages.nearly_over(clock.monotonic()))
                 if self._told.done():
                     await self._halt(work, self._told.result())
                     return self._told.result()
@@ -216,7 +165,7 @@ class Attempt:
         finally:
             work.cancel()
 
-    async def _halt(self, work: asyncio.Task[Finished | Failed | Later], cause: Cause | None) -> None:
+    async def _halt(self, work: asyncio.Task[Outcome], cause: Cause | None) -> None:
         """Stop the work here and, as far as it is ours, at the service; leave behind what does not stop."""
         work.cancel()
         await asyncio.gather(
@@ -235,7 +184,7 @@ class Attempt:
         except Exception:  # noqa: BLE001 - a connector's defect while stopping must not keep the end from being recorded
             _LOG.exception("stopping raised", job=self.ref.job_id, endpoint=self.run_by.endpoint)
 
-    async def _work(self) -> Finished | Failed | Later:
+    async def _work(self) -> Outcome:
         answer = await self._share.ask()
         if isinstance(answer, Kept):
             self._blob = answer.ref
@@ -243,7 +192,8 @@ class Attempt:
         if answer is not None:
             return answer
         self._ran = True
-        outcome = await self.run_by.run(self)
+        with allowed(lambda: self.stages.left(self.tools.clock.monotonic())):
+            outcome = await self.run_by.run(self)
         return await self._stored(outcome) if isinstance(outcome, Finished) else outcome
 
     async def _stored(self, outcome: Finished) -> Finished | Failed:
@@ -266,7 +216,7 @@ class Attempt:
             yield body[at : at + PART]
             self.stages.touched(self.tools.clock.monotonic(), "store")
 
-    def _worth_keeping(self, outcome: Finished | Failed | Later | Cause) -> Kept | None:
+    def _worth_keeping(self, outcome: Outcome | Cause) -> Kept | None:
         if not isinstance(outcome, Finished):
             return None
         if self._blob is not None:
@@ -290,34 +240,47 @@ class Attempt:
         except NotFoundError as error:
             raise Verdict(FailureClass.INVALID_INPUT, f"the payload is not there: {error.message}") from error
 
-    async def _ending(self, outcome: Finished | Failed | Later | Cause) -> Ending | None:
+    async def _ending(self, outcome: Outcome | Cause) -> Ending | None:
         match outcome:
             case Cause.LOST:
                 _LOG.warning("lease lost, work dropped", job=self.ref.job_id, fence=self.ref.fence)
                 return None
             case Cause.CANCEL:
                 return Stopped()
-            case Cause.GIVE_BACK:
-                return Again(failure=None, counted=False)
-            case Later(seconds=seconds):
+            case Cause.GIVE_BACK | Later():
+                seconds = outcome.seconds if isinstance(outcome, Later) else 0.0
                 return Again(failure=None, delay=seconds, counted=False)
+            case Refrained():
+                return await self._put_off(outcome)
             case Finished(result=result):
                 return self._success(result)
             case Failed(failure=failure):
-                lease, tools = self.lease, self.tools
-                blamed = (self._others and self.run_by.endpoint) or tools.worker
-                return after_failure(
-                    failure,
-                    policy=msgspec.structs.replace(self._spec.retry, attempts=lease.attempts_max),
-                    attempts_used=lease.attempts_used,
-                    overloads=lease.overloads,
-                    dice=tools.dice.roll,
-                    others_fit=self._others or await tools.others_fit(lease.lane),
-                    lane=lease.lane,
-                    worker=blamed,
-                    losses=_losses(lease),
-                    came_back=returns(lease, blamed),
-                )
+                return await self._after(failure)
+
+    async def _after(self, failure: Failure) -> Ending:
+        lease, tools = self.lease, self.tools
+        return after_failure(
+            failure,
+            policy=msgspec.structs.replace(self._spec.retry, attempts=lease.attempts_max),
+            attempts_used=lease.attempts_used,
+            overloads=lease.overloads,
+            dice=tools.dice.roll,
+            others_fit=self._others or await tools.others_fit(lease.lane),
+            lane=lease.lane,
+            worker=self._blamed,
+            losses=_losses(lease),
+            came_back=returns(lease, self._blamed),
+        )
+
+    async def _put_off(self, refrained: Refrained) -> Again:
+        """Send the job back that was not begun: at once where another endpoint may do better, else when it is said."""
+        if refrained.elsewhere and (self._others or await self.tools.others_fit(self.lease.lane)):
+            return Again(failure=refrained.failure, counted=False, lane=shun(self.lease.lane, self._blamed))
+        return Again(failure=refrained.failure, counted=False, delay=refrained.again_in)
+
+    @property
+    def _blamed(self) -> str:
+        return (self._others and self.run_by.endpoint) or self.tools.worker
 
     def _success(self, result: Raw) -> Ending:
         if self._blob is not None:
@@ -329,148 +292,17 @@ class Attempt:
         return Die(failure=Failure(class_=FailureClass.INTERNAL, message=words))
 
 
-class ServiceRun:
-    """Runs an attempt on a service: reconcile, submit, store the service's id, follow."""
+def _outcome(work: asyncio.Task[Outcome], over: Failure | None) -> Outcome:
+    """Return how the work ended; an exception is a defect and becomes `internal`.
 
-    def __init__(self, connector: Connector) -> None:
-        self._connector = connector
-        self._submitting: asyncio.Task[RemoteRef | Step] | None = None
-        self._remote: RemoteRef | None = None
-        self._stored = False
-
-    @property
-    def endpoint(self) -> str | None:
-        """Return the endpoint's id."""
-        return self._connector.endpoint
-
-    async def run(self, attempt: Attempt) -> Finished | Failed:
-        """Return the service's result or failure; work that an earlier attempt began is picked up, not repeated."""
-        lease = attempt.lease
-        call = ServiceCall(
-            job_id=lease.job_id,
-            fence=lease.fence,
-            kind=lease.kind,
-            payload=await attempt.payload(),
-            timeouts=attempt.timeouts,
-            deadline=lease.deadline,
-            history=tuple(each.error for each in lease.history if each.error is not None),
-        )
-        earlier = await self._earlier(attempt)
-        if isinstance(earlier, Finished):
-            return earlier
-        if earlier is None:
-            attempt.stages.connecting(attempt.tools.clock.monotonic())
-            self._submitting = asyncio.create_task(self._connector.submit(call), name=f"submit {lease.job_id}")
-            answer = await asyncio.shield(self._submitting)  # who stops the work has to know what became of it
-            if isinstance(answer, Finished | Failed):
-                return answer
-            if isinstance(answer, Progress):
-                raise TypeError(f"{self._connector.name}.submit returned progress, no reference and no end")
-            self._remote = answer
-            if answer.heritable:
-                await self._store(attempt, answer)
-            earlier = answer
-        attempt.stages.submitted(attempt.tools.clock.monotonic())
-        async for step in self._connector.observe(call, earlier):
-            if isinstance(step, Finished | Failed):
-                return step
-            attempt.progressed(step)
-        raise TypeError(f"{self._connector.name}.observe ended without an outcome")
-
-    async def _earlier(self, attempt: Attempt) -> RemoteRef | Finished | None:
-        """Ask the service about work that an earlier attempt handed over; None when it has to run (again).
-
-        Only its own endpoint can know: on another one the work runs again.
-        """
-        lease = attempt.lease
-        if lease.remote is None or lease.remote_endpoint not in (None, self._connector.endpoint):
-            return None
-        ref = RemoteRef(id=lease.remote, job_id=lease.job_id, fence=lease.fence)
-        self._remote, self._stored = ref, True
-        state = await self._connector.reconcile(ref)
-        _LOG.info("reconciled", job=lease.job_id, remote=lease.remote, state=state.value)
-        match state:
-            case RemoteState.PENDING | RemoteState.RUNNING:
-                return ref
-            case RemoteState.SUCCEEDED:
-                step = await self._connector.fetch(ref)
-                if isinstance(step, Finished):
-                    return step
-            case RemoteState.FAILED | RemoteState.CANCELLED | RemoteState.LOST | RemoteState.UNKNOWN:
-                pass
-        self._remote = None
-        return None
-
-    async def _store(self, attempt: Attempt, ref: RemoteRef) -> None:
-        """Store the service's id before waiting for its work; an engine that is away is not waited for for long."""
-        storing = asyncio.ensure_future(attempt.tools.reports.remote(attempt.ref, ref.id, self._connector.endpoint))
-        await asyncio.wait({storing}, timeout=STORE_PATIENCE)
-        self._stored = True  # from now on another attempt may know of it
-
-    async def stop(self, cause: Cause | None) -> None:
-        """Cancel the remote work after a cancel or timeout.
-
-        When the lease is lost or given back, work whose id is stored goes on: the next attempt asks for it.
-        What nobody else can know of is cancelled: a submit that is under way is waited for, since the service
-        may have taken the work.
-        """
-        if self._remote is None and self._submitting is not None:
-            self._remote = await self._submitted(self._submitting)
-        if self._remote is None or (cause in {Cause.LOST, Cause.GIVE_BACK} and self._stored):
-            return
-        if not await self._connector.cancel(self._remote):
-            _LOG.warning("the service did not confirm the cancel", job=self._remote.job_id, endpoint=self.endpoint)
-
-    async def _submitted(self, submitting: asyncio.Task[RemoteRef | Step]) -> RemoteRef | None:
-        try:
-            answer = await submitting
-        except Exception:  # noqa: BLE001 - a submit that broke left nothing that could be stopped
-            return None
-        return answer if isinstance(answer, RemoteRef) else None
-
-    async def release(self) -> None:
-        """Let the service forget the work."""
-        if self._remote is not None:
-            await self._connector.release(self._remote)
-
-
-class HandledRun:
-    """Runs an attempt in a handler."""
-
-    def __init__(self, handler: Handler) -> None:
-        self._handler = handler
-
-    @property
-    def endpoint(self) -> str | None:
-        """Return None: no service has part in it."""
-        return None
-
-    async def run(self, attempt: Attempt) -> Finished | Failed:
-        """Return the handler's result or failure."""
-        lease = attempt.lease
-        facts = CallFacts(
-            job_id=lease.job_id,
-            kind=lease.kind,
-            attempt=attempt_of(lease.fence),
-            fence=lease.fence,
-            history=lease.history,
-            deadline=lease.deadline,
-            checkpoint=lease.checkpoint or None,
-        )
-        outlet = LoopOutlet(attempt.progressed, lambda value: attempt.tools.reports.checkpoint(attempt.ref, value))
-        payload = await attempt.payload()
-        return await HandlerRun(self._handler, payload, facts, outlet, attempt.tools.processes).run()
-
-    async def stop(self, cause: Cause | None) -> None:
-        """Do nothing: cancelling `run` has stopped it."""
-
-    async def release(self) -> None:
-        """Do nothing."""
-
-
-def _outcome(work: asyncio.Task[Finished | Failed | Later]) -> Finished | Failed | Later:
-    """Return how the work ended; an exception is a defect and becomes `internal`."""
+    `over` is the limit that is about to end it, if one is: a service that was told of it may end the work just before.
+    """
     if work.cancelled():
         return Failed(failure=Failure(class_=FailureClass.INTERNAL, message="the work cancelled itself"))
     error = work.exception()
-    return work.result() if error is None else Failed(failure=failure_of(error))
+    if error is not None:
+        return Failed(failure=failure_of(error))
+    outcome = work.result()
+    if over is not None and isinstance(outcome, Failed) and outcome.failure.class_ is FailureClass.CANCELLED:
+        return Failed(failure=over)
+    return outcome

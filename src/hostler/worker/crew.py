@@ -11,9 +11,10 @@ from hostler.contracts.lease import Again, Lease, LeaseRef, Settlement
 from hostler.contracts.queue import RetryPolicy
 from hostler.kernel.units import Seconds
 from hostler.policy.retry import after_failure, returns
-from hostler.worker.attempt import Attempt, Cause, Route, Tools
+from hostler.worker.attempt import Attempt, Route
 from hostler.worker.board import Board
 from hostler.worker.capacity import Capacity
+from hostler.worker.runs import Cause, Tools
 
 _LOG = structlog.stdlib.get_logger("hostler.worker.crew")
 

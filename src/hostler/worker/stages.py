@@ -9,6 +9,9 @@ from hostler.kernel.units import Seconds
 SLACK: Seconds = 0.5
 """How much later than a connector the worker enforces a stage: the connector's own words are better."""
 
+EARLY: Seconds = 0.25
+"""So long before its end a service may end work by itself, since it was told how much time there is."""
+
 
 @lru_cache(maxsize=1024)
 def complete(job: Timeouts, kind: Timeouts, *, service: bool) -> Timeouts:
@@ -75,12 +78,32 @@ class StageWatch:
             limits.append((self._since + own + self._slack, self._stage))
         return min(limits, key=lambda limit: limit[0], default=None)  # of two at once, the wider one is named
 
+    def left(self, now: float) -> Seconds | None:
+        """Return the seconds to the end of the run limit or to the deadline, whichever is first; None without both."""
+        run = None if self._timeouts.run is None else self._started + self._timeouts.run
+        ends = [end for end in (run, self._ends) if end is not None]
+        return min(ends) - now if ends else None
+
+    def to_deadline(self, now: float) -> Seconds | None:
+        """Return the seconds to the job's deadline, None when it has none."""
+        return None if self._ends is None else self._ends - now
+
+    def nearly_over(self, now: float) -> Failure | None:
+        """Return the failure of the run limit or deadline that ends within `EARLY`, if one does."""
+        left = self.left(now)
+        if left is None or left > EARLY:
+            return None
+        ends = self._ends is not None and self._ends - now <= left
+        return self._failure(Stage.DEADLINE if ends else Stage.RUN)
+
     def late(self, now: float) -> Failure | None:
         """Return the failure of the limit that has ended, if one has."""
         first = self.next()
         if first is None or now < first[0]:
             return None
-        stage = first[1]
+        return self._failure(first[1])
+
+    def _failure(self, stage: Stage) -> Failure:
         words = {
             Stage.CONNECT: "the service did not take the work",
             Stage.FIRST_BYTE: "the service took the work and then said nothing",

@@ -26,7 +26,6 @@ from hostler.ports.connector import Connector
 from hostler.ports.discovery import Discovery, Placed
 from hostler.ports.registry import Registry
 from hostler.ports.results import Results
-from hostler.worker.attempt import Cause, Tools
 from hostler.worker.board import Board
 from hostler.worker.capacity import Capacity
 from hostler.worker.crew import Crew
@@ -39,6 +38,7 @@ from hostler.worker.patience import persist
 from hostler.worker.presence import Presence
 from hostler.worker.processes import ProcessPool
 from hostler.worker.reports import Reports
+from hostler.worker.runs import Cause, Tools
 from hostler.worker.settler import Settler
 from hostler.worker.stock import WorkerStock
 from hostler.worker.upkeep import Neighbours, turn

@@ -1,18 +1,14 @@
 """How much at a time, how often again, in how much time, and for which model: the smaller rules of dispatch."""
 
-from datetime import UTC, datetime, timedelta
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hostler.policy.budget import FLOOR, SHARE, SPAN, Budget, called, hedge_after, left, repeat
 from hostler.policy.concurrency import Limit, aimd, gradient
-from hostler.policy.deadline import headers, remaining, worth_it
+from hostler.policy.deadline import MARGIN, headers, pass_on, told_by, worth_it
 from hostler.policy.latency import DECAY, Latency, quantile, sampled
 from hostler.policy.pressure import Line, Loaded, pressure, swap
-
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def measured(*took: float) -> Latency:
@@ -146,21 +142,25 @@ def test_limits_stay_within_their_bounds(steps: list[tuple[bool, int, float]], m
 # in how much time
 
 
-def test_what_is_passed_on_is_what_is_left_less_a_margin() -> None:
-    assert remaining(NOW + timedelta(seconds=10), NOW, margin=0.5) == 9.5
-    assert remaining(NOW - timedelta(seconds=1), NOW) == 0.0
-    assert remaining(None, NOW) is None
-    assert headers(None) == {}
-    assert headers(9.5) == {"X-Request-Timeout-Ms": "9500", "grpc-timeout": "9500m"}
+def test_what_is_passed_on_is_what_is_left_less_a_margin_and_nothing_once_that_is_over() -> None:
+    assert pass_on(10.0, margin=0.5) == 9.5
+    assert pass_on(None) is None
+    assert pass_on(0.5, margin=0.5) is None
+    assert pass_on(-3.0) is None
+    assert headers(None) == headers(-1.0) == headers(0.0) == {}
+    assert headers(9.55) == {"X-Request-Timeout-Ms": "9500"}
 
 
-@given(st.floats(0, 1e9))
-def test_a_grpc_timeout_has_at_most_eight_digits_and_is_never_more_than_what_is_left(seconds: float) -> None:
-    text = headers(seconds)["grpc-timeout"]
-    size = {"m": 0.001, "S": 1.0, "M": 60.0, "H": 3600.0}[text[-1]]
-    assert len(text) <= 9
-    assert int(text[:-1]) * size <= seconds + 1e-6
-    assert int(text[:-1]) * size >= seconds * 0.999 - 0.001
+@given(st.floats(-10, 1e6))
+def test_the_next_one_reads_what_it_was_told_and_never_more_than_is_left(seconds: float) -> None:
+    told = told_by(headers(seconds).get("X-Request-Timeout-Ms"))
+    assert (told is None) == (seconds <= MARGIN)
+    assert told is None or seconds - MARGIN - 0.002 <= told <= max(seconds - MARGIN, 0.001)
+
+
+@pytest.mark.parametrize("text", ["", "soon", "-5", "1.5", "9" * 30, "\u0661"])
+def test_a_header_that_is_no_number_of_milliseconds_says_nothing(text: str) -> None:
+    assert told_by(text) is None
 
 
 def test_work_that_usually_takes_longer_than_what_is_left_is_not_begun() -> None:

@@ -17,9 +17,11 @@ from hostler.connectors.transports.conversation import LIMITS, Limits, held_to
 from hostler.connectors.transports.grpc_faults import failure_of_exception, failure_of_status, is_status
 from hostler.connectors.transports.protobuf import Method, extra
 from hostler.contracts.failure import FailureClass, Stage
+from hostler.kernel.allowance import allowance
 from hostler.kernel.errors import InvalidError
 from hostler.kernel.units import Bytes, Seconds
 from hostler.kernel.version import __version__
+from hostler.policy import deadline
 
 T = TypeVar("T")
 
@@ -100,7 +102,8 @@ class GrpcConversation(Generic[T]):
 class GrpcTransport:
     """Speaks gRPC to one endpoint; it knows paths and bytes, and no service. Raises nothing but `ServiceFaultError`.
 
-    Every call has a deadline, which the server is told; a call that is given up is cancelled there too. Nothing is
+    Every call has a deadline, which the server is told, and tells how much time is left for the work that it is part
+    of; a call that is given up is cancelled there too. Nothing is
     retried here, no proxy of the environment is used. A credential travels as metadata and is blotted out, byte by
     byte, wherever the server repeats it.
     """
@@ -157,7 +160,7 @@ class GrpcTransport:
     ) -> T:
         """Call a method that answers once, in `within` seconds, blamed on `stage`."""
         request = self._request(method, values, within, stage)
-        begun = self._opened().unary_unary(method.path)(request, timeout=within, metadata=self._metadata)
+        begun = self._opened().unary_unary(method.path)(request, timeout=within, metadata=self._told_too())
         try:
             answer = await begun
         except asyncio.CancelledError:
@@ -186,7 +189,7 @@ class GrpcTransport:
         answer, which many servers send with their first message.
         """
         request = self._request(method, values, within, stage)
-        begun = self._opened().unary_stream(method.path)(request, timeout=within, metadata=self._metadata)
+        begun = self._opened().unary_stream(method.path)(request, timeout=within, metadata=self._told_too())
 
         def fault_of(error: Exception) -> ServiceFaultError:
             return self._fault(error, stage=stage, seconds=within, codes=codes)
@@ -219,6 +222,10 @@ class GrpcTransport:
             text = f"a message of {len(request)} bytes is over the limit of {self._limit}"
             raise fault(FailureClass.INVALID_INPUT, text)
         return request
+
+    def _told_too(self) -> tuple[tuple[str, str], ...]:
+        """Return what goes with every call; `grpc-timeout` is the call's own limit, so the work's goes beside it."""
+        return (*self._metadata, *((name.lower(), text) for name, text in deadline.headers(allowance()).items()))
 
     def _opened(self) -> Any:
         if self._channel is None:

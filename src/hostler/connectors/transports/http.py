@@ -21,8 +21,10 @@ from hostler.connectors.transports.http_faults import failure_of_answer, failure
 from hostler.connectors.transports.http_limits import rate_hint
 from hostler.connectors.transports.streams import EVENT_LIMIT, SseEvent, read_ndjson, read_sse
 from hostler.contracts.failure import FailureClass, Stage
+from hostler.kernel.allowance import allowance
 from hostler.kernel.settings import HttpSettings
 from hostler.kernel.units import Bytes, Seconds
+from hostler.policy import deadline
 
 T = TypeVar("T")
 
@@ -167,7 +169,7 @@ class HttpTransport:
     """Speaks HTTP to one endpoint; raises nothing but `ServiceFaultError`.
 
     Redirects are not followed, cookies not kept, proxies of the environment not used. Every call has a
-    limit in time and size.
+    limit in time and size, and tells how much time is left for the work that it is part of.
     """
 
     def __init__(
@@ -248,7 +250,7 @@ class HttpTransport:
                 method,
                 self.url(path),
                 data=body,
-                headers=_with_json(headers, body),
+                headers=_headers(headers, body),
                 allow_redirects=False,
                 timeout=aiohttp.ClientTimeout(total=within, sock_connect=min(self._connect, within)),
             ) as response:
@@ -281,7 +283,7 @@ class HttpTransport:
                     method,
                     self.url(path),
                     data=body,
-                    headers=_with_json(headers, body),
+                    headers=_headers(headers, body),
                     allow_redirects=False,
                     timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect, sock_read=silence),
                 )
@@ -321,8 +323,8 @@ class HttpTransport:
         return session
 
 
-def _with_json(headers: Mapping[str, str] | None, body: bytes | None) -> dict[str, str]:
-    found = dict(headers or {})
+def _headers(headers: Mapping[str, str] | None, body: bytes | None) -> dict[str, str]:
+    found = {**deadline.headers(allowance()), **(headers or {})}
     if body is not None:
         found.setdefault("Content-Type", "application/json")
     return found

@@ -17,8 +17,10 @@ from hostler.connectors.transports.conversation import LIMITS, Limits, held_to
 from hostler.connectors.transports.http import ERROR_LIMIT, NO_CODES, Codes, read_body, scrubbed
 from hostler.connectors.transports.http_faults import failure_of_answer, failure_of_exception
 from hostler.contracts.failure import Failure, FailureClass, Stage
+from hostler.kernel.allowance import allowance
 from hostler.kernel.settings import HttpSettings
 from hostler.kernel.units import Seconds
+from hostler.policy import deadline
 
 C = FailureClass
 PING: Final[Seconds] = 20.0
@@ -107,7 +109,8 @@ class WebsocketConversation:
 class WebsocketTransport:
     """Opens sockets to one endpoint, whose base URL begins with ws, wss, http or https.
 
-    Redirects are not followed, cookies not kept, proxies of the environment not used, messages not compressed.
+    Redirects are not followed, cookies not kept, proxies of the environment not used, messages not compressed. The
+    handshake tells how much time is left for the work that it is part of.
     """
 
     def __init__(
@@ -165,6 +168,7 @@ class WebsocketTransport:
             async with asyncio.timeout(limits.opening):
                 socket = await session.ws_connect(
                     under(self.base, target),
+                    headers=deadline.headers(allowance()),
                     timeout=aiohttp.ClientWSTimeout(ws_close=GOODBYE),  # pyright: ignore[reportCallIssue] - untyped attrs
                     heartbeat=self._ping,
                     max_msg_size=limits.message,

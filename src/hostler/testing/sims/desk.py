@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from hostler.kernel.units import Seconds
+from hostler.testing.sims.deadlines import Deadlines
 from hostler.testing.sims.effects import EffectLog
 from hostler.testing.sims.knobs import SimKnobs, chance
 from hostler.testing.sims.work import ENDED, INPUTS, RequestRefusedError, Run, SimulatedWork, Submission
@@ -36,6 +37,7 @@ class SimulatedDesk:
     def __init__(self, knobs: SimKnobs | None = None, *, effects: Path | None = None) -> None:
         self.effects = EffectLog(effects)
         self.work = SimulatedWork(knobs or SimKnobs(), self.effects)
+        self._deadlines = Deadlines(self.work)
         self._started = time.monotonic()
         self._requests = self._checks = self._burst = 0
         self._closing = False
@@ -54,6 +56,7 @@ class SimulatedDesk:
     async def stop(self) -> None:
         """Stop all work and all streams, without a word."""
         self._closing = True
+        await self._deadlines.close()
         await self.work.close()
 
     @property
@@ -113,11 +116,12 @@ class SimulatedDesk:
         effects = self.effects.after(after)
         return {"effects": effects, "next": after + len(effects)}
 
-    async def submit(self, body: bytes) -> tuple[dict[str, Any], bool]:
-        """Take work; return how it is, and whether it is new."""
+    async def submit(self, body: bytes, *, seconds_left: Seconds | None = None) -> tuple[dict[str, Any], bool]:
+        """Take work, which ends by itself after `seconds_left`; return how it is, and whether it is new."""
         if self._loads:
             raise RequestRefusedError(503, "loading", "not ready yet", retry_after=self.knobs.retry_after)
         run, new = await self.work.submit(decode(body, Submission))
+        self._deadlines.set(seconds_left, run)
         return run.view(), new
 
     def status(self, job: str) -> dict[str, Any]:

@@ -6,7 +6,6 @@ The HTTP service's codes travel as `google.rpc.ErrorInfo`, its `Retry-After` as 
 import asyncio
 import contextlib
 import errno
-import math
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -25,7 +24,7 @@ from hostler.connectors.transports.protobuf import Messages
 from hostler.kernel.units import Seconds
 from hostler.testing.sims.desk import SimulatedDesk, StreamCutError
 from hostler.testing.sims.knobs import SimKnobs
-from hostler.testing.sims.work import ENDED, RequestRefusedError, Run, SimulatedWork
+from hostler.testing.sims.work import RequestRefusedError
 
 MESSAGES: Final = Messages("hostler.simulation.v1", SIMULATION)
 RICH: Final = Messages("google.rpc", GRPC_STATUS)
@@ -79,46 +78,11 @@ class KnobsMessage(Struct, frozen=True, kw_only=True):
     json: bytes
 
 
-class Deadlines:
-    """Ends of runs whose time is over, whoever watches."""
-
-    def __init__(self, work: SimulatedWork) -> None:
-        self._work = work
-        self._tasks: dict[str, asyncio.Task[None]] = {}
-
-    def set(self, seconds: Seconds | None, run: Run) -> None:
-        """Stop a run when its time is over, whoever watches; a later submit of the same run says it anew."""
-        known = self._tasks.pop(run.job, None)
-        if known is not None:
-            known.cancel()
-        if seconds is not None and math.isfinite(seconds):
-            task = asyncio.create_task(self._end(max(0.0, seconds), run), name=f"deadline of {run.job}")
-            self._tasks[run.job] = task
-
-    async def _end(self, seconds: Seconds, run: Run) -> None:
-        # Not `wait_for`: before Python 3.12 it loses a cancel that comes together with a change.
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                while run.state not in ENDED:
-                    await run.changed.wait()
-        self._tasks.pop(run.job, None)
-        if run.state not in ENDED and self._work.runs.get(run.job) is run:
-            await self._work.cancel(run.job, run.fence, why="deadline")
-
-    async def close(self) -> None:
-        """Forget them all."""
-        tasks = tuple(self._tasks.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
 class Methods:
     """What the service answers, message by message."""
 
     def __init__(self, desk: SimulatedDesk) -> None:
         self.desk = desk
-        self.deadlines = Deadlines(desk.work)
 
     def table(self) -> dict[str, Callable[[bytes], Awaitable[bytes]]]:
         """Return the methods that answer once."""
@@ -145,8 +109,7 @@ class Methods:
     async def _submit(self, request: bytes) -> bytes:
         asked = MESSAGES.decode("Submission", request, SubmissionMessage)
         fields = {"id": asked.id, "fence": asked.fence, "kind": asked.kind, "input": Raw(asked.input_json)}
-        view, _ = await self.desk.submit(msgspec.json.encode(fields))
-        self.deadlines.set(asked.seconds_left, self.desk.work.find(asked.id))
+        view, _ = await self.desk.submit(msgspec.json.encode(fields), seconds_left=asked.seconds_left)
         return _view(view)
 
     async def _status(self, request: bytes) -> bytes:
@@ -231,7 +194,6 @@ class SimulationGRPCService:
     async def __aexit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._methods.deadlines.close()
         await self.desk.stop()
         if self._server is not None:
             await self._server.stop(0.5)

@@ -1,7 +1,8 @@
 """The simulated service over HTTP: submit, poll or follow by server-sent events, cancel, release.
 
     GET    /health  /capabilities  /effects?after=N  /knobs      PUT /knobs
-    POST   /jobs {id, fence, kind, input}        201 new · 200 known · 409 stale fence · 429 no slot
+    POST   /jobs {id, fence, kind, input}        201 new · 200 known · 409 stale fence · 429 no slot; a run ends by
+                                                 itself when the time of X-Request-Timeout-Ms is over
     GET    /jobs/{id}  /jobs/{id}/result         how it is · how it ended (409 before)
     GET    /jobs/{id}/events                     SSE `progress` and `done`; resumes after Last-Event-ID
     POST   /jobs/{id}/takeover  /jobs/{id}/cancel {fence}
@@ -20,6 +21,7 @@ from typing import Any, Final, Self
 import msgspec
 from aiohttp import web
 
+from hostler.policy.deadline import HEADER, told_by
 from hostler.testing.sims.desk import SimulatedDesk, StreamCutError, number
 from hostler.testing.sims.knobs import SimKnobs
 from hostler.testing.sims.serving import listening
@@ -122,7 +124,8 @@ class SimulationHTTPService:
         return _json(self.desk.change(await request.read()))
 
     async def _submit(self, request: web.Request) -> web.StreamResponse:
-        view, new = await self.desk.submit(await request.read())
+        left = told_by(request.headers.get(HEADER))
+        view, new = await self.desk.submit(await request.read(), seconds_left=left)
         return _json(view, status=201 if new else 200)
 
     async def _status(self, request: web.Request) -> web.StreamResponse:

@@ -3,7 +3,7 @@
     {"id": 7, "verb": V, ...}      ->  {"id": 7, "answer": ...}  or  {"id": 7, "error": {"code", "message"}}
 
     health  capabilities  effects {after}  knobs  set_knobs {body}
-    submit {body: {id, fence, kind, input}}      how it is; known by job and fence
+    submit {body: {id, fence, kind, input}, seconds_left?}      how it is; known by job and fence; ends by itself then
     status {job}  result {job}                   how it is · how it ended
     follow {job, cursor}                         {"id", "event", "cursor", "run"} until `done`; `here` while silent
     leave                                        ends the `follow` that bears the same id; has no answer
@@ -24,6 +24,7 @@ import msgspec
 from aiohttp import WSCloseCode, WSMsgType, web
 from msgspec import Raw, Struct
 
+from hostler.kernel.units import Seconds
 from hostler.testing.sims.desk import SimulatedDesk, StreamCutError
 from hostler.testing.sims.http import BODY_LIMIT, cut
 from hostler.testing.sims.knobs import SimKnobs
@@ -45,6 +46,13 @@ class Request(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     cursor: str = ""
     after: int = 0
     body: Raw = Raw(b"{}")
+    seconds_left: Seconds | None = None
+    """Of a submit: the run ends by itself then."""
+
+
+async def _submitted(desk: SimulatedDesk, asked: Request) -> Any:
+    view, _ = await desk.submit(bytes(asked.body), seconds_left=asked.seconds_left)
+    return view
 
 
 VERBS: Final[dict[str, Callable[[SimulatedDesk, Request], Any]]] = {
@@ -53,7 +61,7 @@ VERBS: Final[dict[str, Callable[[SimulatedDesk, Request], Any]]] = {
     "effects": lambda desk, asked: desk.page(asked.after),
     "knobs": lambda desk, _: desk.knobs,
     "set_knobs": lambda desk, asked: desk.change(bytes(asked.body)),
-    "submit": lambda desk, asked: _submitted(desk, bytes(asked.body)),
+    "submit": _submitted,
     "status": lambda desk, asked: desk.status(asked.job),
     "result": lambda desk, asked: desk.result(asked.job),
     "take_over": lambda desk, asked: desk.take_over(asked.job, bytes(asked.body)),
@@ -62,11 +70,6 @@ VERBS: Final[dict[str, Callable[[SimulatedDesk, Request], Any]]] = {
 }
 OF_JOBS: Final = frozenset({"submit", "status", "result", "take_over", "cancel", "release"})
 """Verbs that a burst of server errors strikes; so it does `follow`."""
-
-
-async def _submitted(desk: SimulatedDesk, body: bytes) -> Any:
-    view, _ = await desk.submit(body)
-    return view
 
 
 class SimulationWebsocketService:

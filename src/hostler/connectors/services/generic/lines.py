@@ -24,6 +24,8 @@ class Job(Struct, frozen=True, kw_only=True, tag="job", omit_defaults=True):
     kind: str
     payload: Raw
     deadline: Instant | None = None
+    seconds_left: Seconds | None = None
+    """Until its deadline or the end of its run limit, whichever is first, from when the line was written."""
 
 
 class Up(Struct, frozen=True, kw_only=True, tag="ready"):

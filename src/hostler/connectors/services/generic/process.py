@@ -35,8 +35,10 @@ from hostler.contracts.service import (
     Step,
 )
 from hostler.contracts.timeouts import Timeouts
+from hostler.kernel.allowance import allowance
 from hostler.kernel.errors import InvalidError
 from hostler.kernel.units import Seconds
+from hostler.policy.deadline import pass_on
 
 FULL_PAUSE: Final[Seconds] = 1.0
 """When to come back to a command that has no room."""
@@ -172,27 +174,24 @@ class ProcessConnector:
         self._running += 1
         try:
             async with stages.within(Stage.RUN):
-                job = msgspec.json.encode(
-                    Job(job=call.job_id, fence=call.fence, kind=call.kind, payload=call.payload, deadline=call.deadline)
-                )
-                end = await (self._served if self._options.served else self._once)(call, job, stages, report)
+                end = await (self._served if self._options.served else self._once)(call, stages, report)
         finally:
             self._running -= 1
         if isinstance(end, Finished):
             types.judge_result(end.result)
         return end
 
-    async def _once(self, call: ServiceCall, job: bytes, stages: Stages, report: Report) -> Finished | Failed:
+    async def _once(self, call: ServiceCall, stages: Stages, report: Report) -> Finished | Failed:
         async with (
-            self._transport.conversation("", job, limits=self._limits()) as conversation,
+            self._transport.conversation("", _line_of(call), limits=self._limits()) as conversation,
             aclosing(conversation.messages()) as messages,
         ):
             return await self._listener(call, stages, report).until_end(messages, alone=True)
 
-    async def _served(self, call: ServiceCall, job: bytes, stages: Stages, report: Report) -> Finished | Failed:
+    async def _served(self, call: ServiceCall, stages: Stages, report: Report) -> Finished | Failed:
         server = await self._take(stages)
         try:
-            await server.conversation.send(job)
+            await server.conversation.send(_line_of(call))
             end = await self._listener(call, stages, report).until_end(server.messages, alone=False)
         except BaseException:  # cancelled or failed alike: what it still says belongs to nobody
             await server.close()
@@ -226,6 +225,21 @@ class ProcessConnector:
         """Return the limits of a line, and of all lines but where the job counts them itself."""
         total = _ENDLESS if self._options.served else self._options.output_limit
         return Limits(message=self._options.message_limit, total=total)
+
+
+def _line_of(call: ServiceCall) -> bytes:
+    """Write the line that hands a job over."""
+    left = pass_on(allowance())
+    return msgspec.json.encode(
+        Job(
+            job=call.job_id,
+            fence=call.fence,
+            kind=call.kind,
+            payload=call.payload,
+            deadline=call.deadline,
+            seconds_left=None if left is None else round(left, 3),
+        )
+    )
 
 
 class Server:

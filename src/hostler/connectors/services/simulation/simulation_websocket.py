@@ -38,7 +38,9 @@ from hostler.contracts.service import (
     ServiceCapabilities,
     Step,
 )
+from hostler.kernel.allowance import allowance
 from hostler.kernel.units import Seconds
+from hostler.policy.deadline import pass_on
 
 TARGET: Final = "/socket"
 T = TypeVar("T")
@@ -121,7 +123,9 @@ class SimulationWebsocketConnector:
         try:
             body = Raw(submission_of(call, connector=self.name))
             limit, blame, _ = Stages.of(call).left(Stage.CONNECT)
-            view = await self._desk.ask("submit", RunView, within=limit, stage=blame, body=body)
+            told = pass_on(allowance())
+            left = {} if told is None else {"seconds_left": told}
+            view = await self._desk.ask("submit", RunView, within=limit, stage=blame, body=body, **left)
         except ServiceFaultError as error:
             return Failed(failure=error.failure)
         return RemoteRef(id=view.id, job_id=call.job_id, fence=call.fence)
