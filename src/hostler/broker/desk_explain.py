@@ -19,6 +19,7 @@ from hostler.kernel.units import Json, Seconds
 from hostler.policy.lanes import lane_of
 from hostler.policy.lifecycle import Verb
 from hostler.policy.matching import lacks
+from hostler.policy.obstacles import Survey
 from hostler.registry.engine import EngineRegistry
 from hostler.valkeyio.instants import instant
 from hostler.valkeyio.library import Library
@@ -68,14 +69,20 @@ class Explainer:
         record = facts.job.record
         state = record.job_state
         workers = [worker for worker in await self._registry.workers() if queue in worker.queues]
-        needs: tuple[Lacking, ...] = ()
-        if not state.terminal and state is not _S.RUNNING:
-            needs = lacking(facts.job.lane, workers)
+        waits = not state.terminal and state is not _S.RUNNING
+        needs = lacking(facts.job.lane, workers) if waits else ()
+        survey = Survey(
+            facts.job.lane,
+            workers if waits else (),
+            now=instant(facts.now),
+            taken=facts.taken,
+            asked=facts.job.envelope.needs.amounts,
+        )
         unworkable = state is _S.READY and facts.marked
         estimate, rate = None, ""
         if state is _S.READY and not unworkable and not facts.paused:
             estimate, rate = await self._estimate(queue, facts)
-        reasons = [*_standing(queue, facts, unworkable=unworkable, workers=workers, needs=needs), rate]
+        reasons = [*_standing(queue, facts, unworkable=unworkable, workers=workers, needs=needs, survey=survey), rate]
         return Explanation(
             state=state,
             unworkable=unworkable,
@@ -84,6 +91,9 @@ class Explainer:
             ahead=facts.ahead,
             estimate_s=estimate,
             reasons=tuple(reason for reason in reasons if reason),
+            endpoints=survey.endpoints,
+            kept_out=survey.kept_out(),
+            candidates=survey.candidates(),
         )
 
     async def _estimate(self, queue: str, facts: Facts) -> tuple[Seconds | None, str]:
@@ -169,7 +179,13 @@ def _own(worker: Worker) -> dict[str, Pool]:
 
 
 def _standing(
-    queue: str, facts: Facts, *, unworkable: bool, workers: Sequence[Worker], needs: Sequence[Lacking]
+    queue: str,
+    facts: Facts,
+    *,
+    unworkable: bool,
+    workers: Sequence[Worker],
+    needs: Sequence[Lacking],
+    survey: Survey,
 ) -> list[str]:
     """Return what stands between the job and its start (or its end), the most important first."""
     record = facts.job.record
@@ -182,6 +198,7 @@ def _standing(
     reasons: list[str] = []
     if state is _S.READY:
         reasons += _unserved(facts, unworkable=unworkable, workers=workers, needs=needs)
+        reasons += survey.sentences()
     if facts.paused:
         reasons.append(f"the queue {queue} is paused{_because(facts.reason)}")
     if facts.draining:
@@ -195,7 +212,7 @@ def _standing(
         until = f", until {_moment(record.ready_at)}" if record.ready_at else ""
         reasons.append(f"it waits for: {record.waiting_for}{until}")
     if state is _S.READY:
-        reasons += _contended(facts, workers)
+        reasons += _contended(facts)
     return reasons
 
 
@@ -212,7 +229,8 @@ def _unserved(facts: Facts, *, unworkable: bool, workers: Sequence[Worker], need
     ]
     if not fit:
         first = "no live worker with a healthy endpoint can serve it"
-        return [first, *(f"{need.key}: wanted {need.wanted}, lacking at {_names(need)}" for need in needs)]
+        said = [need for need in needs if need.key != "healthy"]  # how each endpoint is, is said of each
+        return [first, *(f"{need.key}: wanted {need.wanted}, lacking at {_names(need)}" for need in said)]
     if not any(worker.state in _TAKING for worker in fit):
         return [f"every worker that fits takes no work now: {', '.join(f'{one.id} is {one.state}' for one in fit)}"]
     if unworkable:
@@ -220,33 +238,15 @@ def _unserved(facts: Facts, *, unworkable: bool, workers: Sequence[Worker], need
     return []
 
 
-def _contended(facts: Facts, workers: Sequence[Worker]) -> list[str]:
+def _contended(facts: Facts) -> list[str]:
     record, reasons = facts.job.record, list[str]()
     if record.ckey and facts.key_running >= facts.key_limit:
         reasons.append(f"{facts.key_running} of {facts.key_limit} jobs of its concurrency key {record.ckey!r} run")
-    for name, amount in facts.job.lane.needs.amounts.items():
-        reasons += _full(facts, workers, name, amount)
     if facts.tenants > 1:
         reasons.append(f"{facts.tenants} tenants take turns, its own gets {facts.share:.0%} of them")
     if facts.ahead:
         reasons.append(f"{facts.ahead} of its tenant's jobs go before it")
     return reasons
-
-
-def _full(facts: Facts, workers: Sequence[Worker], name: str, amount: float) -> list[str]:
-    """Return a sentence when no fitting worker has this much free now, by what this queue's jobs take."""
-    short: list[str] = []
-    for worker in workers:
-        if lacks(facts.job.lane, worker.offers, worker=worker.id, pools=_own(worker)):
-            continue
-        pools = [pool for pool in (_own(worker).get(name), *(offer.pools.get(name) for offer in worker.offers)) if pool]
-        used = [(pool, facts.taken.get(f"{pool.id}|{name}", 0.0)) for pool in pools]
-        full = next(((pool, taken) for pool, taken in used if pool.total - taken < amount), None)
-        if full is None:
-            return []
-        short.append(f"{full[0].id} has {full[0].total - full[1]:g} of {full[0].total:g} left for {worker.id}")
-    asked = facts.job.envelope.needs.amounts.get(name, amount)
-    return [f"it needs {asked:.10g} {name}: {'; '.join(short)}"] if short else []
 
 
 def _names(need: Lacking) -> str:

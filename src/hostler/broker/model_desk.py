@@ -28,6 +28,7 @@ from hostler.policy.finding import matches
 from hostler.policy.lanes import lane_key, lane_of
 from hostler.policy.lifecycle import Verb
 from hostler.policy.matching import lacks, problems
+from hostler.policy.obstacles import Survey
 
 S = JobState
 FIRST_NUMBER = 100_000_000_001
@@ -86,7 +87,10 @@ class ModelDesk(ModelLife):
             key=lambda other: (other.arrival, other.number),
         )
         ahead = line.index(job) if job.state is S.READY else None
-        missing = self._lacking(job, now) if job.live and job.state is not S.RUNNING else ()
+        waits = job.live and job.state is not S.RUNNING
+        missing = self._lacking(job, now) if waits else ()
+        workers = [record.worker for record in self._live_workers(now)] if waits else []
+        survey = Survey(job.lane, workers, now=now)
         return Explanation(
             state=job.state,
             unworkable=self._is_unworkable(queue, job),
@@ -94,7 +98,10 @@ class ModelDesk(ModelLife):
             position=None if ahead is None else ahead + 1,
             ahead=ahead,
             estimate_s=None,
-            reasons=tuple(self._reasons(queue, job)),
+            reasons=(*self._reasons(queue, job), *(survey.sentences() if job.state is S.READY else ())),
+            endpoints=survey.endpoints,
+            kept_out=survey.kept_out(),
+            candidates=survey.candidates(),
         )
 
     async def cancel(self, job_id: str, *, operation: str, reason: str = "") -> JobState:

@@ -6,10 +6,10 @@ from cyclopts import App, Parameter
 
 from hostler.cli.flags import ToGateway
 from hostler.cli.follow import follow_job, line_of
-from hostler.cli.output import OK, Out
+from hostler.cli.output import OK, Out, shown
 from hostler.cli.submit import conclude
 from hostler.cli.talk import JOB_COLUMNS, LIMIT, Narrowed, facts_table, job_rows, said_of, state_of, talking
-from hostler.contracts.explain import Explanation
+from hostler.contracts.explain import Candidate, Explanation
 from hostler.contracts.job import Job
 
 jobs = App(name="jobs", help="List, show, follow and steer jobs.")
@@ -147,7 +147,18 @@ def _explain(out: Out, found: Explanation) -> None:
         out.say(f"needs {need.key} = {need.wanted}")
         for holding in need.lacking:
             out.say(f"    {holding.worker} has {'none' if holding.has is None else holding.has}")
+    kept = ", ".join(f"{count} {what}" for what, count in found.kept_out.items())
+    if found.endpoints:
+        out.say(f"endpoints {found.endpoints}{f', kept from it: {kept}' if kept else ''}")
+    for one in found.candidates:
+        out.say(f"    {_candidate(one)}")
     if found.position is not None:
         out.say(f"position {found.position} in its tenant's line, {found.ahead} ahead")
     if found.estimate_s is not None:
         out.say(f"starts in about {found.estimate_s:.0f} s")
+
+
+def _candidate(one: Candidate) -> str:
+    place = f"{one.endpoint} by {one.worker}" if one.endpoint else f"handlers of {one.worker}"
+    words = "; ".join(f"{each.what}{f' until {shown(each.until)}' if each.until else ''}" for each in one.hindrances)
+    return f"{place}: {words or 'free'}, as of {one.age_s:.0f} s ago"

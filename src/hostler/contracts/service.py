@@ -143,6 +143,17 @@ class Source(StrEnum):
     """Address or service records of a name."""
 
 
+class Cooling(StrEnum):
+    """Why an endpoint is left alone for a time."""
+
+    ASKED = "asked"
+    """The service asked for it (429, 503, `Retry-After`)."""
+    QUOTA = "quota"
+    """The account has nothing left."""
+    LIMIT = "limit"
+    """A limit that all workers share is used up; the service did not say anything."""
+
+
 class Traffic(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What one worker measured at one endpoint."""
 
@@ -160,7 +171,13 @@ class Traffic(Struct, frozen=True, kw_only=True, omit_defaults=True):
     breaker_s: Seconds | None = None
     """How long an open breaker stays open."""
     cooled_s: Seconds | None = None
-    """How long it is left alone because it asked for it."""
+    """How long it is left alone."""
+    cooled_by: Cooling | None = None
+    """Why; None when it is not."""
+    cooled_why: str | None = None
+    """The words of the failure that began it."""
+    forced: bool = False
+    """Whether its breaker is ignored, since breakers would keep more than half of its service's endpoints out."""
     weight: float = 1.0
     """How dear a call is beside the worker's other endpoints of that service."""
     last_error: str | None = None

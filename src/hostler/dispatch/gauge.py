@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Struct
 
 from hostler.contracts.failure import Failure, FailureClass
-from hostler.contracts.service import BreakerMode, Traffic
+from hostler.contracts.service import BreakerMode, Cooling, Traffic
 from hostler.kernel.units import Seconds
 from hostler.policy import breaker as breakers
 from hostler.policy.breaker import DEFAULT, Breaker, BreakerPolicy, Mode, Permit
@@ -64,6 +64,7 @@ class Gauge:
         self._latencies: dict[str, Latency] = {}
         self._since = clock.monotonic()
         self._cool_until = 0.0
+        self._cooled: tuple[Cooling, str] = (Cooling.ASKED, "")
         self._last_error: Failure | None = None
         self.outstanding = 0
         self.slots: float | None = None
@@ -94,14 +95,17 @@ class Gauge:
         elif not told and not failure.details.get("unsent"):
             self._last_error = failure
         if failure is not None and failure.class_ in _COOLS:
-            self.cool(COOL if failure.retry_after is None else failure.retry_after)
+            pause = COOL if failure.retry_after is None else failure.retry_after
+            self.cool(pause, by=_cooling(failure), why=failure.message)
         self._learn(failure, took)
         if failure is not None and self._woken is not None and (pause := self._wakes_in(now)) is not None:
             self._woken(pause)
 
-    def cool(self, seconds: Seconds) -> None:
-        """Leave the endpoint alone for so long, since it said so."""
-        self._cool_until = max(self._cool_until, self._clock.monotonic() + min(max(seconds, 0.0), COOLEST))
+    def cool(self, seconds: Seconds, *, by: Cooling = Cooling.ASKED, why: str = "") -> None:
+        """Leave the endpoint alone for so long, since it said so, or a limit did."""
+        until = self._clock.monotonic() + min(max(seconds, 0.0), COOLEST)
+        if until > self._cool_until:
+            self._cool_until, self._cooled = until, (by, why)
 
     def reset(self) -> None:
         """Close the breaker and forget pauses, by an operator's word."""
@@ -157,6 +161,7 @@ class Gauge:
         recent = [known for known in self._latencies.values() if known.recent]
         merged = Latency(recent=tuple(took for known in recent for took in known.recent))
         mode = breakers.mode_at(self._breaker, now)
+        cooled = self._cool_until > now
         return Traffic(
             in_flight=self.outstanding,
             limit=self._limit.calls,
@@ -166,7 +171,10 @@ class Gauge:
             p95_s=quantile(merged, 0.95),
             breaker=BreakerMode(mode.value),
             breaker_s=max(0.0, self._breaker.until - now) if mode is Mode.OPEN else None,
-            cooled_s=max(0.0, self._cool_until - now) or None,
+            cooled_s=self._cool_until - now if cooled else None,
+            cooled_by=self._cooled[0] if cooled else None,
+            cooled_why=(self._cooled[1] or None) if cooled else None,
+            forced=self.forced,
             last_error=None if self._last_error is None else f"{self._last_error.label}: {self._last_error.message}",
         )
 
@@ -192,3 +200,9 @@ class Gauge:
         if slots is not None and slots != self.slots:
             self._limit = msgspec.structs.replace(self._limit, value=max(1.0, slots))
         self.slots = slots
+
+
+def _cooling(failure: Failure) -> Cooling:
+    if failure.details.get("unsent"):
+        return Cooling.LIMIT
+    return Cooling.QUOTA if failure.class_ is FailureClass.QUOTA else Cooling.ASKED

@@ -47,6 +47,11 @@ def lacks(
     return min(found, key=_distance)
 
 
+def misses(lane: Lane, offer: Offer, *, worker: str, pools: Mapping[str, Pool] = NO_POOLS) -> tuple[Lack, ...]:
+    """Return all that one offer lacks."""
+    return tuple(_lacks(lane, offer, worker, pools))
+
+
 def problems(needs: Needs, avoid: Avoid) -> tuple[tuple[str, str], ...]:
     """Return what can never be judged in these needs: pairs of field (`needs.versions.x`) and sentence."""
     return tuple(

@@ -50,20 +50,27 @@ def why_not(endpoint: Endpoint) -> tuple[str, ...]:
     if endpoint.paused is not None:
         reasons.append(f"an operator paused it{f': {endpoint.paused}' if endpoint.paused else ''}")
     for sight in endpoint.workers:
-        traffic = sight.traffic
-        if sight.state not in _WELL:
-            reasons.append(f"{sight.worker} finds it {sight.state}: {sight.message or 'it was not probed yet'}")
-        if traffic.breaker is BreakerMode.OPEN:
-            reasons.append(f"{sight.worker} has its breaker open for {_short(traffic.breaker_s)}, {_last(traffic)}")
-        elif traffic.breaker is BreakerMode.HALF_OPEN:
-            reasons.append(f"{sight.worker} tries it out after its breaker was open, {_last(traffic)}")
-        if traffic.cooled_s:
-            reasons.append(f"{sight.worker} leaves it alone for {_short(traffic.cooled_s)}, {_last(traffic)}")
-        elif traffic.limit is not None and traffic.in_flight >= traffic.limit:
-            reasons.append(f"{sight.worker} has {traffic.in_flight} calls there, as many as it takes now")
+        reasons += _of(sight)
     if endpoint.slots is not None and endpoint.traffic.in_flight >= endpoint.slots:
         reasons.append(f"all {endpoint.slots:g} slots are taken")
     return tuple(reasons)
+
+
+def _of(sight: Sight) -> Iterable[str]:
+    traffic = sight.traffic
+    if sight.state not in _WELL:
+        yield f"{sight.worker} finds it {sight.state}: {sight.message or 'it was not probed yet'}"
+    if traffic.breaker is BreakerMode.OPEN and traffic.forced:
+        yield f"{sight.worker} has its breaker open, and ignores that: most of its service is out"
+    elif traffic.breaker is BreakerMode.OPEN:
+        yield f"{sight.worker} has its breaker open for {_short(traffic.breaker_s)}, {_last(traffic)}"
+    elif traffic.breaker is BreakerMode.HALF_OPEN:
+        yield f"{sight.worker} tries it out after its breaker was open, {_last(traffic)}"
+    if traffic.cooled_s:
+        why = traffic.cooled_why or _last(traffic)
+        yield f"{sight.worker} leaves it alone for {_short(traffic.cooled_s)}, {why}"
+    elif traffic.limit is not None and traffic.in_flight >= traffic.limit:
+        yield f"{sight.worker} has {traffic.in_flight} calls there, as many as it takes now"
 
 
 def found_by(endpoint: Endpoint) -> str:
@@ -153,6 +160,9 @@ def _together(parts: Sequence[Traffic]) -> Traffic:
         breaker=min((part.breaker for part in parts), key=_WORST.index),
         breaker_s=_most(part.breaker_s for part in parts),
         cooled_s=_most(part.cooled_s for part in parts),
+        cooled_by=next((part.cooled_by for part in parts if part.cooled_by), None),
+        cooled_why=next((part.cooled_why for part in parts if part.cooled_why), None),
+        forced=any(part.forced for part in parts),
         weight=max(part.weight for part in parts),
         last_error=next((part.last_error for part in parts if part.last_error), None),
     )

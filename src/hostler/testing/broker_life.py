@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import pytest
 
+from hostler.contracts.explain import Obstacle
 from hostler.contracts.failure import Failure, FailureClass
 from hostler.contracts.job import JobState
 from hostler.contracts.lease import Die, Hold, Stopped
@@ -227,7 +228,16 @@ class WhyPromises:
         job_id = await house.submit()
         await house.pass_time(4.0)
         assert (await house.job(job_id)).unworkable
-        assert [need.key for need in (await house.desk.explain(job_id)).needs] == ["healthy"]
+        why = await house.desk.explain(job_id)
+        assert [need.key for need in why.needs] == ["healthy"]
+        assert (why.endpoints, why.kept_out) == (1, {Obstacle.HEALTH: 1})
+
+    async def test_who_has_what_a_job_needs_and_what_keeps_it_from_them_is_said(self, house: House) -> None:
+        fit = Offer(kinds=(KIND,), models=("flux",))
+        await house.hire("w1", offers=(fit, Offer(kinds=(KIND,), models=("sdxl",))))
+        why = await house.desk.explain(await house.submit(needs={"models": ("flux",)}))
+        assert [(one.worker, one.hindrances) for one in why.candidates] == [("w1", ())]
+        assert why.kept_out == {}
 
     async def test_a_waiting_job_says_its_place_in_its_tenants_line(self, house: House) -> None:
         await house.hire("w1")

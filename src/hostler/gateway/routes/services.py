@@ -162,7 +162,9 @@ class ServiceRoutes:
 
 def _reasons(endpoint: Endpoint) -> EndpointReasons:
     shut = endpoint.paused is not None or not any(
-        sight.state in _WELL and sight.traffic.breaker is not BreakerMode.OPEN and not sight.traffic.cooled_s
+        sight.state in _WELL
+        and (sight.traffic.breaker is not BreakerMode.OPEN or sight.traffic.forced)
+        and not sight.traffic.cooled_s
         for sight in endpoint.workers
     )
     return EndpointReasons(
