@@ -36,7 +36,6 @@ from hostler.registry.limits import EngineLimiter
 from hostler.telemetry.logs import configure
 from hostler.testing.bench import Clients, Server
 from hostler.valkeyio.library import Library
-from hostler.worker.attempt import Tools
 from hostler.worker.board import Board
 from hostler.worker.capacity import Capacity
 from hostler.worker.crew import Crew
@@ -45,6 +44,7 @@ from hostler.worker.handlers import HandlerSet
 from hostler.worker.loop import ClaimLoop
 from hostler.worker.processes import ProcessPool
 from hostler.worker.reports import Reports
+from hostler.worker.runs import Tools
 from hostler.worker.settler import Settler
 from hostler.worker.stock import WorkerStock
 from hostler.worker.system import SystemClock, SystemDice

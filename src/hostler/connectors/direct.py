@@ -36,11 +36,17 @@ class DirectCalls:
         if ref.id in self._works:
             return ref
         earlier = [key for key, work in self._works.items() if work.job == call.job_id and work.end is not None]
-        ended = [key for key, work in self._works.items() if work.end is not None]
-        for key in {*earlier, *ended[: max(0, len(ended) - KEPT)]}:
+        for key in (*earlier, *self._forgettable(set(earlier))):
             del self._works[key]
         self._works[ref.id] = _Work(exchange, job=call.job_id)
         return ref
+
+    def _forgettable(self, besides: set[str]) -> list[str]:
+        """Return the oldest of the ended requests that nobody released, when there are too many."""
+        if len(self._works) <= KEPT:
+            return []
+        ended = [key for key, work in self._works.items() if work.end is not None and key not in besides]
+        return ended[: max(0, len(ended) - KEPT)]
 
     async def observe(self, ref: RemoteRef) -> AsyncGenerator[Step]:
         """Yield what is new until the request has ended; text that nobody took yet comes at once."""
@@ -116,8 +122,9 @@ class _Work:
 
     async def stop(self) -> None:
         """End the request, closing its connection."""
-        self._task.cancel()
-        await asyncio.wait({self._task})
+        if not self._task.done():
+            self._task.cancel()
+            await asyncio.wait({self._task})
         if self.end is None:  # cancelled before its first step
             self._finish(_cancelled())
 

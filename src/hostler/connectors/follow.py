@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Final, Protocol
 
@@ -16,6 +16,8 @@ from hostler.contracts.service import Failed, Finished, RemoteState, Step
 from hostler.contracts.timeouts import LOADING
 from hostler.kernel.units import Seconds
 
+AHEAD: Final = 16
+"""Signals that are read before they are taken, at most."""
 STRIKES: Final = 10
 """Times in a row that neither stream nor status may answer."""
 ENDED: Final = frozenset({RemoteState.SUCCEEDED, RemoteState.FAILED, RemoteState.CANCELLED, RemoteState.LOST})
@@ -29,6 +31,10 @@ class Signal(Struct, frozen=True, kw_only=True):
     progress: Progress | None = None
     cursor: str | None = None
     """Where a new stream goes on."""
+
+
+_Heard = asyncio.Queue[Signal | Exception | None]
+"""Signals of a stream, then how it broke, or None for its end."""
 
 
 class RemoteWork(Protocol):
@@ -71,7 +77,7 @@ class Follower:
         self._drops = 0
         """Streams in a row that ended without a word."""
 
-    async def steps(self) -> AsyncIterator[Step]:
+    async def steps(self) -> AsyncGenerator[Step]:
         """Yield progress until the work has ended, then its end."""
         try:
             async with aclosing(self._until_ended()) as updates:
@@ -110,30 +116,37 @@ class Follower:
 
     async def _signals(self) -> AsyncGenerator[Signal]:
         """Yield what the stream says, and while it is silent what the status says."""
-        async with aclosing(self._work.signals(self._cursor)) as stream:
-            pending: asyncio.Task[Signal | None] | None = None
-            try:
-                while True:
-                    pending = pending or asyncio.create_task(_next(stream))
-                    left, _, _ = self._stages.left(self._stage, since=self._seen)
-                    await asyncio.wait({pending}, timeout=self._poll if left is None else min(self._poll, left))
-                    if pending.done():
-                        signal = pending.result()
-                        pending = None
-                        if signal is None:
-                            return
-                        self._strikes = self._drops = 0
-                        yield signal
-                        continue
+        heard: _Heard = asyncio.Queue(AHEAD)
+        reading = asyncio.create_task(_read(self._work.signals(self._cursor), heard))
+        try:
+            while True:
+                try:
+                    signal = await self._next(heard)
+                except TimeoutError:
                     self._stages.check(self._stage, since=self._seen)
                     try:
                         yield await self._status()
                     except ServiceFaultError as error:
                         self._strike(error)
-            finally:
-                if pending is not None:
-                    pending.cancel()
-                    await asyncio.wait({pending})
+                    continue
+                if signal is None:
+                    return
+                if isinstance(signal, Exception):
+                    raise signal
+                self._strikes = self._drops = 0
+                yield signal
+        finally:
+            if not reading.done():
+                reading.cancel()
+                await asyncio.wait({reading})
+
+    async def _next(self, heard: "_Heard") -> Signal | Exception | None:
+        """Return what was heard next; raises `TimeoutError` when it is time to ask for the status."""
+        if not heard.empty():
+            return heard.get_nowait()
+        left, _, _ = self._stages.left(self._stage, since=self._seen)
+        async with asyncio.timeout(self._poll if left is None else min(self._poll, left)):
+            return await heard.get()
 
     def _advance(self, signal: Signal) -> Progress | None:
         """Take a signal in; return what is new in it, with a fraction that never falls."""
@@ -193,5 +206,13 @@ class Follower:
         return structs.replace(error.failure, details={**error.failure.details, "stopped": stopped})
 
 
-async def _next(stream: AsyncIterator[Signal]) -> Signal | None:
-    return await anext(stream, None)
+async def _read(stream: AsyncGenerator[Signal], heard: _Heard) -> None:
+    """Read a stream to its end, or until it breaks: one task for it all, however many signals there are."""
+    end: Exception | None = None
+    try:
+        async with aclosing(stream):
+            async for signal in stream:
+                await heard.put(signal)
+    except Exception as error:  # noqa: BLE001 - raised where the signals are taken
+        end = error
+    await heard.put(end)

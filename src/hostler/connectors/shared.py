@@ -8,7 +8,7 @@ from itertools import count
 from typing import Final
 
 from hostler.connectors.faults import ServiceFaultError, failure
-from hostler.connectors.stages import bounded
+from hostler.connectors.stages import Bounded
 from hostler.connectors.transports.conversation import Dialogue
 from hostler.contracts.failure import Failure, FailureClass, Stage
 from hostler.kernel.allowance import allowed
@@ -43,7 +43,7 @@ class SharedDialogue:
 
     async def ask(self, request: Request, *, within: Seconds, stage: Stage = Stage.CONNECT) -> bytes:
         """Return the first answer, in `within` seconds, blamed on `stage`; raises `ServiceFaultError`."""
-        async with bounded(within, stage):
+        async with Bounded(within, stage):
             for rest in reversed(range(TRIES)):
                 line = self._alive()
                 try:
@@ -62,7 +62,7 @@ class SharedDialogue:
         number, line = next(self._numbers), self._alive()
         async with aclosing(line.answers(number, request)) as answers:
             try:
-                async with bounded(within, Stage.FIRST_BYTE):
+                async with Bounded(within, Stage.FIRST_BYTE):
                     answer = await anext(answers)
                 yield answer
                 async for answer in answers:

@@ -2,9 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime
+from types import TracebackType
 
 from hostler.connectors.faults import timed_out
 from hostler.contracts.failure import Stage
@@ -67,22 +67,32 @@ class Stages:
         if rest is not None and rest <= 0:
             raise timed_out(blame, limit)
 
-    @asynccontextmanager
-    async def within(self, stage: Stage, *, since: float | None = None) -> AsyncGenerator[None]:
+    def within(self, stage: Stage, *, since: float | None = None) -> "Bounded":
         """Bound what is awaited inside by this stage; raises `ServiceFaultError` of class timeout."""
         rest, blame, limit = self.left(stage, since=since)
-        async with bounded(rest, blame, limit=limit):
-            yield
+        return Bounded(rest, blame, limit=limit)
 
 
-@asynccontextmanager
-async def bounded(seconds: Seconds | None, stage: Stage, *, limit: Seconds | None = None) -> AsyncGenerator[None]:
-    """Bound what is awaited inside; raises `ServiceFaultError` of class timeout that blames the stage and its limit."""
-    timer = asyncio.timeout(seconds)
-    try:
-        async with timer:
-            yield
-    except TimeoutError:
-        if timer.expired():
-            raise timed_out(stage, seconds if limit is None else limit) from None
-        raise
+class Bounded:
+    """Bounds what is awaited inside; raises `ServiceFaultError` of class timeout that blames the stage and its limit.
+
+    A class and no generator, since streams enter one for every message.
+    """
+
+    def __init__(self, seconds: Seconds | None, stage: Stage, *, limit: Seconds | None = None) -> None:
+        self._stage = stage
+        self._limit = seconds if limit is None else limit
+        self._timer = asyncio.timeout(seconds)
+
+    async def __aenter__(self) -> None:
+        await self._timer.__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            await self._timer.__aexit__(kind, value, trace)
+        except TimeoutError:
+            raise timed_out(self._stage, self._limit) from None
+        if isinstance(value, TimeoutError) and self._timer.expired():  # what was cut off said it in its own words
+            raise timed_out(self._stage, self._limit) from None

@@ -2,7 +2,8 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from types import TracebackType
 from typing import Final, Self
 
@@ -72,12 +73,13 @@ class Limited:
             await self._heed(answer.failure)
         return answer
 
-    async def observe(self, call: ServiceCall, ref: RemoteRef) -> AsyncIterator[Step]:
+    async def observe(self, call: ServiceCall, ref: RemoteRef) -> AsyncGenerator[Step]:
         """Follow the work, and let all hear of it when the service says that it has no room."""
-        async for step in self._connector.observe(call, ref):
-            if isinstance(step, Failed):
-                await self._heed(step.failure)
-            yield step
+        async with aclosing(self._connector.observe(call, ref)) as steps:
+            async for step in steps:
+                if isinstance(step, Failed):
+                    await self._heed(step.failure)
+                yield step
 
     async def reconcile(self, ref: RemoteRef) -> RemoteState:
         """Ask the service about its own job."""

@@ -1,6 +1,6 @@
 """How a service is driven: the promises of a connector."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -49,9 +49,10 @@ class Connector(Protocol):
         """
         ...
 
-    def observe(self, call: ServiceCall, ref: RemoteRef) -> AsyncIterator[Step]:
+    def observe(self, call: ServiceCall, ref: RemoteRef) -> AsyncGenerator[Step]:
         """Follow the work: any number of `Progress`, then exactly one `Finished` or `Failed`.
 
+        Whoever leaves before it has ended, or right after its last step, closes it (`contextlib.aclosing`).
         Resumes by itself over dropped connections where the protocol allows it. Stage timeouts end it as `timeout`.
         """
         ...

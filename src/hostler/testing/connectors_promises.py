@@ -3,7 +3,6 @@
 import asyncio
 import json
 from contextlib import aclosing
-from typing import Any, cast
 
 import jsonschema_rs
 
@@ -161,7 +160,7 @@ class WorkPromises:
             await connector.probe()
             call = call_of(harness.slow)
             ref = await submitted(connector, call)
-            async with aclosing(cast("Any", connector.observe(call, ref))) as steps:
+            async with aclosing(connector.observe(call, ref)) as steps:
                 await anext(steps)
             await connector.release(ref)
         await connector.__aexit__(None, None, None)

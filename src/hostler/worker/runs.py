@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -150,10 +151,11 @@ class ServiceRun:
                 await self._store(attempt, answer)
             earlier = answer
         attempt.stages.submitted(clock.monotonic())
-        async for step in self._connector.observe(call, earlier):
-            if isinstance(step, Finished | Failed):
-                return step
-            attempt.progressed(step)
+        async with aclosing(self._connector.observe(call, earlier)) as steps:
+            async for step in steps:
+                if isinstance(step, Finished | Failed):
+                    return step
+                attempt.progressed(step)
         raise TypeError(f"{self._connector.name}.observe ended without an outcome")
 
     async def _earlier(self, attempt: Errand) -> RemoteRef | Finished | None:
@@ -182,8 +184,9 @@ class ServiceRun:
 
     async def _store(self, attempt: Errand, ref: RemoteRef) -> None:
         """Store the service's id before waiting for its work; an engine that is away is not waited for for long."""
-        storing = asyncio.ensure_future(attempt.tools.reports.remote(attempt.ref, ref.id, self._connector.endpoint))
-        await asyncio.wait({storing}, timeout=STORE_PATIENCE)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(STORE_PATIENCE):  # what was said is sent all the same, only nobody waits for it
+                await attempt.tools.reports.remote(attempt.ref, ref.id, self._connector.endpoint)
         self._stored = True  # from now on another attempt may know of it
 
     async def stop(self, cause: Cause | None) -> None:

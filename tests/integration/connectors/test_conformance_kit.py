@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import textwrap
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import ClassVar
 
@@ -22,7 +22,7 @@ from hostler.testing.sims.knobs import SimKnobs
 
 
 class TwoEnds(SimulationHttpConnector):
-    async def observe(self, call: ServiceCall, ref: RemoteRef) -> AsyncIterator[Step]:
+    async def observe(self, call: ServiceCall, ref: RemoteRef) -> AsyncGenerator[Step]:
         async for step in super().observe(call, ref):
             yield step
             if isinstance(step, Finished):
@@ -30,21 +30,21 @@ class TwoEnds(SimulationHttpConnector):
 
 
 class NoEnd(SimulationHttpConnector):
-    async def observe(self, call: ServiceCall, ref: RemoteRef) -> AsyncIterator[Step]:
+    async def observe(self, call: ServiceCall, ref: RemoteRef) -> AsyncGenerator[Step]:
         async for step in super().observe(call, ref):
             if isinstance(step, Progress):
                 yield step
 
 
 class Backwards(SimulationHttpConnector):
-    async def observe(self, call: ServiceCall, ref: RemoteRef) -> AsyncIterator[Step]:
+    async def observe(self, call: ServiceCall, ref: RemoteRef) -> AsyncGenerator[Step]:
         async for step in super().observe(call, ref):
             fraction = step.fraction if isinstance(step, Progress) else None
             yield step if fraction is None else structs.replace(step, fraction=1.0 - fraction)
 
 
 class OtherResult(SimulationHttpConnector):
-    async def observe(self, call: ServiceCall, ref: RemoteRef) -> AsyncIterator[Step]:
+    async def observe(self, call: ServiceCall, ref: RemoteRef) -> AsyncGenerator[Step]:
         async for step in super().observe(call, ref):
             yield Finished(result=Raw(b'{"surprise": 1}')) if isinstance(step, Finished) else step
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
+from functools import lru_cache
 from types import TracebackType
 from typing import Final, Self
 
@@ -36,7 +37,12 @@ def parse_base(url: str, *, schemes: tuple[str, ...] = ("http", "https")) -> URL
 
 def under(base: URL, path: str) -> URL:
     """Return the URL of a path (already quoted, begins with a slash) under a base."""
-    return URL(f"{base}{path}" if base.path != "/" else f"{base.origin()}{path}", encoded=True)
+    return URL(_before(base) + path, encoded=True)
+
+
+@lru_cache(maxsize=1024)
+def _before(base: URL) -> str:
+    return str(base if base.path != "/" else base.origin())
 
 
 def headers_of(api_key: str | None) -> dict[str, str]:

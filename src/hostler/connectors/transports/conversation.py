@@ -8,7 +8,7 @@ from typing import Final, Protocol, Self
 from msgspec import Struct
 
 from hostler.connectors.faults import off_protocol
-from hostler.connectors.stages import bounded
+from hostler.connectors.stages import Bounded
 from hostler.contracts.failure import Stage
 from hostler.kernel.units import Bytes, Seconds
 
@@ -82,7 +82,7 @@ async def held_to(limits: Limits, messages: AsyncGenerator[bytes]) -> AsyncGener
     total = 0
     async with aclosing(messages):
         while True:
-            async with bounded(limits.silence, Stage.IDLE):
+            async with Bounded(limits.silence, Stage.IDLE):
                 message = await anext(messages, None)
             if message is None:
                 return

@@ -11,7 +11,7 @@ from aiohttp import WSMsgType
 from msgspec import Struct
 
 from hostler.connectors.faults import ServiceFaultError, failure, fault, off_protocol
-from hostler.connectors.stages import bounded
+from hostler.connectors.stages import Bounded
 from hostler.connectors.transports.connections import HttpPool, client_session, headers_of, parse_base, under
 from hostler.connectors.transports.conversation import LIMITS, Limits, held_to
 from hostler.connectors.transports.http import ERROR_LIMIT, NO_CODES, Codes, read_body, scrubbed
@@ -65,7 +65,7 @@ class WebsocketConversation:
     async def send(self, message: bytes, *, text: bool = True) -> None:
         """Send one message, as text (UTF-8) unless told otherwise."""
         try:
-            async with bounded(self._limits.opening, Stage.IDLE):
+            async with Bounded(self._limits.opening, Stage.IDLE):
                 await self._socket.send_frame(message, WSMsgType.TEXT if text else WSMsgType.BINARY)
         except (aiohttp.ClientError, OSError) as error:
             raise ServiceFaultError(failure_of_exception(error, stage=Stage.IDLE)) from error

@@ -1,6 +1,6 @@
 """Drives models that Cog serves over HTTP."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from types import TracebackType
 from typing import Final, Self
@@ -185,7 +185,7 @@ class CogHttpConnector:
 
         return self._calls.start(call, exchange)
 
-    async def observe(self, call: ServiceCall, ref: RemoteRef) -> AsyncIterator[Step]:  # noqa: ARG002 - the port's shape
+    async def observe(self, call: ServiceCall, ref: RemoteRef) -> AsyncGenerator[Step]:  # noqa: ARG002 - the port's shape
         """Yield what the model says, then the end; the clocks run since `submit`."""
         async with aclosing(self._calls.observe(ref)) as steps:
             async for step in steps:

@@ -2,8 +2,8 @@
 
 import hashlib
 import uuid
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, aclosing
 from types import TracebackType
 from typing import Annotated, Final, Self
 
@@ -222,13 +222,14 @@ class ComfyuiHttpConnector:
         await ComfyuiRun(self._tools, ref).take_over(sight)
         return ref
 
-    async def observe(self, call: ServiceCall, ref: RemoteRef) -> AsyncIterator[Step]:
+    async def observe(self, call: ServiceCall, ref: RemoteRef) -> AsyncGenerator[Step]:
         """Follow queue and history, and the socket as far as it is heard."""
         stages = Stages.of(call)
         silence, _, _ = stages.left(Stage.IDLE)
         work = ComfyuiRun(self._tools, ref, silence=silence)
-        async for step in Follower(work, stages, poll=self._options.poll).steps():
-            yield step
+        async with aclosing(Follower(work, stages, poll=self._options.poll).steps()) as steps:
+            async for step in steps:
+                yield step
 
     async def reconcile(self, ref: RemoteRef) -> RemoteState:
         """Ask queue and history, and take the prompt over when it was queued under a lower fence."""

@@ -1,6 +1,6 @@
 """Drives any service that speaks JSON over HTTP, as its configuration describes it: no code."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from types import TracebackType
 from typing import Final, Self
@@ -167,7 +167,7 @@ class HttpJsonConnector:
             raise off_protocol(f"the service accepted the work and names none at {kind.id}", status=answer.status)
         return RemoteRef(id=told, job_id=call.job_id, fence=call.fence)
 
-    async def observe(self, call: ServiceCall, ref: RemoteRef) -> AsyncIterator[Step]:
+    async def observe(self, call: ServiceCall, ref: RemoteRef) -> AsyncGenerator[Step]:
         """Follow the work to its end."""
         work = self._work(ref, kind=call.kind)
         if work is None:
@@ -176,8 +176,9 @@ class HttpJsonConnector:
                     yield step
             return
         poll = 1.0 if self._options.work is None else self._options.work.poll
-        async for step in Follower(work, Stages.of(call), poll=poll).steps():
-            yield step
+        async with aclosing(Follower(work, Stages.of(call), poll=poll).steps()) as steps:
+            async for step in steps:
+                yield step
 
     async def reconcile(self, ref: RemoteRef) -> RemoteState:
         """Ask about accepted work, and take it over where the service can be told; else what this process knows."""

@@ -1,7 +1,7 @@
 """Drives any command as a service: JSON lines in and out, one process for a job or one for many."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, aclosing
 from types import TracebackType
 from typing import Final, Self
@@ -146,7 +146,7 @@ class ProcessConnector:
         stages = Stages.of(call)
         return self._calls.start(call, lambda report: self._work(call, stages, types, report))
 
-    async def observe(self, call: ServiceCall, ref: RemoteRef) -> AsyncIterator[Step]:  # noqa: ARG002 - the port's shape
+    async def observe(self, call: ServiceCall, ref: RemoteRef) -> AsyncGenerator[Step]:  # noqa: ARG002 - the port's shape
         """Yield progress as it is written, then the end; the clocks run since `submit`."""
         async with aclosing(self._calls.observe(ref)) as steps:
             async for step in steps:

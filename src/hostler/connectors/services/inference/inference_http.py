@@ -1,6 +1,6 @@
 """Drives servers that speak the Open Inference Protocol over HTTP: inference, streams of it, models in and out."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from types import TracebackType
 from typing import Literal, Self
@@ -173,7 +173,7 @@ class InferenceHttpConnector:
             return Failed(failure=error.failure)
         return self._calls.start(call, exchange)
 
-    async def observe(self, call: ServiceCall, ref: RemoteRef) -> AsyncIterator[Step]:  # noqa: ARG002 - the port's shape
+    async def observe(self, call: ServiceCall, ref: RemoteRef) -> AsyncGenerator[Step]:  # noqa: ARG002 - the port's shape
         """Yield what streams, then the end; the clocks run since `submit`."""
         async with aclosing(self._calls.observe(ref)) as steps:
             async for step in steps:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from types import TracebackType
 from typing import Final, Self
@@ -178,7 +178,7 @@ class NlpHttpConnector:
             return Failed(failure=error.failure)
         return self._calls.start(call, exchange)
 
-    async def observe(self, call: ServiceCall, ref: RemoteRef) -> AsyncIterator[Step]:  # noqa: ARG002 - the port's shape
+    async def observe(self, call: ServiceCall, ref: RemoteRef) -> AsyncGenerator[Step]:  # noqa: ARG002 - the port's shape
         """Yield where a load is while there is one, then the end; the clocks run since `submit`."""
         async with aclosing(self._calls.observe(ref)) as steps:
             async for step in steps:

@@ -1,6 +1,6 @@
 """Drives Ollama over HTTP: chat and text with streamed tokens, embeddings, and pulls with progress."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from types import TracebackType
 from typing import Final, Literal, Self
@@ -179,7 +179,7 @@ class OllamaHttpConnector:
             return Failed(failure=error.failure)
         return self._calls.start(call, exchange)
 
-    async def observe(self, call: ServiceCall, ref: RemoteRef) -> AsyncIterator[Step]:  # noqa: ARG002 - the port's shape
+    async def observe(self, call: ServiceCall, ref: RemoteRef) -> AsyncGenerator[Step]:  # noqa: ARG002 - the port's shape
         """Yield what happens as it happens, then the end; the clocks run since `submit`."""
         async with aclosing(self._calls.observe(ref)) as steps:
             async for step in steps:

@@ -1,6 +1,6 @@
 """Drives the simulated service over HTTP."""
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from types import TracebackType
 from typing import Final, Self
@@ -106,11 +106,12 @@ class SimulationHttpConnector:
             return Failed(failure=error.failure)
         return RemoteRef(id=view.id, job_id=call.job_id, fence=call.fence)
 
-    async def observe(self, call: ServiceCall, ref: RemoteRef) -> AsyncIterator[Step]:
+    async def observe(self, call: ServiceCall, ref: RemoteRef) -> AsyncGenerator[Step]:
         """Follow the stream, and the status where the stream is silent or broken."""
         work = SimulatedRun(self._http, ref, within=self._options.timeout)
-        async for step in Follower(work, Stages.of(call), poll=self._options.poll).steps():
-            yield step
+        async with aclosing(Follower(work, Stages.of(call), poll=self._options.poll).steps()) as steps:
+            async for step in steps:
+                yield step
 
     async def reconcile(self, ref: RemoteRef) -> RemoteState:
         """Ask for the run, and take it over when it was started under a lower fence."""

@@ -1,6 +1,6 @@
 """Drives the simulated service over one WebSocket."""
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -130,10 +130,13 @@ class SimulationWebsocketConnector:
             return Failed(failure=error.failure)
         return RemoteRef(id=view.id, job_id=call.job_id, fence=call.fence)
 
-    async def observe(self, call: ServiceCall, ref: RemoteRef) -> AsyncIterator[Step]:
+    async def observe(self, call: ServiceCall, ref: RemoteRef) -> AsyncGenerator[Step]:
         """Follow the run, and ask for its status where the socket is silent or broken."""
-        async for step in Follower(SimulatedRun(self._desk, ref), Stages.of(call), poll=self._options.poll).steps():
-            yield step
+        async with aclosing(
+            Follower(SimulatedRun(self._desk, ref), Stages.of(call), poll=self._options.poll).steps()
+        ) as steps:
+            async for step in steps:
+                yield step
 
     async def reconcile(self, ref: RemoteRef) -> RemoteState:
         """Ask for the run, and take it over when it was started under a lower fence."""
