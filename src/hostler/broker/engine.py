@@ -8,8 +8,9 @@ from hostler.broker.codec import LaneTable, lanes_of, leases_of, settle_item, st
 from hostler.broker.engine_group import Group
 from hostler.broker.engine_match import Claimant, Cover, claimant, pack_standings
 from hostler.broker.envelopes import FAILURE, UNREADABLE
-from hostler.broker.records import pack, split_id
+from hostler.broker.records import pack, split_id, unpack_lane
 from hostler.contracts.lease import ClaimRequest, Die, Lease, LeaseRef, Renewal, Settled, Settlement, Update
+from hostler.contracts.queue import Demand
 from hostler.valkeyio.instants import instant
 from hostler.valkeyio.library import HasClient, Library
 from hostler.valkeyio.wakes import HasBlocking, WakeUps
@@ -18,6 +19,9 @@ CLAIM_MAX: Final = 64
 """Leases of one claim."""
 SETTLE_MAX: Final = 64
 """Settlements, updates or renewals of one function call."""
+
+TENANTS_MAX: Final = 64
+"""Tenants whose lines are looked at for what waits for models."""
 
 _LEASES, _JUDGE, _HELD = 0, 1, 2
 _MICRO: Final = 1_000_000
@@ -85,6 +89,14 @@ class EngineBroker:
     async def wait_for_work(self, queues: Sequence[str], worker: str, *, timeout: float) -> bool:
         """Return True soon after work may have appeared; see the port."""
         return await self._wakes.wait(queues, worker, timeout=timeout)
+
+    async def demand(self, queue: str) -> tuple[Demand, ...]:
+        """Return what waits for models, lane by lane; see the port."""
+        now, words = await self._library.call("demand", queue, most=TENANTS_MAX)
+        return tuple(
+            Demand(lane=unpack_lane(row), waiting=waiting, oldest=max(0.0, (int(now) - int(ready_at)) / _MICRO))
+            for row, waiting, ready_at in zip(words[1::4], words[2::4], words[3::4], strict=True)
+        )
 
     async def renew(self, worker: str, leases: Sequence[LeaseRef]) -> Renewal:
         """Extend these leases and say which are lost or were asked to stop; see the port."""

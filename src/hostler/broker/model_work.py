@@ -1,6 +1,6 @@
 """The model's side for workers: claim by brute force, renew, progress, settle."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 
 import msgspec
@@ -24,6 +24,7 @@ from hostler.contracts.lease import (
     Succeed,
     Update,
 )
+from hostler.contracts.queue import Demand
 from hostler.policy.balance import Way, admits, best, standings_of
 from hostler.policy.lanes import lane_key
 from hostler.policy.lifecycle import Verb
@@ -58,6 +59,19 @@ class ModelWork(ModelLife):
         """Tell whether anything is ready; the model never waits."""
         del worker, timeout
         return any(self._queue(name).jobs_in(S.READY) for name in queues)
+
+    async def demand(self, queue: str) -> tuple[Demand, ...]:
+        """Return what waits for models, lane by lane."""
+        record, now = self._queue(queue), self._now()
+        running = self._keys_running(record)
+        found: dict[str, Demand] = {}
+        for job in () if record.paused or record.draining else record.jobs_in(S.READY):
+            key = lane_key(job.lane)
+            if job.lane.needs.models and not _key_is_full(record, job, running):
+                known = found.get(key, Demand(lane=job.lane, waiting=0, oldest=0.0))
+                age = (now - (job.ready_at or now)).total_seconds()
+                found[key] = Demand(lane=job.lane, waiting=known.waiting + 1, oldest=max(known.oldest, age))
+        return tuple(found.values())
 
     async def renew(self, worker: str, leases: Sequence[LeaseRef]) -> Renewal:
         """Extend these leases."""
@@ -117,8 +131,7 @@ class ModelWork(ModelLife):
         """Yield the jobs that this worker may run now, best first; big ones that wait keep their room."""
         running = self._keys_running(queue)
         for job in sorted(queue.jobs_in(S.READY), key=lambda one: self._rank(queue, one)):
-            key = job.request.concurrency_key
-            if key is not None and running.get(key, 0) >= queue.spec.limits.key_running:
+            if _key_is_full(queue, job, running):
                 continue
             shunned = request.worker in job.lane.avoid.shunned
             if shunned and self._others_serve(job.lane, now):
@@ -301,6 +314,11 @@ class ModelWork(ModelLife):
             job.due = job.ready_at = now + seconds(ending.delay)
         else:
             self._ready(queue, job, now, Verb.RETRY, worker=worker)
+
+
+def _key_is_full(queue: QueueRecord, job: JobRecord, running: Mapping[str, int]) -> bool:
+    key = job.request.concurrency_key
+    return key is not None and running.get(key, 0) >= queue.spec.limits.key_running
 
 
 def _mark(settlement: Settlement) -> tuple[int, str]:

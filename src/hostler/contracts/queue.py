@@ -5,6 +5,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct, field
 
+from hostler.contracts.needs import Lane
 from hostler.contracts.timeouts import Timeouts
 from hostler.kernel.units import Bytes, Instant, Json, Name, QueueName, Seconds
 
@@ -155,6 +156,15 @@ class RegistryRow(Struct, frozen=True, kw_only=True):
 
     queue: QueueSpec
     kinds: tuple[KindSpec, ...]
+
+
+class Demand(Struct, frozen=True, kw_only=True):
+    """Jobs of one lane that wait for models and may be claimed."""
+
+    lane: Lane
+    waiting: int
+    oldest: Seconds
+    """How long the first of them is ready."""
 
 
 class QueueView(Struct, frozen=True, kw_only=True):

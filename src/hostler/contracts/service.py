@@ -48,6 +48,8 @@ class Probe(Struct, frozen=True, kw_only=True):
     busy: int | None = None
     loaded: tuple[str, ...] | None = None
     """Models in its memory, each by every name that it has; None when it does not say."""
+    single: bool = False
+    """Whether its memory takes one model at a time, so that a load puts the present one out."""
 
 
 class ServiceCapabilities(Struct, frozen=True, kw_only=True):

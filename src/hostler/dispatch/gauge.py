@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from hostler.contracts.failure import Failure, FailureClass
 from hostler.contracts.service import BreakerMode, Cooling, Traffic
+from hostler.dispatch.memory import Memory
 from hostler.kernel.units import Seconds
 from hostler.policy import breaker as breakers
 from hostler.policy.breaker import DEFAULT, Breaker, BreakerPolicy, Mode, Permit
@@ -39,6 +40,10 @@ class Ticket(Struct, frozen=True, kw_only=True):
     began: Seconds
     """On the clock that only rises."""
     permit: Permit
+    models: tuple[str, ...] = ()
+    """Models that the job names."""
+    loads: bool = False
+    """Whether one of them had to be loaded for it."""
 
 
 class Gauge:
@@ -56,6 +61,7 @@ class Gauge:
         first: int,
         policy: BreakerPolicy = DEFAULT,
         woken: Callable[[Seconds], None] | None = None,
+        memory: Memory | None = None,
     ) -> None:
         self._clock, self._dice, self._policy = clock, dice, policy
         self._woken = woken
@@ -66,18 +72,21 @@ class Gauge:
         self._cool_until = 0.0
         self._cooled: tuple[Cooling, str] = (Cooling.ASKED, "")
         self._last_error: Failure | None = None
+        self.memory = memory or Memory(clock)
+        """Which model it holds, where it holds one at a time."""
         self.outstanding = 0
         self.slots: float | None = None
         """Calls that the endpoint says it takes at a time."""
         self.forced = False
         """Whether its breaker is ignored, since most of its pool is out."""
 
-    def begin(self, kind: str) -> Ticket:
-        """Note that a call begins."""
+    def begin(self, kind: str, models: tuple[str, ...] = ()) -> Ticket:
+        """Note that a call begins, for these models."""
         now = self._clock.monotonic()
         self._breaker, permit = breakers.admit(self._breaker, now, self._policy, force=True)
         self.outstanding += 1
-        return Ticket(kind=kind, began=now, permit=permit or Permit(term=-1))
+        loads = self.memory.begins(models)
+        return Ticket(kind=kind, began=now, permit=permit or Permit(term=-1), models=models, loads=loads)
 
     def end(self, ticket: Ticket, failure: Failure | None, *, told: bool = False) -> None:
         """Note how a call ended; `told` means that it was stopped from here, which says nothing about the endpoint."""
@@ -86,6 +95,7 @@ class Gauge:
             failure = Failure(class_=FailureClass.CANCELLED, message="stopped from here")
         now = self._clock.monotonic()
         took = now - ticket.began
+        self.memory.ended(ticket.models, failure, took, loads=ticket.loads)
         mark = breakers.mark_of(failure, took, self._policy)
         self._breaker = breakers.record(
             self._breaker, ticket.permit, mark, now=now, roll=self._dice.roll(), policy=self._policy

@@ -80,6 +80,8 @@ class WorkerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     probe_interval: Seconds = 2.0
     idle_poll: Seconds = 3.0
     """Longest sleep between claims when no wake-up comes."""
+    dwell: Seconds = 30.0
+    """Shortest stay of a model in an endpoint that holds one at a time, while jobs wait for it."""
     metrics_port: Port | None = None
 
 

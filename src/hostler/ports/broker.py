@@ -15,7 +15,7 @@ from hostler.contracts.event import Page, Timeline
 from hostler.contracts.explain import Explanation
 from hostler.contracts.job import Job, JobRequest, JobState, Submitted
 from hostler.contracts.lease import ClaimRequest, Lease, LeaseRef, Renewal, Settled, Settlement, Update
-from hostler.contracts.queue import KindSpec, QueueSpec, QueueStats, RegistryRow
+from hostler.contracts.queue import Demand, KindSpec, QueueSpec, QueueStats, RegistryRow
 
 
 class Broker(Protocol):
@@ -36,6 +36,13 @@ class Broker(Protocol):
         """Return True soon after work for this worker may have appeared, False after `timeout` seconds.
 
         A hint only: a lost wake-up costs at most `timeout`, a spurious one an empty claim.
+        """
+        ...
+
+    async def demand(self, queue: str) -> tuple[Demand, ...]:
+        """Return what waits for models, lane by lane: jobs that may be claimed now and name at least one.
+
+        Nothing while the queue is paused or drained. The first 64 tenants in turn are looked at, and 64 lanes of each.
         """
         ...
 

@@ -7,7 +7,7 @@ import pytest
 from hostler.contracts.lease import Lease
 from hostler.contracts.offer import Offer, Pool, Standing
 from hostler.policy.lanes import derive, shun
-from hostler.testing.broker_house import KIND, House
+from hostler.testing.broker_house import KIND, QUEUE, House
 
 MODELS = ("m1", "m2")
 
@@ -61,6 +61,25 @@ class PlacePromises:
         await house.claim_one(other, offers=offers, standings=stays)
         assert await house.claim(offers=offers, standings=stays) == ()
         await house.claim_one(job, offers=offers, standings=[Standing(loaded=("m1",), swaps=("m2",))])
+
+    async def test_what_waits_for_models_is_told_lane_by_lane_with_its_number_and_age(self, house: House) -> None:
+        await house.submit_many(2, needs={"models": ["m1"]})
+        await house.advance(3.0)
+        await house.submit_many(1, needs={"models": ["m1"]}, tenant="other")
+        await house.submit_many(1, needs={"models": ["m2", "m1"]})
+        await house.submit()
+        found = {one.lane.needs.models: (one.waiting, one.oldest) for one in await house.broker.demand(QUEUE)}
+        assert found == {("m1",): (3, pytest.approx(3.0)), ("m1", "m2"): (1, pytest.approx(0.0))}
+        await house.claim(1, offers=endpoints(a=4))
+        assert sum(one.waiting for one in await house.broker.demand(QUEUE)) == 3
+
+    async def test_nothing_is_told_of_a_queue_that_gives_nothing_out(self, house: House) -> None:
+        await house.submit_many(2, needs={"models": ["m1"]})
+        await house.foreman.pause(QUEUE, operation=house.operation())
+        assert await house.broker.demand(QUEUE) == ()
+        await house.foreman.resume(QUEUE, operation=house.operation())
+        (told,) = await house.broker.demand(QUEUE)
+        assert told.waiting == 2
 
     async def test_after_a_failure_the_other_endpoint_comes_first(self, house: House) -> None:
         offers = endpoints(a=4, b=4)

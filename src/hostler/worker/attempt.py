@@ -102,7 +102,7 @@ class Attempt:
     def begin(self) -> None:
         """Count the call at its endpoint from now on; `run` ends that."""
         if self._gauge is not None:
-            self._ticket = self._gauge.begin(self._spec.name)
+            self._ticket = self._gauge.begin(self._spec.name, self.lease.lane.needs.models)
 
     def tell(self, cause: Cause) -> None:
         """Tell the work to stop; the first word counts. The broker refuses what comes of it once the lease is lost."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -12,6 +12,7 @@ from hostler.contracts.offer import Standing
 from hostler.contracts.queue import KindSpec
 from hostler.contracts.service import Endpoint, EndpointMark
 from hostler.dispatch.gauge import Gauge
+from hostler.dispatch.memory import Memory
 from hostler.kernel.settings import WorkerSettings
 from hostler.kernel.units import Seconds
 from hostler.policy.breaker import panics
@@ -85,7 +86,8 @@ class Stations:
 
     def standing(self, station: Station) -> Standing:
         """Return how a station stands among those of its service."""
-        return station.standing(self._usual(station.connector.service))
+        taken = held_elsewhere(self, station) if station.gauge.memory.single else {}
+        return station.standing(self._usual(station.connector.service), taken)
 
     def endpoints(self) -> tuple[Endpoint, ...]:
         """Return what is shown of all of them."""
@@ -145,7 +147,8 @@ class Stations:
 
     async def _add(self, placed: Placed) -> Station:
         await placed.connector.__aenter__()
-        gauge = Gauge(clock=self._clock, dice=self._dice, first=self._settings.slots, woken=self._wake)
+        memory = Memory(self._clock, dwell=self._settings.dwell)
+        gauge = Gauge(clock=self._clock, dice=self._dice, first=self._settings.slots, woken=self._wake, memory=memory)
         station = Station(placed, self._settings.labels, self._clock, gauge, self._witness.tell)
         key = station.id
         while key in self._stations:  # one address may be served twice, with other options
@@ -234,6 +237,17 @@ class Stations:
                 failures.append(error)
         if failures:
             raise failures[0]
+
+
+def held_elsewhere(stations: Iterable[Station], here: Station) -> dict[str, int]:
+    """Return how many other endpoints of the same service that may get jobs hold each model."""
+    held: dict[str, int] = {}
+    for other in stations:
+        same = other is not here and other.connector.service == here.connector.service
+        if same and other.offer.healthy and not other.gauge.out:
+            for model in other.holds:
+                held[model] = held.get(model, 0) + 1
+    return held
 
 
 def _nobody() -> None:

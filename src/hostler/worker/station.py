@@ -1,7 +1,7 @@
 """One endpoint of a worker: probed, asked for what it has, measured by the calls that go there."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import msgspec
 import structlog
@@ -79,6 +79,7 @@ class Station:
         if self.probe.state in _WELL and (changed or self._asked_at is None or now - self._asked_at >= REFRESH):
             await self._ask(now)
         self._seen_at = self._clock.now()
+        self.gauge.memory.saw(self._loaded, single=self.probe.single)
         self._notice(before)
         return self.renew()
 
@@ -95,9 +96,21 @@ class Station:
         pools = {**self.offer.pools, "slots": msgspec.structs.replace(slots, free=float(self.gauge.spare()))}
         return msgspec.structs.replace(self.offer, pools=pools)
 
-    def standing(self, usual: Mapping[str, Seconds]) -> Standing:
-        """Return how it stands beside the others, whose calls take as long as `usual` says."""
-        return Standing(weight=round(self.gauge.weight(usual), 3), loaded=self._loaded)
+    @property
+    def holds(self) -> Collection[str]:
+        """Return the models in its memory, as far as it or its calls tell."""
+        memory = self.gauge.memory
+        return memory.models if memory.single else self._loaded or ()
+
+    def standing(self, usual: Mapping[str, Seconds], taken: Collection[str] = ()) -> Standing:
+        """Return how it stands beside the others, whose calls take as long as `usual` says.
+
+        `taken` are the models that others hold.
+        """
+        weight, memory = round(self.gauge.weight(usual), 3), self.gauge.memory
+        if not memory.single:
+            return Standing(weight=weight, loaded=self._loaded)
+        return memory.standing(weight, self.offer.models, busy=self.gauge.outstanding > 0, taken=taken)
 
     def endpoint(self, usual: Mapping[str, Seconds]) -> Endpoint:
         """Return what is shown of it."""
@@ -119,7 +132,7 @@ class Station:
             paused=self.mark.paused,
             expires_at=self.placed.expires_at,
             slots=None if slots is None or self.gauge.slots is None else slots.total,
-            loaded=self._loaded,
+            loaded=tuple(self.holds) if self.gauge.memory.single else self._loaded,
             traffic=traffic,
         )
 

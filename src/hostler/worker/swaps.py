@@ -13,7 +13,7 @@ from hostler.policy.matching import fits
 from hostler.policy.pressure import Line
 from hostler.ports.broker import Broker
 from hostler.ports.clock import Dice
-from hostler.worker.endpoints import Stations
+from hostler.worker.endpoints import Stations, held_elsewhere
 from hostler.worker.patience import passing
 from hostler.worker.station import Station
 
@@ -62,7 +62,7 @@ class Swaps:
 
     def _lines(self, station: Station, demands: Iterable[Demand]) -> dict[str, Line]:
         """Return what waits for each model and could run here."""
-        held, lines = self._stations.others_hold(station), dict[str, Line]()
+        held, lines = held_elsewhere(self._stations, station), dict[str, Line]()
         for demand in demands:
             if fits(demand.lane, (station.offer,), worker=self._worker) is None:
                 continue

@@ -41,6 +41,7 @@ from hostler.worker.reports import Reports
 from hostler.worker.runs import Cause, Tools
 from hostler.worker.settler import Settler
 from hostler.worker.stock import WorkerStock
+from hostler.worker.swaps import Swaps
 from hostler.worker.upkeep import Neighbours, turn
 
 _LOG = structlog.stdlib.get_logger("hostler.worker")
@@ -82,11 +83,11 @@ class Worker:
         self._settings = settings
         self._foreman = foreman
         self._clock, self._dice = clock, dice
-        self._machine = machine or socket.gethostname()
-        self._started_at = clock.now()
+        self._machine, self._started_at = machine or socket.gethostname(), clock.now()
         self._drain, self._at_once = asyncio.Event(), asyncio.Event()
         self._pausing = False
         self._stations = Stations(connectors, settings, self.id, clock=clock, dice=dice, discovery=discovery)
+        self._swaps = Swaps(broker, self._stations, self.id, dice)
         self._stock = WorkerStock(self.id, self._stations, handlers, settings.labels)
         self._capacity = Capacity(self.id, slots=settings.slots)
         self._life = Life(self.id, self._show)
@@ -106,8 +107,9 @@ class Worker:
         )
         self._crew = Crew(self._tools, self._capacity, self._board, self._count)
         tempo = tempo or Tempo(beat=settings.heartbeat, ttl=settings.ttl)
-        shared = (broker, registry)
-        self._presence = Presence(self._board, shared, heartbeat_link, tempo, clock=clock, dice=dice, hear=self._hear)
+        self._presence = Presence(
+            self._board, (broker, registry), heartbeat_link, tempo, clock=clock, dice=dice, hear=self._hear
+        )
         self._claims = ClaimLoop(
             broker,
             self._stock,
@@ -189,6 +191,7 @@ class Worker:
                 ("reports", self._tools.reports.run()),
                 ("claims", self._claims.run()),
                 ("endpoints", self._stations.watch(self._offers_changed)),
+                ("swaps", self._swaps.run(self._stock.queues, self._capacity.changed.set)),
                 (
                     "upkeep",
                     turn(self._foreman, lambda rows: self._stock.adopt(rows) and self._offers_changed(), self._dice),

@@ -3385,6 +3385,63 @@ return {1, before or '', version}
 
 end
 redis.register_function{function_name='hostler1_declare', callback=verb_declare, flags={}}
+local function verb_demand(keys, argv)
+  local meta_key = keys[1]
+  local most = tonumber(argv[1])
+-- Jobs that may be claimed and name models, by lane.
+-- keys meta
+-- args most:int
+-- flags no-writes
+-- reply {now, {lane, packed lane, waiting, ready at of the head of its line, ...}}; nothing while the queue is held
+-- At most `most` tenants, those whose turn comes first, and 64 lanes of each are looked at.
+local q = ctx.open(meta_key)
+if q.m.paused == 1 or q.m.draining == 1 then
+  return {int(q.now), {}}
+end
+local found, seqs, where = {}, {}, {}
+for _, tenant in ipairs(redis.call('ZRANGE', q.p .. 'TN', 0, most - 1)) do
+  local numbers = {}
+  for _, lane in ipairs(redis.call('ZRANGE', q.p .. 'tl:' .. tenant, 0, 63)) do
+    numbers[#numbers + 1] = tonumber(lane)
+  end
+  local rows = lanes.rows(q, numbers)
+  for _, lane in ipairs(numbers) do
+    local known = found[lane]
+    if known == nil and rows[lane] then
+      local needs = cmsgpack.unpack(rows[lane][1]).needs
+      known = needs and needs.models and {rows[lane][1], 0, 0} or false
+      found[lane] = known
+    end
+    if known then
+      local leaf = q.p .. 'r:' .. lane .. ':' .. tenant
+      local head = redis.call('ZRANGE', leaf, 0, 0)[1]
+      known[2] = known[2] + redis.call('ZCARD', leaf)
+      if head then
+        seqs[#seqs + 1], where[#where + 1] = string.match(head, '^%d+'), known
+      end
+    end
+  end
+end
+for first = 1, #seqs, 1000 do
+  for i, record in ipairs(rec.many(q, {unpack(seqs, first, math.min(first + 999, #seqs))})) do
+    local known = where[first + i - 1]
+    if record and (known[3] == 0 or record[13] < known[3]) then
+      known[3] = record[13]
+    end
+  end
+end
+local words = {}
+for lane, known in pairs(found) do
+  if known and known[2] > 0 then
+    for _, word in ipairs({lane, known[1], known[2], int(known[3] > 0 and known[3] or q.now)}) do
+      words[#words + 1] = word
+    end
+  end
+end
+return {int(q.now), words}
+
+end
+redis.register_function{function_name='hostler1_demand', callback=verb_demand, flags={'no-writes'}}
 local function verb_dismiss(keys, argv)
   local meta_key = keys[1]
   local workers = tail(argv, 1)
@@ -4536,4 +4593,4 @@ return 1
 
 end
 redis.register_function{function_name='hostler1_withdraw', callback=verb_withdraw, flags={'allow-oom'}}
-redis.register_function{function_name='hostler1_version', callback=function() return '62fa9451b5472d8d9acd58facc3ade7a00c78c39ff20b91fa1499ee0f04cc801' end, flags={'no-writes'}}
+redis.register_function{function_name='hostler1_version', callback=function() return 'd17481bb597763dc61a3ca4243995cfa5b279f9a74cc46e3662c0c58848595bd' end, flags={'no-writes'}}

@@ -26,7 +26,7 @@ async def chat(fabric: Fabric, model: str) -> str:
 
 def ran(server: OllamaHTTPService) -> list[str]:
     """Return the models that the server worked with, in order."""
-    return [effect.detail.split()[-1] for effect in server.effects.effects if effect.type == "started"]
+    return [(effect.detail or "").split()[-1] for effect in server.effects.effects if effect.type == "started"]
 
 
 def changes(models: list[str]) -> int:
@@ -49,7 +49,8 @@ async def test_a_model_that_is_asked_for_all_the_time_gives_way_once_its_stay_is
             await fabric.result(await chat(fabric, SMALL), within=60.0)
 
     async with OllamaHTTPService(ONE_AT_A_TIME) as server, asyncio.TaskGroup() as group:
-        async with fabric.worker(connectors=[connector(server)], slots=1, dwell=0.2):
+        served = fabric.worker(connectors=[connector(server)], slots=1, dwell=0.2)
+        async with served:
             askers = [group.create_task(ask_on()) for _ in range(8)]
             await eventually(lambda: len(ran(server)) >= 60, within=30.0)
             others = [await chat(fabric, LARGE) for _ in range(20)]

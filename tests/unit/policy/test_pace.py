@@ -8,7 +8,6 @@ from hostler.policy.budget import FLOOR, SHARE, SPAN, Budget, called, hedge_afte
 from hostler.policy.concurrency import Limit, aimd, gradient
 from hostler.policy.deadline import MARGIN, headers, pass_on, told_by, worth_it
 from hostler.policy.latency import DECAY, Latency, quantile, sampled
-from hostler.policy.pressure import Line, Loaded, pressure, swap
 
 
 def measured(*took: float) -> Latency:
@@ -169,30 +168,3 @@ def test_work_that_usually_takes_longer_than_what_is_left_is_not_begun() -> None
     assert not worth_it(4.9, 5.0)
     assert worth_it(0.1, None)
     assert not worth_it(0.0, None)
-
-
-# for which model
-
-
-def test_pressure_is_ten_for_a_job_and_one_for_a_second() -> None:
-    assert pressure(Line(waiting=3, oldest=12.5)) == 42.5
-    assert pressure(Line(waiting=0, oldest=99.0)) == 0.0
-    assert pressure(None) == 0.0
-
-
-def test_the_model_with_the_most_pressure_is_loaded_once_the_present_one_stayed_long_enough() -> None:
-    lines = {"a": Line(waiting=1, oldest=0), "b": Line(waiting=2, oldest=5), "c": Line(waiting=9, oldest=9)}
-    loaded = Loaded(model="a", since=0.0)
-    able = ("a", "b")
-    assert swap(loaded, lines, able=able, busy=False, now=29.9) is None
-    assert swap(loaded, lines, able=able, busy=False, now=30.0) == "b"
-    assert swap(loaded, lines, able=able, busy=True, now=30.0) is None
-    assert swap(loaded, {"a": lines["b"], "b": lines["b"]}, able=able, busy=False, now=30.0) is None
-    assert swap(Loaded(), lines, able=able, busy=False, now=0.0) == "b"
-
-
-def test_a_model_that_failed_to_load_here_is_left_alone_for_a_while() -> None:
-    lines = {"a": Line(waiting=1, oldest=0), "b": Line(waiting=9, oldest=0)}
-    loaded = Loaded(failed={"b": 0.0})
-    assert swap(loaded, lines, able=("a", "b"), busy=False, now=299.0) == "a"
-    assert swap(loaded, lines, able=("a", "b"), busy=False, now=300.0) == "b"

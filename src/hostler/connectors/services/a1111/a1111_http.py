@@ -143,6 +143,7 @@ class A1111HttpConnector:
             slots=1,
             busy=int(busy),
             loaded=tuple(sorted(names)),
+            single=True,
         )
 
     async def capabilities(self) -> ServiceCapabilities:

@@ -59,6 +59,9 @@ class OllamaHttpOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields
     for ever); the server's own choice unless set. A payload's own comes first."""
     num_ctx: int | None = None
     """Tokens of context that models are loaded with; a payload's own comes first."""
+    single: bool = False
+    """Whether it holds one model at a time (`OLLAMA_MAX_LOADED_MODELS=1`, or a GPU with room for one), which no
+    path says: then it changes when the jobs that wait ask for it."""
     kinds: tuple[Literal["chat.complete", "text.generate", "embed.create", "model.pull"], ...] = (
         CHAT,
         GENERATE,
@@ -148,6 +151,7 @@ class OllamaHttpConnector:
             version=version,
             slots=self._config.slots,
             loaded=loaded,
+            single=self._options.single,
         )
 
     async def capabilities(self) -> ServiceCapabilities:

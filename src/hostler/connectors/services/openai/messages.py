@@ -1,5 +1,7 @@
 """What goes to and comes from a server that speaks the OpenAI API."""
 
+from typing import Final
+
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from hostler.connectors.chat import FinishReason, Usage
@@ -67,13 +69,31 @@ class EmbedAnswer(Struct, frozen=True, kw_only=True):
     usage: Usage | None = None
 
 
+LOADED: Final = "loaded"
+
+
+class ModelStatus(Struct, frozen=True, kw_only=True):
+    """How a model is: `loaded`, `loading`, `unloaded` and others."""
+
+    value: str
+
+
 class ModelRow(Struct, frozen=True, kw_only=True):
     """One model."""
 
     id: str
+    status: ModelStatus | None = None
+    """Only llama.cpp's router (`llama-server` without a model) says."""
 
 
 class ModelList(Struct, frozen=True, kw_only=True):
     """Answer of `/v1/models`."""
 
     data: tuple[ModelRow, ...]
+
+    @property
+    def loaded(self) -> tuple[str, ...] | None:
+        """Return the models in memory; None when the server does not say."""
+        if all(row.status is None for row in self.data):
+            return None
+        return tuple(row.id for row in self.data if row.status is not None and row.status.value == LOADED)

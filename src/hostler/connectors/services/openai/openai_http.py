@@ -45,6 +45,9 @@ class OpenaiHttpOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Used where a payload names none."""
     kinds: tuple[Literal["chat.complete", "embed.create", "openai.response", "openai.image"], ...] = (CHAT, EMBED)
     """What this endpoint is to serve: no server says which of its models embed, draw, or speak the Responses API."""
+    single: bool = False
+    """Whether it holds one model at a time and loads another on demand (llama.cpp's router with `--models-max 1`): then
+    it changes when the jobs that wait ask for it."""
     timeout: Seconds = 5.0
     """Limit of probes and lists."""
     answer_limit: Bytes = 67_108_864
@@ -107,7 +110,11 @@ class OpenaiHttpConnector:
         )
 
     async def probe(self) -> Probe:
-        """Ask `/health` (503 there means loading), or for the models where there is no such path."""
+        """Ask `/health` (503 there means loading), or for the models where there is no such path.
+
+        One that holds a single model is asked for the models too: which of them is in memory changes with each load.
+        """
+        loaded: tuple[str, ...] | None = None
         try:
             answer = await self._get("/health")
             if answer.status in _NO_SUCH_PATH:
@@ -115,9 +122,17 @@ class OpenaiHttpConnector:
             elif answer.status == _UNAVAILABLE:
                 return Probe(state=EndpointState.LOADING, message="the service is loading", slots=self._config.slots)
             expect_no_page(answer.expect(CODES))
+            if self._options.single:
+                loaded = (await self._get("/v1/models")).expect(CODES).json(ModelList).loaded
         except ServiceFaultError as error:
             return probe_failure(error)
-        return Probe(state=EndpointState.READY, message="the service answers", slots=self._config.slots)
+        return Probe(
+            state=EndpointState.READY,
+            message="the service answers",
+            slots=self._config.slots,
+            loaded=loaded,
+            single=self._options.single,
+        )
 
     async def capabilities(self) -> ServiceCapabilities:
         """Ask for the models, and for the slots where the server lists them (llama.cpp does)."""
@@ -130,6 +145,7 @@ class OpenaiHttpConnector:
             kinds=self._options.kinds,
             models=tuple(model.id for model in models.data),
             models_known=True,
+            loaded=models.loaded,
             labels=dict(self._config.labels),
             pools={} if slots is None else {"slots": Pool(id=f"{self.endpoint}/slots", total=slots)},
         )
