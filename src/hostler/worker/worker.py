@@ -84,8 +84,7 @@ class Worker:
         self._foreman = foreman
         self._clock, self._dice = clock, dice
         self._machine, self._started_at = machine or socket.gethostname(), clock.now()
-        self._drain, self._at_once = asyncio.Event(), asyncio.Event()
-        self._pausing = False
+        self._drain, self._at_once, self._pausing = asyncio.Event(), asyncio.Event(), False
         self._stations = Stations(connectors, settings, self.id, clock=clock, dice=dice, discovery=discovery)
         self._swaps = Swaps(broker, self._stations, self.id, dice)
         self._stock = WorkerStock(self.id, self._stations, handlers, settings.labels)
