@@ -13,6 +13,8 @@ from hostler.ports.clock import Clock
 
 LULL: Final[Seconds] = 3.0
 """How long nothing may come of jobs that are said to wait; then they evidently cannot come here, and others may."""
+LOADS: Final = 10.0
+"""A model need stay no longer than so many loads take, where one was seen: then loads are a tenth of the time."""
 SMOOTH: Final = 0.25
 """Weight of the latest call in the usual length of one."""
 _CANNOT: Final = frozenset({FailureClass.OUT_OF_MEMORY, FailureClass.CAPABILITY_MISMATCH})
@@ -81,7 +83,8 @@ class Memory:
             came_not = {self.next, *self._loaded.models}
             lines = {model: line for model, line in lines.items() if model not in came_not}
         before, self._lines = self.next, lines
-        self.next = swap(self._loaded, lines, able=able, now=self._clock.monotonic(), dwell=self._dwell)
+        dwell = min(self._dwell, LOADS * self._loaded.load) if self._loaded.load else self._dwell
+        self.next = swap(self._loaded, lines, able=able, now=self._clock.monotonic(), dwell=dwell)
         if self.next is not None and before is None:
             self._quiet_since = self._clock.monotonic()
 

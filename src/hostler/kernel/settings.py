@@ -81,7 +81,7 @@ class WorkerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     idle_poll: Seconds = 3.0
     """Longest sleep between claims when no wake-up comes."""
     dwell: Seconds = 30.0
-    """Shortest stay of a model in an endpoint that holds one at a time, while jobs wait for it."""
+    """How long a model stays in an endpoint that holds one at a time while jobs wait for it, or ten loads, if less."""
     metrics_port: Port | None = None
 
 

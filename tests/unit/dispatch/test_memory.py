@@ -114,3 +114,16 @@ def test_what_loads_take_is_learned_and_spares_a_second_copy(memory: Memory, clo
     assert memory.next is None
     memory.decide({"c": Line(waiting=1, oldest=5.0, elsewhere=1)}, ABLE)
     assert memory.next == "c"
+
+
+def test_a_model_that_is_waited_for_stays_no_longer_than_ten_loads_take(memory: Memory, clock: FakeClock) -> None:
+    call(memory, clock, "a", took=0.5)
+    call(memory, clock, "b", took=1.5)
+    lines = {"b": Line(waiting=1, oldest=0.0), "a": Line(waiting=9, oldest=9.0)}
+    memory.begins(("b",))
+    clock.advance(8.0)
+    memory.decide(lines, ABLE)
+    assert memory.next is None
+    clock.advance(1.0)
+    memory.decide(lines, ABLE)
+    assert memory.next == "a"
