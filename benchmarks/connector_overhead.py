@@ -26,6 +26,7 @@ from msgspec import Raw, Struct
 from hostler.connectors.catalogue import build
 from hostler.contracts.lease import ClaimRequest, Lease, LeaseRef, Renewal, Settled, Settlement, Succeed, Update
 from hostler.contracts.needs import Lane
+from hostler.contracts.queue import Demand
 from hostler.contracts.service import Finished, RemoteRef, ServiceCall
 from hostler.contracts.timeouts import SERVICE_TIMEOUTS, Timeouts
 from hostler.dispatch.limited import Limited
@@ -144,6 +145,10 @@ class Agreeing:
         del queues, worker
         async with asyncio.timeout(timeout):
             return await self._came.wait()
+
+    async def demand(self, queue: str) -> tuple[Demand, ...]:
+        del queue
+        return ()
 
     async def renew(self, worker: str, leases: Sequence[LeaseRef]) -> Renewal:
         del worker, leases
