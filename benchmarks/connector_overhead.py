@@ -29,6 +29,7 @@ from hostler.contracts.needs import Lane
 from hostler.contracts.queue import Demand
 from hostler.contracts.service import Finished, RemoteRef, ServiceCall
 from hostler.contracts.timeouts import SERVICE_TIMEOUTS, Timeouts
+from hostler.dispatch.account import Account
 from hostler.dispatch.limited import Limited
 from hostler.kernel.settings import HttpSettings, LogSettings, WorkerSettings
 from hostler.ports.connector import Connector
@@ -254,10 +255,10 @@ async def dispatch_way(scene: Scene, url: str, flying: int, limiter: Limiter | N
     broker = Agreeing(scene)
     connector = connector_of(scene, url, flying)
     if limiter is not None:
-        connector = Limited(connector, limiter, (LIMIT,))
+        connector = Limited(connector, limiter, Account(connector, (LIMIT,)))
     async with AsyncExitStack() as stack:
         stations = await stack.enter_async_context(
-            Stations([connector], WorkerSettings(slots=flying), worker, clock=clock, dice=dice)
+            Stations([connector], WorkerSettings(slots=flying), worker, (clock, dice))
         )
         stock = WorkerStock(worker, stations, HandlerSet(), {})
         capacity = Capacity(worker, slots=flying)

@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from hostler.connectors.catalogue import build
+from hostler.dispatch.account import Account
 from hostler.dispatch.limited import Limited
 from hostler.ports.connector import Connector
 from hostler.registry.limits import EngineLimiter
@@ -42,8 +43,9 @@ class TestLimitedConnector(ConnectorConformance):
         async with SimulationHTTPService(SimKnobs(duration=0.2, slots=4)) as service:
 
             def connector(url: str = service.url) -> Connector:
-                limits = ["1000/s burst 100", "100000/h burst 1000"]
-                return Limited(build("simulation-http", url=url, options={"poll": 0.1}), limiter, limits)
+                limits = ["1000/s burst 100", "100000/h burst 1000 per tenant", "in_flight 100 per model"]
+                driven = build("simulation-http", url=url, options={"poll": 0.1})
+                return Limited(driven, limiter, Account(driven, limits))
 
             def turn(**change: Any) -> Hook:
                 async def hook() -> None:

@@ -191,7 +191,7 @@ def _standing(
     record = facts.job.record
     state = record.job_state
     if state.terminal:
-        return _ended(facts)
+        return _error(facts)
     if state is _S.RUNNING:
         asked = ["it was asked to stop"] if record.cancel else []
         return [*asked, f"{record.worker} runs it, attempt {attempt_of(record.fence)}"]
@@ -208,6 +208,7 @@ def _standing(
             "it waits until" if not record.fence else f"after attempt {attempt_of(record.fence)} it is tried again at"
         )
         reasons.append(f"{kind} {instant(record.ready_at).isoformat()}")
+        reasons += _error(facts)
     if state is _S.WAITING:
         until = f", until {_moment(record.ready_at)}" if record.ready_at else ""
         reasons.append(f"it waits for: {record.waiting_for}{until}")
@@ -216,7 +217,7 @@ def _standing(
     return reasons
 
 
-def _ended(facts: Facts) -> list[str]:
+def _error(facts: Facts) -> list[str]:
     error = error_of(facts.job.record, facts.job.attempts)
     return [f"{error.class_}: {error.message}"] if error else []
 

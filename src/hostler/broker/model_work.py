@@ -300,7 +300,8 @@ class ModelWork(ModelLife):
         policy = self._policy(job)
         spent = ending.counted and job.attempts_used + 1 >= policy.attempts
         overrun = ending.overload and job.overloads + 1 > policy.overloads
-        job.overloads = job.overloads + 1 if ending.overload else 0
+        if ending.overload or ending.counted:  # what used no attempt says nothing of the service's room
+            job.overloads = job.overloads + 1 if ending.overload else 0
         if spent or overrun:
             self._close_attempt(job, now, "fail", failure=ending.failure, counted=ending.counted)
             self._end(queue, job, now, Verb.FAIL, S.DEAD, worker=worker)

@@ -8,7 +8,9 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from hostler.connectors.config import OnRateHint
 from hostler.contracts.queue import KindSpec, QueueSpec
+from hostler.dispatch.account import Account
 from hostler.kernel.errors import InvalidError
 from hostler.kernel.settings import Settings
 from hostler.kernel.sources import Reading, Sources, Text, mapping_path, read_settings, refuse
@@ -86,14 +88,24 @@ def parts_of(spec: str, *, name: str, settings: Settings) -> tuple[Parts, tuple[
     found = list(problems)
     for instance in (instance for _, instances in parts for instance in instances):
         try:
-            build_connector(instance, settings)
+            account_of(build_connector(instance, settings), instance)
         except InvalidError as error:
             found.append(f"connectors.{instance.name}: {error.message}")
     return parts, tuple(dict.fromkeys(found))
 
 
+def account_of(connector: Connector, instance: Instance) -> Account:
+    """Return what keeps account of an entry's limits; `InvalidError` for one that its connector cannot account for."""
+    return Account(connector, instance.settings.limits, instance.settings.price)
+
+
 def build_connector(
-    instance: Instance, settings: Settings, *, blobs: Blobs | None = None, endpoint: str | None = None
+    instance: Instance,
+    settings: Settings,
+    *,
+    blobs: Blobs | None = None,
+    endpoint: str | None = None,
+    on_rate_hint: OnRateHint | None = None,
 ) -> Connector:
     """Return the connector of one instance, not yet opened; `InvalidError` for what can never work.
 
@@ -117,6 +129,7 @@ def build_connector(
         options=chosen.options,
         http=settings.http,
         blobs=blobs,
+        on_rate_hint=on_rate_hint,
     )
 
 

@@ -6,8 +6,9 @@ from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
 
-from hostler.cli.config import Loaded, build_connector
+from hostler.cli.config import Loaded, account_of, build_connector
 from hostler.contracts.service import Source
+from hostler.dispatch.hints import Hints
 from hostler.dispatch.limited import Limited
 from hostler.kernel.settings import Settings
 from hostler.kernel.spec import Instance, port_of
@@ -33,14 +34,22 @@ def placed(instance: Instance, loaded: Loaded, blobs: Blobs, limiter: Limiter) -
     source = Source.CONVENTION if entry is None or entry.url is None else Source.STATIC
     if origin is not None and origin == Path(loaded.settings.mapping or "").name:
         source = Source.MAPPING
-    connector = limited(build_connector(instance, loaded.settings, blobs=blobs), limiter, instance)
+    connector = limited(instance, loaded.settings, limiter, blobs=blobs)
     return Placed(connector=connector, url=shown(instance.settings.url or ""), source=source)
 
 
-def limited(connector: Connector, limiter: Limiter, instance: Instance) -> Connector:
-    """Return a connector that keeps to the limits of its entry, if it has any."""
-    limits = instance.settings.limits
-    return Limited(connector, limiter, limits) if limits else connector
+def limited(
+    instance: Instance,
+    settings: Settings,
+    limiter: Limiter,
+    *,
+    blobs: Blobs | None = None,
+    endpoint: str | None = None,
+) -> Connector:
+    """Return the connector of an instance, kept to the limits of its entry and to what its endpoint says of its own."""
+    hints = Hints(limiter)
+    connector = build_connector(instance, settings, blobs=blobs, endpoint=endpoint, on_rate_hint=hints.hear)
+    return Limited(connector, limiter, account_of(connector, instance), hints=hints)
 
 
 def shown(url: str) -> str:
@@ -74,7 +83,7 @@ def _followed(instance: Instance, settings: Settings, blobs: Blobs, limiter: Lim
             api_key_env=chosen.api_key_env if trusted else None,
         )
         moved = msgspec.structs.replace(instance, settings=changed)
-        return limited(build_connector(moved, settings, blobs=blobs, endpoint=where.id), limiter, instance)
+        return limited(moved, settings, limiter, blobs=blobs, endpoint=where.id)
 
     return Followed(
         name=instance.name,

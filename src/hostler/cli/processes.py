@@ -23,6 +23,7 @@ from hostler.kernel.units import Seconds
 from hostler.ports.blobs import Blobs
 from hostler.ports.broker import Broker
 from hostler.ports.discovery import Discovery, Placed
+from hostler.ports.limiter import Limiter
 from hostler.ports.registry import Registry
 from hostler.valkeyio.engine import Engine
 from hostler.valkeyio.folder import locate
@@ -96,6 +97,7 @@ async def worker(
     from hostler.registry.endpoints import EngineEndpoints
     from hostler.registry.limits import EngineLimiter
     from hostler.telemetry.metrics import Metrics, exported
+    from hostler.telemetry.observed import observed
     from hostler.worker.signals import run_until_told
 
     out = Out(json=common.json)
@@ -113,10 +115,10 @@ async def worker(
     instances, followed = _instances(loaded)
     metrics = Metrics()
     async with _engine(settings.engine, "worker") as engine, _blobs(settings, engine) as blobs:
-        limiter = EngineLimiter(engine)
+        limiter = observed(EngineLimiter(engine), port="limiter", metrics=metrics)
         served = tuple(placed(instance, loaded, blobs, limiter) for instance in instances)
         discovery = discovery_of(EngineEndpoints(engine), followed, settings, blobs, limiter)
-        made = await _worker(loaded, engine, blobs, served, discovery, metrics)
+        made = await _worker(loaded, engine, blobs, served, discovery, limiter, metrics)
         with exported(metrics, settings.worker.metrics_port):
             running = asyncio.create_task(run_until_told(made))
             while made.state is WorkerState.STARTING and not running.done():
@@ -134,6 +136,7 @@ async def _worker(  # noqa: PLR0917 - the parts of a worker, each from where it 
     blobs: Blobs,
     served: tuple[Placed, ...],
     discovery: Discovery,
+    limiter: Limiter,
     metrics: Any,
 ) -> Any:
     """Put one worker together from the engine's adapters."""
@@ -169,6 +172,7 @@ async def _worker(  # noqa: PLR0917 - the parts of a worker, each from where it 
         blobs=blobs,
         discovery=discovery,
         results=observed(EngineResults(engine), port="results", metrics=metrics),
+        limiter=limiter,
         heartbeat_link=link,
     )
 

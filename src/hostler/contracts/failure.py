@@ -67,3 +67,8 @@ class Failure(Struct, frozen=True, kw_only=True, omit_defaults=True):
     def label(self) -> str:
         """Return the class as people and metrics write it: `timeout:idle`, `transient`."""
         return f"{self.class_}:{self.stage}" if self.stage else str(self.class_)
+
+    @property
+    def unsent(self) -> bool:
+        """Tell whether a limit of ours refused it: the service never heard of it, so it says nothing of the service."""
+        return bool(self.details.get("unsent"))

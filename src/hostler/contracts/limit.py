@@ -61,6 +61,42 @@ class Wait(Struct, frozen=True, kw_only=True, tag="wait"):
     """When to ask again. Not before then can it be granted; for calls in flight, one may end any time."""
 
 
+class LimitView(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One limit as it is shown."""
+
+    name: LimitName
+    text: str = ""
+    """How it is written, as `60/min burst 5`; empty for an endpoint's hold alone."""
+    most: float | None = None
+    """Calls or units in `per` seconds, or calls at a time."""
+    left: float | None = None
+    """So many of them could go now, if nothing held them."""
+    per: Seconds | None = None
+    unit: str | None = None
+    """What is counted; None for calls."""
+    whole_s: Seconds = 0.0
+    """How long it takes, without calls, until all that may go at once is left again."""
+    held_s: Seconds = 0.0
+    """How long nobody may call, since the service said so."""
+    leases: int = 0
+    """Calls that are under way and have to be settled."""
+
+
+class Lift(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Body of `POST /v1/limits/lift`."""
+
+    name: LimitName
+    reason: str = ""
+    """Why; kept with the event."""
+
+
+class Lifted(Struct, frozen=True, kw_only=True):
+    """Answer of `POST /v1/limits/lift`."""
+
+    lifted: bool
+    """False: nothing held it."""
+
+
 class LimitLook(Struct, frozen=True, kw_only=True):
     """How a limit is now."""
 

@@ -78,6 +78,9 @@ class ServiceCall(Struct, frozen=True, kw_only=True):
     """Complete: the job's own over the kind's."""
     deadline: Instant | None = None
     history: tuple[Failure, ...] = ()
+    tenant: str = ""
+    models: tuple[str, ...] = ()
+    """Models that the job needs, as its needs name them."""
 
 
 class RemoteRef(Struct, frozen=True, kw_only=True):

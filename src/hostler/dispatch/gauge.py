@@ -26,6 +26,8 @@ DEAREST: Final = 8.0
 """A slow endpoint counts as so many times dearer than the usual, at most."""
 COOL: Final[Seconds] = 1.0
 """How long an endpoint without room is left alone, unless it named a time."""
+LIFTED: Final[Seconds] = 0.5
+"""A shared pause that is gone so long before its end was lifted by an operator."""
 COOLEST: Final[Seconds] = 300.0
 """Longest time that an endpoint is left alone because it asked for it."""
 
@@ -71,6 +73,7 @@ class Gauge:
         self._since = clock.monotonic()
         self._cool_until = 0.0
         self._cooled: tuple[Cooling, str] = (Cooling.ASKED, "")
+        self._held_until = 0.0
         self._last_error: Failure | None = None
         self.memory = memory or Memory(clock)
         """Which model it holds, where it holds one at a time."""
@@ -102,9 +105,9 @@ class Gauge:
         )
         if failure is None:
             self._latencies[ticket.kind] = sampled(self._latencies.get(ticket.kind, Latency()), took, now)
-        elif not told and not failure.details.get("unsent"):
+        elif not told and not failure.unsent:
             self._last_error = failure
-        if failure is not None and failure.class_ in _COOLS:
+        if failure is not None and failure.class_ in _COOLS and not failure.details.get("narrow"):
             pause = COOL if failure.retry_after is None else failure.retry_after
             self.cool(pause, by=_cooling(failure), why=failure.message)
         self._learn(failure, took)
@@ -117,8 +120,18 @@ class Gauge:
         if until > self._cool_until:
             self._cool_until, self._cooled = until, (by, why)
 
+    def hold(self, seconds: Seconds) -> None:
+        """Take in how long all workers are to leave the endpoint alone; 0 before the time ends every pause with it."""
+        now = self._clock.monotonic()
+        if seconds <= 0.0 and self._held_until - now > LIFTED:
+            self._cool_until = 0.0
+        turns = (self._held_until > now) is not (seconds > 0.0)
+        self._held_until = now + max(seconds, 0.0)
+        if turns and self._woken is not None:
+            self._woken(max(seconds, 0.0))
+
     def reset(self) -> None:
-        """Close the breaker and forget pauses, by an operator's word."""
+        """Close the breaker and forget pauses, by an operator's word; what holds for all workers holds on."""
         self._breaker = breakers.reset(self._breaker, self._clock.monotonic())
         self._cool_until = 0.0
 
@@ -134,7 +147,7 @@ class Gauge:
     def spare(self) -> int:
         """Return how many more calls it may get from here now."""
         now = self._clock.monotonic()
-        if now < self._cool_until:
+        if now < max(self._cool_until, self._held_until):
             return 0
         free = max(0, self._limit.calls - self.outstanding)
         mode = breakers.mode_at(self._breaker, now)
@@ -171,7 +184,8 @@ class Gauge:
         recent = [known for known in self._latencies.values() if known.recent]
         merged = Latency(recent=tuple(took for known in recent for took in known.recent))
         mode = breakers.mode_at(self._breaker, now)
-        cooled = self._cool_until > now
+        until = max(self._cool_until, self._held_until)
+        cooled, (by, why) = until > now, self._cooled if self._cool_until > now else (Cooling.ASKED, "")
         return Traffic(
             in_flight=self.outstanding,
             limit=self._limit.calls,
@@ -181,9 +195,9 @@ class Gauge:
             p95_s=quantile(merged, 0.95),
             breaker=BreakerMode(mode.value),
             breaker_s=max(0.0, self._breaker.until - now) if mode is Mode.OPEN else None,
-            cooled_s=self._cool_until - now if cooled else None,
-            cooled_by=self._cooled[0] if cooled else None,
-            cooled_why=(self._cooled[1] or None) if cooled else None,
+            cooled_s=until - now if cooled else None,
+            cooled_by=by if cooled else None,
+            cooled_why=(why or None) if cooled else None,
             forced=self.forced,
             last_error=None if self._last_error is None else f"{self._last_error.label}: {self._last_error.message}",
         )
@@ -196,7 +210,7 @@ class Gauge:
         return max((each for each in times if each > 0.0), default=None)
 
     def _learn(self, failure: Failure | None, took: Seconds) -> None:
-        dropped = failure is not None and failure.class_ in _DROPS and not failure.details.get("unsent")
+        dropped = failure is not None and failure.class_ in _DROPS and not failure.unsent
         if failure is not None and not dropped:
             return
         busy = self.outstanding + 1
@@ -213,6 +227,6 @@ class Gauge:
 
 
 def _cooling(failure: Failure) -> Cooling:
-    if failure.details.get("unsent"):
+    if failure.unsent:
         return Cooling.LIMIT
     return Cooling.QUOTA if failure.class_ is FailureClass.QUOTA else Cooling.ASKED

@@ -1,46 +1,71 @@
 """A connector whose calls keep to limits that all processes share."""
 
-import asyncio
-import re
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Protocol, Self
 
 from hostler.contracts.failure import Failure, FailureClass
-from hostler.contracts.limit import Grant, Limit, LimitKind, Want
+from hostler.contracts.limit import Want
 from hostler.contracts.queue import KindSpec
-from hostler.contracts.service import Failed, Probe, RemoteRef, RemoteState, ServiceCall, ServiceCapabilities, Step
-from hostler.kernel.errors import EngineError, InvalidError
+from hostler.contracts.service import (
+    Failed,
+    Finished,
+    Probe,
+    RemoteRef,
+    RemoteState,
+    ServiceCall,
+    ServiceCapabilities,
+    Step,
+)
+from hostler.dispatch.hints import Hints
+from hostler.dispatch.turns import PATIENCE, Turns
 from hostler.kernel.units import Seconds
-from hostler.policy.limits import parse
+from hostler.policy.limits import gate
 from hostler.ports.connector import Connector
 from hostler.ports.limiter import Limiter
 
-PATIENCE: Final[Seconds] = 1.0
-"""How long a call waits for its turn where it is; who has to wait longer goes back to its queue."""
-UNASKED: Final[Seconds] = 1.0
-"""When a call comes back whose limits could not be asked for, since the engine did not answer."""
-_LEAST: Final[Seconds] = 0.001
 _HEARD: Final = frozenset({FailureClass.OVERLOADED, FailureClass.QUOTA})
+
+
+class Purse(Protocol):
+    """Says what calls take of which limits: `dispatch.account.Account` for those of an entry."""
+
+    def wants(self, call: ServiceCall) -> tuple[tuple[Want, bool], ...]:
+        """Return what a call takes, and of each whether others may have room where it has none."""
+        ...
+
+    def used(self, call: ServiceCall, wants: Sequence[Want], ended: Finished | Failed) -> Mapping[str, int]:
+        """Return what a call took, by a limit's name, as far as it is known."""
+        ...
 
 
 class Limited:
     """Hands every call on, but takes of the limits before work is handed over; implements `ports.connector.Connector`.
 
-    Work that gets no turn within `PATIENCE` fails as `overloaded` with the time to come back, and never reaches the
-    service. When the service itself names such a time, all processes keep to it. `InvalidError` for a text that is no
-    limit, or is one of an amount or of calls in flight: of these a connector does not say what a call takes, or how
-    long.
+    Work that gets no turn within `patience` fails as `overloaded` with the time to come back, and never reaches the
+    service; `Failure.unsent` tells. What the service itself says about its limits (`hints`: 429, headers) holds for
+    all processes. While there is no limit and nothing was said, the engine is not asked.
     """
 
-    def __init__(self, connector: Connector, limiter: Limiter, limits: Sequence[str]) -> None:
+    def __init__(
+        self,
+        connector: Connector,
+        limiter: Limiter,
+        purse: Purse,
+        *,
+        hints: Hints | None = None,
+        patience: Seconds = PATIENCE,
+    ) -> None:
         self.name = connector.name
         self.service = connector.service
         self.endpoint = connector.endpoint
         self._connector = connector
-        self._limiter = limiter
-        self._wants = tuple(Want(limit=rate(text, connector.endpoint)) for text in limits)
+        self._purse = purse
+        self._turns = Turns(limiter, connector.endpoint, patience=patience)
+        self._hints = hints or Hints(limiter)
+        self._gate = Want(limit=gate(connector.endpoint), units=0)
+        self._hints.gate = self._gate.limit.name
 
     async def __aenter__(self) -> Self:
         await self._connector.__aenter__()
@@ -49,6 +74,8 @@ class Limited:
     async def __aexit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._turns.close()
+        self._hints.close()
         await self._connector.__aexit__(kind, value, trace)
 
     def kinds(self) -> tuple[KindSpec, ...]:
@@ -69,17 +96,27 @@ class Limited:
         if refused is not None:
             return Failed(failure=refused)
         answer = await self._connector.submit(call)
-        if isinstance(answer, Failed):
-            await self._heed(answer.failure)
+        if isinstance(answer, Finished | Failed):
+            await self._ended(call.job_id, call.fence, answer)
         return answer
 
     async def observe(self, call: ServiceCall, ref: RemoteRef) -> AsyncGenerator[Step]:
-        """Follow the work, and let all hear of it when the service says that it has no room."""
-        async with aclosing(self._connector.observe(call, ref)) as steps:
-            async for step in steps:
-                if isinstance(step, Failed):
-                    await self._heed(step.failure)
-                yield step
+        """Follow the work and keep its turn meanwhile; let all hear of it when the service says that it has no room."""
+        turn = self._turns.of(call.job_id, call.fence)
+        if turn is None and (wants := [want for want, _ in self._purse.wants(call)]):
+            await self._turns.resume(call, wants)
+            turn = self._turns.of(call.job_id, call.fence)
+        if turn is not None:
+            turn.followed = True
+        try:
+            async with aclosing(self._connector.observe(call, ref)) as steps:
+                async for step in steps:
+                    if isinstance(step, Finished | Failed):
+                        await self._ended(call.job_id, call.fence, step)
+                    yield step
+        finally:
+            if turn is not None:
+                self._turns.leave(turn)
 
     async def reconcile(self, ref: RemoteRef) -> RemoteState:
         """Ask the service about its own job."""
@@ -90,46 +127,29 @@ class Limited:
         return await self._connector.fetch(ref)
 
     async def cancel(self, ref: RemoteRef) -> bool:
-        """Stop the work; no limit keeps anybody from that."""
-        return await self._connector.cancel(ref)
+        """Stop the work; no limit keeps anybody from that. Its turn is free once the service says that it stopped."""
+        stopped = await self._connector.cancel(ref)
+        turn = self._turns.of(ref.job_id, ref.fence)
+        if stopped and turn is not None:
+            await self._turns.end(turn, {})
+        return stopped
 
     async def release(self, ref: RemoteRef) -> None:
         """Forget the work."""
         await self._connector.release(ref)
 
     async def _refused(self, call: ServiceCall) -> Failure | None:
-        left = PATIENCE
-        while True:
-            try:
-                answer = await self._limiter.take(call.job_id, self._wants)
-            except EngineError as error:
-                words = f"the limits of {self.endpoint} cannot be asked for: {error.message}"
-                return _ours(words, UNASKED)
-            if isinstance(answer, Grant):
-                return None
-            pause = max(answer.after, _LEAST)
-            if pause > left:
-                words = f"limit {answer.limit} is used up for {answer.after:.2f} s"
-                return _ours(words, answer.after)
-            left -= pause
-            await asyncio.sleep(pause)
+        found = self._purse.wants(call)
+        wants = [want for want, _ in found]
+        if wants or self._hints.holds:
+            wants.append(self._gate)
+        if not wants:
+            return None
+        return await self._turns.take(call, wants, frozenset(want.limit.name for want, narrow in found if narrow))
 
-    async def _heed(self, failure: Failure) -> None:
-        if failure.class_ in _HEARD and failure.retry_after is not None:
-            try:
-                await self._limiter.hold(self._wants[0].limit.name, failure.retry_after)
-            except EngineError:
-                return  # the endpoint's own gauge cools all the same
-
-
-def rate(text: str, endpoint: str) -> Limit:
-    """Return a limit of one endpoint; whoever writes the same for it shares it."""
-    limit = parse(text, name=re.sub(r"[\s{}]", "_", f"{endpoint[:150]}|{text}")[:200])
-    if limit.kind is not LimitKind.RATE:
-        raise InvalidError(f"{text!r}: an endpoint's limit is of calls in a time, like 3/s", field="limits")
-    return limit
-
-
-def _ours(words: str, after: Seconds) -> Failure:
-    """Return a refusal that the service has no part in: `unsent` says that the call never left."""
-    return Failure(class_=FailureClass.OVERLOADED, message=words, retry_after=after, details={"unsent": True})
+    async def _ended(self, job: str, fence: int, step: Finished | Failed) -> None:
+        if isinstance(step, Failed) and step.failure.class_ in _HEARD and not step.failure.unsent:
+            await self._hints.tell(step.failure.retry_after or 0.0)
+        turn = self._turns.of(job, fence)
+        if turn is not None:
+            await self._turns.end(turn, self._purse.used(turn.call, turn.leased, step))

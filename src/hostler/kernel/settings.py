@@ -85,6 +85,20 @@ class WorkerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     metrics_port: Port | None = None
 
 
+Price = Annotated[float, Meta(ge=0, le=1_000_000)]
+
+
+class PriceSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a call costs, in cents."""
+
+    call: Price = 0.0
+    """Each call."""
+    input: Price = 0.0
+    """A million tokens of what is sent."""
+    output: Price = 0.0
+    """A million tokens of what comes back."""
+
+
 class ConnectorSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One configured connector (worker type), by name in `connectors`."""
 
@@ -99,7 +113,9 @@ class ConnectorSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields
     slots: Positive | None = None
     """Work in flight per endpoint; what the endpoint says unless set."""
     limits: tuple[str, ...] = ()
-    """Calls in a time that an endpoint takes, as 3/s or 60/min burst 5, of all workers together."""
+    """What all workers together may ask: 3/s, 60/min per tenant, 100000 tokens/min, 500 cents/day, in_flight 4."""
+    price: PriceSettings | None = None
+    """What limits of cents count by."""
     labels: dict[str, str] = {}
     api_key_env: str | None = None
     """Name of the environment variable that holds the credential; never the credential itself."""

@@ -1,5 +1,6 @@
 """What follows a failure: the table of failure classes, as one function."""
 
+import itertools
 from collections.abc import Callable
 from typing import Final
 
@@ -16,6 +17,10 @@ AUTH_HOLD: Final[Seconds] = 60.0
 """How long work waits after a refused credential, unless somebody wakes it."""
 QUOTA_HOLD: Final[Seconds] = 300.0
 """How long work waits for an account that has nothing left, unless the service named a time."""
+
+LIMITED: Final[Seconds] = 0.05
+"""First spread of the time at which work comes back that a limit of ours refused; it doubles each time in a row."""
+LIMITED_MOST: Final[Seconds] = 30.0
 
 _MESSAGE: Final = 2_000
 """Longest message of a failure."""
@@ -42,6 +47,12 @@ def returns(lease: Lease, worker: str) -> int:
     )
 
 
+def refusals(lease: Lease) -> int:
+    """Return how often in a row, before this attempt, a limit of ours refused this job."""
+    last = itertools.takewhile(lambda one: one.error is not None and one.error.unsent, reversed(lease.history))
+    return sum(1 for _ in last)
+
+
 def after_failure(
     failure: Failure,
     *,
@@ -54,6 +65,7 @@ def after_failure(
     worker: str,
     losses: int = 0,
     came_back: int = 0,
+    refused: int = 0,
 ) -> Ending:
     """Return how the attempt ends that failed with `failure` on `worker`, or on the endpoint of that id.
 
@@ -61,7 +73,10 @@ def after_failure(
     whether another live worker serves this lane; `dice` gives [0, 1). `losses` are earlier attempts of
     this generation whose work the service lost: they have the budget of crashes. `came_back` is `returns`:
     a job that cannot be kept away from a worker that lacks what it needs has the budget of overloads.
+    What a limit of ours refused, `refused` times before (`refusals`), has no budget: it waits as long as it takes.
     """
+    if failure.unsent:
+        return _limited(failure, refused, dice)
     match failure.class_:
         case FailureClass.INVALID_INPUT | FailureClass.REFUSED | FailureClass.POISON:
             ending: Ending = Die(failure=failure)
@@ -91,6 +106,12 @@ def after_failure(
                 else Die(failure=failure)
             )
     return ending
+
+
+def _limited(failure: Failure, refused: int, dice: Callable[[], float]) -> Ending:
+    """Let it come back when the limit may grant it, spread more each time, so that many do not ask at once."""
+    spread = min(LIMITED_MOST, LIMITED * 2.0 ** min(refused, 16))
+    return Again(failure=failure, delay=(failure.retry_after or 0.0) + dice() * spread, counted=False)
 
 
 def _no_room(failure: Failure, *, policy: RetryPolicy, overloads: int, dice: Callable[[], float]) -> Ending:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from hostler.contracts.limit import Grant, Limit, LimitLook, Wait, Want
+from hostler.contracts.limit import Grant, Limit, LimitLook, LimitView, Wait, Want
 from hostler.kernel.units import Seconds
 
 
@@ -14,16 +14,20 @@ class Limiter(Protocol):
     Amounts count when they are reserved; a call that used more than it reserved is charged for it when it is settled.
     """
 
-    async def take(self, call: str, wants: Sequence[Want], *, lease: Seconds = 60.0) -> Grant | Wait:
+    async def take(self, call: str, wants: Sequence[Want], *, fence: int = 0, lease: Seconds = 60.0) -> Grant | Wait:
         """Take what `call` needs of all these limits in one step, or nothing of any.
 
         Amounts and places in flight are leased to the call for `lease` seconds: a process that dies gives its places
         back then; what it reserved stays charged. A call that holds its lease already pays nothing of those again.
+        A higher `fence` is a later attempt at the same call: it takes over the place that an earlier one held, reserves
+        amounts anew, and no earlier one has a say over them any more.
         `InvalidError` for a call that needs more units than may ever go at once, or names a limit twice.
         """
         ...
 
-    async def settle(self, call: str, wants: Sequence[Want], *, used: Mapping[str, int] | None = None) -> bool:
+    async def settle(
+        self, call: str, wants: Sequence[Want], *, fence: int = 0, used: Mapping[str, int] | None = None
+    ) -> bool:
         """End a call: free its places in flight, and give back or charge what amounts it `used` by a limit's name.
 
         An amount that `used` does not name was used as reserved. What was reserved is given back as far as it has not
@@ -31,8 +35,11 @@ class Limiter(Protocol):
         """
         ...
 
-    async def renew(self, call: str, wants: Sequence[Want], *, lease: Seconds = 60.0) -> bool:
-        """Prolong the leases of a call that takes longer; False when one of them had run out."""
+    async def renew(self, call: str, wants: Sequence[Want], *, fence: int = 0, lease: Seconds = 60.0) -> bool:
+        """Prolong the leases of a call that takes longer; False when one of them had run out.
+
+        A higher `fence` takes them over, amounts as they were reserved.
+        """
         ...
 
     async def hold(self, name: str, seconds: Seconds) -> None:
@@ -40,6 +47,14 @@ class Limiter(Protocol):
 
         The longest that anybody heard counts.
         """
+        ...
+
+    async def lift(self, name: str) -> bool:
+        """End a hold before its time; what was used stays used. False when there was none."""
+        ...
+
+    async def list(self, *, most: int = 10_000) -> tuple[LimitView, ...]:
+        """Return the limits that say anything now, by name, `most` of them at most; the others are as if unused."""
         ...
 
     async def look(self, limits: Sequence[Limit]) -> tuple[LimitLook, ...]:

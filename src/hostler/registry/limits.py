@@ -1,12 +1,12 @@
 """The limits of all processes, on the engine."""
 
 from collections.abc import Mapping, Sequence
-from typing import Final, cast
+from typing import Any, Final, cast
 
-from hostler.contracts.limit import Grant, Limit, LimitKind, LimitLook, Wait, Want
+from hostler.contracts.limit import Grant, Limit, LimitKind, LimitLook, LimitView, Wait, Want
 from hostler.kernel.errors import InvalidError
 from hostler.kernel.units import Seconds
-from hostler.policy.limits import allowance, charge, named
+from hostler.policy.limits import allowance, charge, named, view, written
 from hostler.valkeyio.instants import instant
 from hostler.valkeyio.library import HasClient, Library
 
@@ -24,7 +24,7 @@ class EngineLimiter:
     def __init__(self, engine: HasClient, *, library: Library | None = None) -> None:
         self._library = library or Library(engine)
 
-    async def take(self, call: str, wants: Sequence[Want], *, lease: Seconds = 60.0) -> Grant | Wait:
+    async def take(self, call: str, wants: Sequence[Want], *, fence: int = 0, lease: Seconds = 60.0) -> Grant | Wait:
         """Take of all limits or of none."""
         _judge(wants)
         words = [
@@ -35,15 +35,20 @@ class EngineLimiter:
                 want.limit.kind.value,
                 str(charge(want.limit, want.units)),
                 str(allowance(want.limit)),
+                "" if _is_gate(want) else written(want.limit),
             )
         ]
-        reply = await self._library.call_registry("limit_take", call=call, lease=_micros(lease), wants=words)
+        reply = await self._library.call_registry(
+            "limit_take", call=call, fence=fence, lease=_micros(lease), wants=words
+        )
         at, after, name = cast("tuple[bytes, bytes, bytes]", reply)
         if name:
             return Wait(limit=name.decode(), after=int(after) / _MICRO)
         return Grant(at=instant(int(at)))
 
-    async def settle(self, call: str, wants: Sequence[Want], *, used: Mapping[str, int] | None = None) -> bool:
+    async def settle(
+        self, call: str, wants: Sequence[Want], *, fence: int = 0, used: Mapping[str, int] | None = None
+    ) -> bool:
         """Give back and charge what is left over and lacking."""
         true = used or {}
         words = [
@@ -54,14 +59,17 @@ class EngineLimiter:
                 str(charge(want.limit, max(0, true[want.limit.name]))) if want.limit.name in true else "",
             )
         ]
-        return bool(words) and bool(await self._library.call_registry("limit_settle", call=call, used=words))
+        if not words:
+            return False
+        return bool(await self._library.call_registry("limit_settle", call=call, fence=fence, used=words))
 
-    async def renew(self, call: str, wants: Sequence[Want], *, lease: Seconds = 60.0) -> bool:
+    async def renew(self, call: str, wants: Sequence[Want], *, fence: int = 0, lease: Seconds = 60.0) -> bool:
         """Prolong all leases of a call."""
         names = [want.limit.name for want in _leased(wants)]
         if not names:
             return True
-        found = await self._library.call_registry("limit_renew", call=call, lease=_micros(lease), names=names)
+        wanted = _micros(lease)
+        found = await self._library.call_registry("limit_renew", call=call, fence=fence, lease=wanted, names=names)
         return cast("int", found) == len(names)
 
     async def hold(self, name: str, seconds: Seconds) -> None:
@@ -71,14 +79,41 @@ class EngineLimiter:
         if wait:
             await self._library.call_registry("limit_hold", name=name, wait=wait)
 
+    async def lift(self, name: str) -> bool:
+        """Let everybody go again."""
+        left = cast("bytes", await self._library.call_registry("limit_lift", name=named(name)))
+        return int(left) > 0
+
+    async def list(self, *, most: int = 10_000) -> tuple[LimitView, ...]:
+        """Read all rows, some hundred in each step."""
+        cursor, found = b"0", dict[str, LimitView]()
+        while len(found) < most:
+            cursor, words = cast(
+                "tuple[bytes, list[Any]]", tuple(await self._library.call_registry("limit_list", cursor=cursor))
+            )
+            for at in range(0, len(words), 5):
+                name = words[at].decode()
+                found[name] = view(_look(name, *words[at + 2 : at + 5]), words[at + 1].decode())
+            if cursor == b"0":
+                break
+        return tuple(found[name] for name in sorted(found)[:most])
+
     async def look(self, limits: Sequence[Limit]) -> tuple[LimitLook, ...]:
         """Read the rows."""
         reply = await self._library.call_registry("limit_look", names=[limit.name for limit in limits])
         rows = cast("list[list[bytes]]", reply)
         return tuple(
-            LimitLook(name=limit.name, used_s=int(used) / _MICRO, held_s=int(held) / _MICRO, leases=int(leases))
-            for limit, (used, held, leases) in zip(limits, rows, strict=True)
+            _look(limit.name, used, held, leases) for limit, (used, held, leases) in zip(limits, rows, strict=True)
         )
+
+
+def _look(name: str, used: bytes, held: bytes, leases: bytes) -> LimitLook:
+    return LimitLook(name=name, used_s=int(used) / _MICRO, held_s=int(held) / _MICRO, leases=int(leases))
+
+
+def _is_gate(want: Want) -> bool:
+    """Tell whether a want takes nothing: it only waits while the limit is held."""
+    return want.limit.kind is LimitKind.RATE and not want.units
 
 
 def _leased(wants: Sequence[Want]) -> list[Want]:

@@ -238,6 +238,22 @@ class SettlePromises:
         )
         assert await house.state(job_id) is JobState.DEAD
 
+    async def test_what_used_no_attempt_breaks_no_row_of_overloads_and_an_attempt_does(self, house: House) -> None:
+        await house.kind("shy", retry={"attempts": 3, "overloads": 3})
+        job_id = await house.submit("shy")
+        full = Failure(class_=FailureClass.OVERLOADED, message="no room")
+        for ending, overloads in (
+            (Again(failure=full, counted=False, overload=True), 1),
+            (Again(failure=full, counted=False), 1),
+            (Again(failure=None, counted=False), 1),
+            (Again(failure=full, counted=False, overload=True), 2),
+            (Again(failure=full), 0),
+        ):
+            await house.end(await house.claim_one(job_id, offers=_offers("shy")), ending)
+            lease = await house.claim_one(job_id, offers=_offers("shy"))
+            assert lease.overloads == overloads
+            await house.end(lease, Again(failure=None, counted=False))
+
     async def test_a_job_that_waits_for_something_wakes_by_itself_or_when_told(self, house: House) -> None:
         timed, told = await house.submit(), await house.submit()
         leases = await house.claim(2)

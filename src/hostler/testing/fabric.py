@@ -17,6 +17,7 @@ from hostler.ports.blobs import Blobs
 from hostler.ports.broker import Broker, Desk, Foreman
 from hostler.ports.connector import Connector
 from hostler.ports.discovery import Discovery
+from hostler.ports.limiter import Limiter
 from hostler.ports.registry import Registry
 from hostler.ports.results import Results
 from hostler.testing.eventually import eventually
@@ -100,6 +101,7 @@ class Fabric:
         blobs: Blobs | None = None,
         discovery: Discovery | None = None,
         results: Results | None = None,
+        limiter: Limiter | None = None,
         link: Link | None = None,
         tempo: Tempo | None = None,
         **settings: Any,
@@ -122,6 +124,7 @@ class Fabric:
             blobs=blobs,
             discovery=discovery,
             results=results,
+            limiter=limiter,
             heartbeat_link=link,
             tempo=tempo or Tempo(beat=0.1),
         )

@@ -44,9 +44,9 @@ def most_in_a_window(times: Sequence[datetime], seconds: float, amounts: Sequenc
     return most
 
 
-async def granted(limiter: Limiter, call: str, *wants: Want, lease: float = 60.0) -> Grant:
+async def granted(limiter: Limiter, call: str, *wants: Want, lease: float = 60.0, fence: int = 0) -> Grant:
     """Return the grant of a call that may go."""
-    answer = await limiter.take(call, wants, lease=lease)
+    answer = await limiter.take(call, wants, fence=fence, lease=lease)
     assert isinstance(answer, Grant), answer
     return answer
 
@@ -161,6 +161,52 @@ class LimiterConformance:
         await granted(harness.limiter, "a", two)
         await granted(harness.limiter, "a", two)
         assert (await harness.other.look([two.limit]))[0].leases == 1
+
+    async def test_a_later_attempt_takes_a_call_over_and_the_earlier_has_no_say_any_more(
+        self, harness: LimiterHarness
+    ) -> None:
+        both = [want("in_flight 1", name="place"), want("100 tokens/min burst 60", 20, name="tokens")]
+        await granted(harness.limiter, "a", *both, fence=1)
+        assert await harness.other.renew("a", both, fence=2)
+        assert not await harness.limiter.settle("a", both, fence=1, used={"tokens": 0})
+        assert not await harness.limiter.renew("a", both, fence=1)
+        await waits(harness.limiter, "b", both[0])
+        assert await harness.other.settle("a", both, fence=2, used={"tokens": 5})
+        place, tokens = await harness.limiter.look([one.limit for one in both])
+        assert (place.leases, tokens.used_s) == (0, pytest.approx(5 * 60 / 41, abs=1e-3))
+
+    async def test_a_later_attempt_that_begins_anew_keeps_the_place_and_pays_again(
+        self, harness: LimiterHarness
+    ) -> None:
+        both = [want("in_flight 1", name="place"), want("100 tokens/min burst 60", 20, name="tokens")]
+        await granted(harness.limiter, "a", *both, fence=1)
+        await granted(harness.other, "a", *both, fence=2)
+        place, tokens = await harness.limiter.look([one.limit for one in both])
+        assert (place.leases, tokens.leases) == (1, 1)
+        assert tokens.used_s == pytest.approx(40 * 60 / 41, abs=1e-3)
+
+    async def test_an_operator_lifts_a_hold_and_what_was_used_stays_used(self, harness: LimiterHarness) -> None:
+        three = want("3/s")
+        await granted(harness.limiter, "a", three)
+        await harness.limiter.hold("here", 30.0)
+        assert await harness.other.lift("here")
+        assert not await harness.other.lift("here")
+        assert (await waits(harness.limiter, "b", three)).after == pytest.approx(1 / 3, abs=1e-5)
+
+    async def test_a_list_says_of_each_limit_in_use_how_much_is_left_and_until_when(
+        self, harness: LimiterHarness
+    ) -> None:
+        wants = [want("in_flight 3", name="place"), want("10/s burst 4", name="rate"), want("3/s", name="other")]
+        await granted(harness.limiter, "a", *wants[:2])
+        await harness.limiter.hold("gate", 7.0)
+        gate, place, rate = await harness.other.list()
+        assert (gate.name, gate.text, gate.left, gate.held_s) == ("gate", "", None, pytest.approx(7.0))
+        assert (place.name, place.text, place.most, place.left, place.leases) == ("place", "in_flight 3", 3, 2, 1)
+        assert (rate.name, rate.text, rate.most, rate.per, rate.left) == ("rate", "10/s burst 4", 10, 1.0, 3)
+        assert rate.whole_s == pytest.approx(1 / 7, abs=1e-5)
+        assert [one.name for one in await harness.other.list(most=2)] == ["gate", "place"]
+        await harness.advance(100.0)
+        assert await harness.limiter.list() == ()
 
     async def test_what_a_service_said_to_one_holds_for_all(self, harness: LimiterHarness) -> None:
         free, other = want("100/s burst 50"), want("100/s burst 50", name="elsewhere")

@@ -24,7 +24,7 @@ from hostler.kernel.allowance import allowed
 from hostler.kernel.errors import HostlerError, NotFoundError
 from hostler.kernel.units import Bytes, Seconds
 from hostler.policy.lanes import shun
-from hostler.policy.retry import after_failure, returns
+from hostler.policy.retry import after_failure, refusals, returns
 from hostler.ports.connector import Connector
 from hostler.worker.call import Failed as Verdict
 from hostler.worker.call import failure_of
@@ -270,6 +270,7 @@ class Attempt:
             worker=self._blamed,
             losses=_losses(lease),
             came_back=returns(lease, self._blamed),
+            refused=refusals(lease),
         )
 
     async def _put_off(self, refrained: Refrained) -> Again:

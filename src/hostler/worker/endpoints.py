@@ -19,12 +19,16 @@ from hostler.policy.breaker import panics
 from hostler.ports.clock import Clock, Dice
 from hostler.ports.connector import Connector
 from hostler.ports.discovery import Discovery, Found, Placed
+from hostler.ports.limiter import Limiter
+from hostler.worker.gates import heed
 from hostler.worker.station import Station, Witness
 
 _LOG = structlog.stdlib.get_logger("hostler.worker.endpoints")
 
 FOLLOW: Seconds = 1.0
 """How often discovery is asked."""
+_GATES = "/gates"
+"""Key of what watches them all; no endpoint's id has a slash."""
 
 
 class Stations:
@@ -39,15 +43,16 @@ class Stations:
         connectors: Sequence[Connector | Placed],
         settings: WorkerSettings,
         worker: str,
+        chance: tuple[Clock, Dice],
         *,
-        clock: Clock,
-        dice: Dice,
         discovery: Discovery | None = None,
+        limiter: Limiter | None = None,
     ) -> None:
         self._given = tuple(one if isinstance(one, Placed) else Placed(connector=one, url="") for one in connectors)
         self._settings = settings
-        self._clock, self._dice = clock, dice
+        self._clock, self._dice = chance
         self._discovery = discovery
+        self._limiter = limiter
         self._witness = Witness(worker, discovery)
         self._stations: dict[str, Station] = {}
         self._fixed: set[str] = set()
@@ -107,6 +112,9 @@ class Stations:
     async def watch(self, changed: Callable[[], None]) -> None:
         """Look at every endpoint each interval and follow discovery, until cancelled; `changed` hears of new offers."""
         self._changed = changed
+        if self._limiter is not None:
+            heeding = heed(self, self._limiter, self._dice)
+            self._watches[_GATES] = asyncio.create_task(heeding, name="heed what others heard")
         try:
             for key, station in self._stations.items():
                 self._begin(key, station)
@@ -149,7 +157,7 @@ class Stations:
         await placed.connector.__aenter__()
         memory = Memory(self._clock, dwell=self._settings.dwell)
         gauge = Gauge(clock=self._clock, dice=self._dice, first=self._settings.slots, woken=self._wake, memory=memory)
-        station = Station(placed, self._settings.labels, self._clock, gauge, self._witness.tell)
+        station = Station(placed, self._settings.labels, self._clock, gauge, self._witness.tell, self._limiter)
         key = station.id
         while key in self._stations:  # one address may be served twice, with other options
             key += "+"
@@ -224,7 +232,7 @@ class Stations:
         if (watch := self._watches.pop(key, None)) is not None:
             watch.cancel()
             await asyncio.wait({watch})
-        await station.connector.__aexit__(None, None, None)
+        await station.driven.__aexit__(None, None, None)
 
     async def _close_all(self) -> None:
         """Close every connector, the others too when one fails; the first failure is raised afterwards."""

@@ -126,6 +126,8 @@ class ServiceRun:
         call = ServiceCall(
             job_id=lease.job_id,
             fence=lease.fence,
+            tenant=lease.tenant,
+            models=lease.lane.needs.models,
             kind=lease.kind,
             payload=await attempt.payload(),
             timeouts=attempt.timeouts,

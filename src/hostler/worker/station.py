@@ -9,11 +9,14 @@ import structlog
 from hostler.contracts.offer import Offer, Pool, Standing
 from hostler.contracts.service import Endpoint, EndpointMark, EndpointState, Probe, ServiceCapabilities
 from hostler.dispatch.gauge import Gauge
+from hostler.dispatch.limited import Limited
+from hostler.dispatch.places import SharedPlaces
 from hostler.kernel.errors import ServiceUnavailableError
 from hostler.kernel.units import Seconds
 from hostler.policy.concurrency import MOST
 from hostler.ports.clock import Clock
 from hostler.ports.discovery import Discovery, Placed
+from hostler.ports.limiter import Limiter
 
 _LOG = structlog.stdlib.get_logger("hostler.worker.endpoints")
 
@@ -25,18 +28,25 @@ _WELL = frozenset({EndpointState.READY, EndpointState.DEGRADED})
 
 
 class Station:
-    """One connector with what is known of its endpoint; `told` hears of each change of its state."""
+    """One connector with what is known of its endpoint; `told` hears of each change of its state.
 
-    def __init__(
+    With a `limiter`, calls of an endpoint that several queues share keep to its slots together with other workers.
+    """
+
+    def __init__(  # noqa: PLR0917 - what it drives, on whose behalf, and who hears of it
         self,
         placed: Placed,
         labels: Mapping[str, str],
         clock: Clock,
         gauge: Gauge,
         told: Callable[["Station", EndpointState, str], None] | None = None,
+        limiter: Limiter | None = None,
     ) -> None:
         self.placed = placed
         self.connector = placed.connector
+        self.places = SharedPlaces()
+        self.driven = self.connector if limiter is None else Limited(self.connector, limiter, self.places)
+        """What runs jobs: the connector, kept to the places that are shared with other queues' workers."""
         self.specs = {spec.name: spec for spec in placed.connector.kinds()}
         self.probe = Probe(state=EndpointState.UNKNOWN)
         self.gauge = gauge
@@ -191,6 +201,7 @@ class Station:
             pools["slots"] = Pool(id=f"{connector.endpoint}/slots", total=float(self.probe.slots or MOST))
         known = self.probe.slots is not None or "slots" in found.pools
         self.gauge.declare(pools["slots"].total if known else None)
+        self.places.pool = pools["slots"] if known else None
         return Offer(
             kinds=tuple(kind for kind in found.kinds if kind in self.specs),
             service=connector.service,

@@ -106,10 +106,11 @@ class WorkerStock:
         return None
 
     def _by_station(self, station: Station, offer: Offer, lease: Lease) -> Route:
+        station.places.shared = station.places.shared or self._several(station, lease)
         lane, here = lease.lane, (*lease.lane.avoid.workers, *lease.lane.avoid.shunned, station.id)
         return Route(
             spec=self._row(station.specs[lease.kind]),
-            by=station.connector,
+            by=station.driven if station.places.shared else station.connector,
             pools=offer.pools,
             gauge=station.gauge,
             others=any(
@@ -117,6 +118,11 @@ class WorkerStock:
                 for other in self._stations
             ),
         )
+
+    def _several(self, station: Station, lease: Lease) -> bool:
+        """Tell whether jobs of several queues go to an endpoint, as far as this worker knows."""
+        kinds = station.specs.values()
+        return len({lease.queue, *(self._configured.get(spec.name, spec).queue for spec in kinds)}) > 1
 
     def _row(self, spec: KindSpec) -> KindSpec:
         row = self._configured.get(spec.name)

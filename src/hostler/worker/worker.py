@@ -24,6 +24,7 @@ from hostler.ports.broker import Broker, Foreman
 from hostler.ports.clock import Clock, Dice
 from hostler.ports.connector import Connector
 from hostler.ports.discovery import Discovery, Placed
+from hostler.ports.limiter import Limiter
 from hostler.ports.registry import Registry
 from hostler.ports.results import Results
 from hostler.worker.board import Board
@@ -75,17 +76,17 @@ class Worker:
         blobs: Blobs | None = None,
         discovery: Discovery | None = None,
         results: Results | None = None,
+        limiter: Limiter | None = None,
         heartbeat_link: Link | None = None,
         tempo: Tempo | None = None,
     ) -> None:
         run = secrets.token_hex(4)
         self.id = settings.id or f"worker-{run}"
-        self._settings = settings
-        self._foreman = foreman
+        self._settings, self._foreman = settings, foreman
         self._clock, self._dice = clock, dice
         self._machine, self._started_at = machine or socket.gethostname(), clock.now()
         self._drain, self._at_once, self._pausing = asyncio.Event(), asyncio.Event(), False
-        self._stations = Stations(connectors, settings, self.id, clock=clock, dice=dice, discovery=discovery)
+        self._stations = Stations(connectors, settings, self.id, (clock, dice), discovery=discovery, limiter=limiter)
         self._swaps = Swaps(broker, self._stations, self.id, dice)
         self._stock = WorkerStock(self.id, self._stations, handlers, settings.labels)
         self._capacity = Capacity(self.id, slots=settings.slots)

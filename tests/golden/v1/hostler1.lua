@@ -2090,7 +2090,11 @@ local function again(q, seq, record, item, attempt, found)
   local counted, overload = item[4], item[5]
   local spent = counted and record[7] + 1 >= record[20]
   local overrun = overload and record[9] + 1 > record[22]
-  record[9] = overload and record[9] + 1 or 0
+  if overload then
+    record[9] = record[9] + 1
+  elseif counted then -- what used no attempt says nothing of the service's room
+    record[9] = 0
+  end
   if spent or overrun then
     attempt('fail', counted)
     return life.finish(q, 6, seq, record, 6, facts(item))
@@ -2440,8 +2444,9 @@ function sweep.passes(q)
   end
 end
 
--- Limits that all processes share. A row is {paid for until, nobody before, {lease, ...}}; a lease is
--- {call, its end, what it was charged, how much of that would still come back}. Times are microseconds.
+-- Limits that all processes share. A row is {paid for until, nobody before, {lease, ...}, how it is written}; a lease
+-- is {call, its end, what it was charged, how much of that would still come back, fence}. Times are microseconds.
+-- `limends` has the names of all rows by their end.
 
 local limits = {POLL = 1000000}
 
@@ -2449,7 +2454,7 @@ local limits = {POLL = 1000000}
 -- back no more than was outstanding at any moment since it was charged.
 function limits.row(q, name)
   local packed = redis.call('GET', q.p .. 'lim:' .. name)
-  local row = packed and cmsgpack.unpack(packed) or {0, 0, {}}
+  local row = packed and cmsgpack.unpack(packed) or {0, 0, {}, ''}
   local ahead, leases = math.max(0, row[1] - q.now), {}
   for _, lease in ipairs(row[3]) do
     if lease[2] > q.now then
@@ -2469,14 +2474,24 @@ function limits.keep(q, name, row)
   end
   if ends > q.now then
     write.timed(q, 'lim:' .. name, cmsgpack.pack(row), int(math.ceil((ends - q.now) / 1000) + 1000))
+    write.zadd(q, 'limends', ends, name)
   else
     write.drop(q, 'lim:' .. name)
+    write.zrem(q, 'limends', name)
   end
 end
 
-function limits.lease(row, call)
+-- Forget the names of rows that are gone, some with each call; before any row is kept.
+function limits.trim(q)
+  for _, name in ipairs(redis.call('ZRANGE', q.p .. 'limends', '-inf', int(q.now), 'BYSCORE', 'LIMIT', 0, 16)) do
+    write.zrem(q, 'limends', name)
+  end
+end
+
+-- The lease of a call that this holder may use: its own, or that of one before it.
+function limits.lease(row, call, fence)
   for at, lease in ipairs(row[3]) do
-    if lease[1] == call then
+    if lease[1] == call and lease[5] <= fence then
       return lease, at
     end
   end
@@ -2502,14 +2517,15 @@ function limits.after(q, row, want)
   return math.max(held, math.min(ahead, ahead + want.charge - want.allow), 0)
 end
 
-function limits.take(q, row, want, call, ends)
+function limits.take(q, row, want, call, fence, ends)
+  row[4] = want.about
   if want.lease then
-    want.lease[2] = math.max(want.lease[2], ends)
+    want.lease[2], want.lease[5] = math.max(want.lease[2], ends), fence
     return
   end
   row[1] = math.max(row[1], q.now) + want.charge
   if want.kind ~= 'rate' then
-    table.insert(row[3], {call, ends, want.charge, want.charge})
+    table.insert(row[3], {call, ends, want.charge, want.charge, fence})
   end
 end
 
@@ -3640,6 +3656,7 @@ local function verb_limit_hold(keys, argv)
 -- args name:text wait:int
 -- reply microseconds until calls may go again
 local q = ctx.open(meta_key)
+limits.trim(q)
 local row = limits.row(q, name)
 row[2] = math.max(row[2], q.now + wait)
 limits.keep(q, name, row)
@@ -3648,6 +3665,49 @@ return int(row[2] - q.now)
 
 end
 redis.register_function{function_name='hostler1_limit_hold', callback=verb_limit_hold, flags={}}
+local function verb_limit_lift(keys, argv)
+  local meta_key = keys[1]
+  local name = argv[1]
+-- An operator says that calls may go again: what a service said is forgotten, what was used is not.
+-- keys meta
+-- args name:text
+-- reply microseconds for which nobody could have gone
+local q = ctx.open(meta_key)
+local row = limits.row(q, name)
+local left = math.max(0, row[2] - q.now)
+if left > 0 then
+  row[2] = 0
+  limits.keep(q, name, row)
+  ctx.commit(q)
+end
+return int(left)
+
+end
+redis.register_function{function_name='hostler1_limit_lift', callback=verb_limit_lift, flags={}}
+local function verb_limit_list(keys, argv)
+  local meta_key = keys[1]
+  local cursor = argv[1]
+-- The limits that say anything now, a slice at a time.
+-- keys meta
+-- args cursor:text
+-- flags no-writes
+-- reply {next cursor ('0': that was all), {name, how it is written, microseconds paid for in advance, held, leases, ...}}
+local q = ctx.open(meta_key)
+local scanned, reply = redis.call('ZSCAN', q.p .. 'limends', cursor, 'COUNT', 200), {}
+for i = 1, #scanned[2], 2 do
+  if tonumber(scanned[2][i + 1]) > q.now then
+    local row = limits.row(q, scanned[2][i])
+    for _, word in ipairs({
+      scanned[2][i], row[4], int(math.max(0, row[1] - q.now)), int(math.max(0, row[2] - q.now)), int(#row[3]),
+    }) do
+      reply[#reply + 1] = word
+    end
+  end
+end
+return {scanned[1], reply}
+
+end
+redis.register_function{function_name='hostler1_limit_list', callback=verb_limit_list, flags={'no-writes'}}
 local function verb_limit_look(keys, argv)
   local meta_key = keys[1]
   local names = tail(argv, 1)
@@ -3669,20 +3729,21 @@ redis.register_function{function_name='hostler1_limit_look', callback=verb_limit
 local function verb_limit_renew(keys, argv)
   local meta_key = keys[1]
   local call = argv[1]
-  local lease = tonumber(argv[2])
-  local names = tail(argv, 3)
--- A call takes longer than its leases.
+  local fence = tonumber(argv[2])
+  local lease = tonumber(argv[3])
+  local names = tail(argv, 4)
+-- A call takes longer than its leases, or somebody goes on with what another began.
 -- keys meta
--- args call:text lease:int *names:text
+-- args call:text fence:int lease:int *names:text
 -- reply how many leases it still had
 local q = ctx.open(meta_key)
 local found = 0
 for _, name in ipairs(names) do
   local row = limits.row(q, name)
-  local one = limits.lease(row, call)
+  local one = limits.lease(row, call, fence)
   if one then
     found = found + 1
-    one[2] = math.max(one[2], q.now + lease)
+    one[2], one[5] = math.max(one[2], q.now + lease), fence
     limits.keep(q, name, row)
   end
 end
@@ -3696,17 +3757,18 @@ redis.register_function{function_name='hostler1_limit_renew', callback=verb_limi
 local function verb_limit_settle(keys, argv)
   local meta_key = keys[1]
   local call = argv[1]
-  local used = tail(argv, 2)
+  local fence = tonumber(argv[2])
+  local used = tail(argv, 3)
 -- A call ended: its places are free, and what it did not use comes back, or what it used beyond that is charged.
 -- keys meta
--- args call:text *used:text
+-- args call:text fence:int *used:text
 -- reply how many leases it still had
 -- Two words for each limit: its name and the true charge, '' for what was reserved.
 local q = ctx.open(meta_key)
 local found = 0
 for i = 1, #used, 2 do
   local row = limits.row(q, used[i])
-  local lease, at = limits.lease(row, call)
+  local lease, at = limits.lease(row, call, fence)
   if lease then
     found = found + 1
     table.remove(row[3], at)
@@ -3729,19 +3791,26 @@ redis.register_function{function_name='hostler1_limit_settle', callback=verb_lim
 local function verb_limit_take(keys, argv)
   local meta_key = keys[1]
   local call = argv[1]
-  local lease = tonumber(argv[2])
-  local wants = tail(argv, 3)
+  local fence = tonumber(argv[2])
+  local lease = tonumber(argv[3])
+  local wants = tail(argv, 4)
 -- A call takes what it needs of all its limits, or nothing of any.
 -- keys meta
--- args call:text lease:int *wants:text
+-- args call:text fence:int lease:int *wants:text
 -- reply {now, 0, ''} when granted, else {now, microseconds until it is worth asking again, the limit that says so}
--- A want is four words: limit, kind, charge, allowance (of calls in flight: how many).
+-- A want is five words: limit, kind, charge, allowance (of calls in flight: how many), how the limit is written.
 local q = ctx.open(meta_key)
 local taken, longest, slowest = {}, 0, ''
-for i = 1, #wants, 4 do
+for i = 1, #wants, 5 do
   local row = limits.row(q, wants[i])
   local want = {kind = wants[i + 1], charge = tonumber(wants[i + 2]), allow = tonumber(wants[i + 3])}
-  want.lease = want.kind ~= 'rate' and limits.lease(row, call) or nil
+  want.about = wants[i + 4]
+  local lease, at = limits.lease(row, call, fence)
+  if lease and want.kind == 'amount' and lease[5] < fence then
+    table.remove(row[3], at) -- the work runs once more: what it used before stays charged
+    lease = nil
+  end
+  want.lease = want.kind ~= 'rate' and lease or nil
   local after = limits.after(q, row, want)
   if after > longest then
     longest, slowest = after, wants[i]
@@ -3751,8 +3820,9 @@ end
 if longest > 0 then
   return {int(q.now), int(math.ceil(longest)), slowest}
 end
+limits.trim(q)
 for _, one in ipairs(taken) do
-  limits.take(q, one[2], one[3], call, q.now + lease)
+  limits.take(q, one[2], one[3], call, fence, q.now + lease)
   limits.keep(q, one[1], one[2])
 end
 ctx.commit(q)
@@ -4593,4 +4663,4 @@ return 1
 
 end
 redis.register_function{function_name='hostler1_withdraw', callback=verb_withdraw, flags={'allow-oom'}}
-redis.register_function{function_name='hostler1_version', callback=function() return 'd17481bb597763dc61a3ca4243995cfa5b279f9a74cc46e3662c0c58848595bd' end, flags={'no-writes'}}
+redis.register_function{function_name='hostler1_version', callback=function() return '0761baa75b91ee5e4431c1246f3b8fc580c4bdca88fb14f5dc19239fd859913d' end, flags={'no-writes'}}

@@ -4,17 +4,20 @@ from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import AsyncExitStack
 from datetime import datetime
 
+import msgspec
 import pytest
 
 from hostler.connectors.catalogue import build
 from hostler.contracts.limit import Grant, Wait, Want
+from hostler.contracts.queue import QueueSpec, RetryPolicy
+from hostler.dispatch.account import Account
 from hostler.dispatch.limited import Limited
-from hostler.kernel.errors import InvalidError
 from hostler.registry.limits import EngineLimiter
 from hostler.testing.bench import Clients, Server
 from hostler.testing.eventually import eventually
 from hostler.testing.fabric import Fabric
 from hostler.testing.limits import most_in_a_window
+from hostler.testing.sims.effects import Effect
 from hostler.testing.sims.http import SimulationHTTPService
 from hostler.testing.sims.knobs import SimKnobs
 from hostler.valkeyio.library import Library
@@ -30,8 +33,8 @@ class Noting(EngineLimiter):
         super().__init__(engine)
         self._granted = granted
 
-    async def take(self, call: str, wants: Sequence[Want], *, lease: float = 60.0) -> Grant | Wait:
-        answer = await super().take(call, wants, lease=lease)
+    async def take(self, call: str, wants: Sequence[Want], *, fence: int = 0, lease: float = 60.0) -> Grant | Wait:
+        answer = await super().take(call, wants, fence=fence, lease=lease)
         if isinstance(answer, Grant):
             self._granted.append(answer.at)
         return answer
@@ -60,7 +63,7 @@ async def test_four_workers_call_one_endpoint_no_more_often_than_its_limit(fabri
     async with SimulationHTTPService(QUICK) as service, AsyncExitStack() as stack:
         for _ in range(4):
             connector = build("simulation-http", url=service.url, options={"poll": 0.1})
-            limited = Limited(connector, Noting(clients, granted), ["8/s"])
+            limited = Limited(connector, Noting(clients, granted), Account(connector, ["8/s"]))
             await stack.enter_async_context(fabric.worker(connectors=[limited], slots=4))
         jobs = [await fabric.submit("image.generate", PROMPT) for _ in range(24)]
         ended = [await fabric.ended(job, within=60.0) for job in jobs]
@@ -76,7 +79,7 @@ async def test_a_job_waits_for_its_limit_with_reason_and_time_and_uses_no_attemp
 ) -> None:
     async with SimulationHTTPService(QUICK) as service:
         connector = build("simulation-http", url=service.url, options={"poll": 0.1})
-        limited = Limited(connector, EngineLimiter(clients), ["1/h"])
+        limited = Limited(connector, EngineLimiter(clients), Account(connector, ["1/h"]))
         async with fabric.worker(connectors=[limited], slots=1):
             first = await fabric.submit("image.generate", PROMPT)
             assert (await fabric.ended(first)).state == "succeeded"
@@ -96,8 +99,113 @@ async def test_a_job_waits_for_its_limit_with_reason_and_time_and_uses_no_attemp
         assert sum(effect.type == "started" for effect in service.effects.effects) == 1
 
 
-@pytest.mark.parametrize("text", ["in_flight 4", "100 tokens/min", "often"])
-async def test_what_is_no_limit_of_calls_in_a_time_is_refused_before_any_call(clients: Clients, text: str) -> None:
-    connector = build("simulation-http", url="http://127.0.0.1:9")
-    with pytest.raises(InvalidError, match="like"):
-        Limited(connector, EngineLimiter(clients), [text])
+class Refusing(EngineLimiter):
+    """A limiter that lets nobody through the first few times."""
+
+    def __init__(self, engine: Clients, times: int) -> None:
+        super().__init__(engine)
+        self._times = times
+
+    async def take(self, call: str, wants: Sequence[Want], *, fence: int = 0, lease: float = 60.0) -> Grant | Wait:
+        if self._times:
+            self._times -= 1
+            return Wait(limit=wants[0].limit.name, after=0.02)
+        return await super().take(call, wants, fence=fence, lease=lease)
+
+
+@pytest.mark.row("003:328")
+async def test_a_job_waits_for_its_limit_however_often_and_neither_budget_nor_breaker_hears_of_it(
+    fabric: Fabric, clients: Clients
+) -> None:
+    async with SimulationHTTPService(QUICK) as service:
+        connector = build("simulation-http", url=service.url, options={"poll": 0.1})
+        spec = msgspec.structs.replace(connector.kinds()[0], retry=RetryPolicy(attempts=1, overloads=1))
+        await fabric.ports.foreman.declare_kind(msgspec.structs.replace(spec, declared_by="configuration"))
+        limited = Limited(connector, Refusing(clients, 5), Account(connector, ["100/s"]), patience=0.0)
+        async with fabric.worker(connectors=[limited], slots=1):
+            job = await fabric.ended(await fabric.submit("image.generate", PROMPT), within=20.0)
+            (worker,) = await fabric.ports.registry.workers()
+    assert job.state == "succeeded"
+    refused = [each for each in job.attempts if each.outcome == "retry"]
+    assert not any(each.counted for each in refused)
+    assert [each.error is not None and each.error.unsent for each in refused] == [True] * 5
+    (endpoint,) = worker.endpoints
+    assert (endpoint.traffic.failed, endpoint.traffic.breaker, endpoint.traffic.last_error) == (0, "closed", None)
+
+
+@pytest.mark.row("003:328")
+async def test_one_tenants_limit_leaves_the_endpoint_to_the_others_and_is_named_by_the_job_that_waits(
+    fabric: Fabric, clients: Clients
+) -> None:
+    async with SimulationHTTPService(QUICK) as service:
+        connector = build("simulation-http", url=service.url, options={"poll": 0.1})
+        limited = Limited(connector, EngineLimiter(clients), Account(connector, ["1/h per tenant"]), patience=0.0)
+        async with fabric.worker(connectors=[limited], slots=1):
+            first = await fabric.submit("image.generate", PROMPT, tenant="loud")
+            assert (await fabric.ended(first)).state == "succeeded"
+            second = await fabric.submit("image.generate", PROMPT, tenant="loud")
+
+            async def waiting() -> bool:
+                return (await fabric.get(second)).state == "scheduled"
+
+            await eventually(waiting, within=10.0)
+            quiet = await fabric.submit("image.generate", PROMPT, tenant="quiet")
+            assert (await fabric.ended(quiet)).state == "succeeded"
+            error = (await fabric.get(second)).error
+            assert error is not None
+            assert error.details["limit"] == "simulation|tenant=loud|1/h_per_tenant"
+
+
+@pytest.mark.row("002:189")
+async def test_two_workers_of_two_queues_never_have_more_in_flight_at_an_endpoint_than_its_slots(
+    fabric: Fabric, clients: Clients
+) -> None:
+    roomy = SimKnobs(duration=0.15, slots=16)
+    async with SimulationHTTPService(roomy) as service, AsyncExitStack() as stack:
+        for _ in range(2):
+            connector = build("simulation-http", url=service.url, slots=2, options={"poll": 0.05})
+            if not await fabric.ports.registry.workers():
+                spec = next(kind for kind in connector.kinds() if kind.name == "sim.echo")
+                moved = msgspec.structs.replace(spec, queue="echoes", declared_by="configuration")
+                await fabric.ports.foreman.declare_queue(QueueSpec(name="echoes"))
+                await fabric.ports.foreman.declare_kind(moved)
+            await stack.enter_async_context(
+                fabric.worker(connectors=[connector], slots=8, limiter=EngineLimiter(clients))
+            )
+        jobs = [
+            await fabric.submit(*work)
+            for _ in range(10)
+            for work in (("image.generate", PROMPT), ("sim.echo", {"value": 1}))
+        ]
+        ended = [await fabric.ended(job, within=60.0) for job in jobs]
+        effects = list(service.effects.effects)
+    assert {job.state for job in ended} == {"succeeded"}
+    assert {job.queue for job in ended} == {"image", "echoes"}
+    assert not any(attempt.counted for job in ended for attempt in job.attempts if attempt.outcome == "retry")
+    assert most_at_once(effects) == 2
+
+
+@pytest.mark.row("003:330")
+async def test_four_workers_keep_to_calls_in_flight_of_a_service_together(fabric: Fabric, clients: Clients) -> None:
+    roomy = SimKnobs(duration=0.1, slots=16)
+    async with SimulationHTTPService(roomy) as service, AsyncExitStack() as stack:
+        for _ in range(4):
+            connector = build("simulation-http", url=service.url, options={"poll": 0.05})
+            account = Account(connector, ["in_flight 3 per service"])
+            limited = Limited(connector, EngineLimiter(clients), account)
+            await stack.enter_async_context(fabric.worker(connectors=[limited], slots=4))
+        jobs = [await fabric.submit("image.generate", PROMPT) for _ in range(24)]
+        ended = [await fabric.ended(job, within=60.0) for job in jobs]
+        effects = list(service.effects.effects)
+    assert {job.state for job in ended} == {"succeeded"}
+    assert most_at_once(effects) == 3
+    assert await EngineLimiter(clients).list() == ()  # every place was given back
+
+
+def most_at_once(effects: Sequence[Effect]) -> int:
+    """Return how many runs went on at the same time at most, by what the service did."""
+    now = most = 0
+    for effect in effects:
+        now += (effect.type == "started") - (effect.type in {"finished", "failed", "cancelled"})
+        most = max(most, now)
+    return most

@@ -37,7 +37,7 @@ async def test_an_announced_endpoint_gets_the_credential_only_where_the_entry_tr
     instances = [instance for _, instances in parts for instance in instances]
     registry, nobody = _any(OneAnnounced()), _any(None)
     (placed,) = (await discovery_of(registry, instances, settings, nobody, nobody).find()).placed
-    config: Any = placed.connector.__dict__["_config"]
+    config: Any = placed.connector.__dict__["_connector"].__dict__["_config"]
     assert config.api_key == ("sk-secret" if trusted else None)
 
 

@@ -1,5 +1,6 @@
 """What a process learns of an endpoint from its calls, on a clock in our hands."""
 
+import msgspec
 import pytest
 
 from hostler.contracts.failure import Failure, FailureClass
@@ -120,3 +121,27 @@ def test_the_end_of_a_pause_is_told_in_advance(clock: FakeClock) -> None:
     gauge = Gauge(clock=clock, dice=SeededDice(), first=8, woken=told.append)
     call(gauge, clock, FULL)
     assert told == [pytest.approx(7.0)]
+
+
+def test_a_tenants_or_models_own_limit_leaves_the_endpoint_to_others(clock: FakeClock, gauge: Gauge) -> None:
+    narrow = msgspec.structs.replace(UNSENT, details={"unsent": True, "narrow": True})
+    call(gauge, clock, narrow)
+    assert (gauge.spare(), gauge.traffic().cooled_s, gauge.traffic().last_error) == (8, None, None)
+
+
+def test_what_holds_for_all_workers_holds_here_until_its_end_or_until_it_is_lifted(clock: FakeClock) -> None:
+    woken: list[float] = []
+    gauge = Gauge(clock=clock, dice=SeededDice(), first=8, woken=woken.append)
+    gauge.hold(0.0)
+    gauge.hold(10.0)
+    gauge.hold(9.0)
+    assert (gauge.spare(), gauge.traffic().cooled_s) == (0, 9.0)
+    call(gauge, clock, FULL)
+    gauge.hold(0.0)
+    assert gauge.spare() == 7  # lifted, and with it the pause that this worker was asked for itself
+    gauge.hold(5.0)
+    clock.advance(5.0)
+    gauge.hold(0.0)
+    assert gauge.spare() == 7
+    assert woken[0] == 10.0
+    assert woken[-1] == 5.0

@@ -93,6 +93,24 @@ def test_no_room_without_a_time_backs_off_by_its_own_count() -> None:
     assert ending == Again(failure=failure, delay=4.0, counted=False, overload=True)
 
 
+@pytest.mark.row("003:328")
+def test_what_a_limit_of_ours_refused_waits_as_told_counts_nowhere_and_is_spread_more_each_time() -> None:
+    failure = Failure(class_=C.OVERLOADED, message="words", retry_after=17.0, details={"unsent": True})
+    for refused, spread in ((0, 0.05), (3, 0.4), (50, 30.0)):
+        ending = after_failure(
+            failure,
+            policy=RetryPolicy(attempts=1, overloads=1),
+            attempts_used=0,
+            overloads=1,
+            dice=lambda: 0.5,
+            others_fit=True,
+            lane=LANE,
+            worker="w1",
+            refused=refused,
+        )
+        assert ending == Again(failure=failure, delay=17.0 + spread / 2, counted=False)
+
+
 def test_no_room_has_a_budget_of_its_own() -> None:
     policy = RetryPolicy(overloads=3)
     assert isinstance(end(C.OVERLOADED, overloads=2, policy=policy)[1], Again)

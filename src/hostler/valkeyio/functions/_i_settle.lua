@@ -25,7 +25,11 @@ local function again(q, seq, record, item, attempt, found)
   local counted, overload = item[4], item[5]
   local spent = counted and record[F.attempts] + 1 >= record[F.max_attempts]
   local overrun = overload and record[F.overloads] + 1 > record[F.max_overloads]
-  record[F.overloads] = overload and record[F.overloads] + 1 or 0
+  if overload then
+    record[F.overloads] = record[F.overloads] + 1
+  elseif counted then -- what used no attempt says nothing of the service's room
+    record[F.overloads] = 0
+  end
   if spent or overrun then
     attempt('fail', counted)
     return life.finish(q, V.fail, seq, record, S.dead, facts(item))

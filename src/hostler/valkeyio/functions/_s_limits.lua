@@ -1,5 +1,6 @@
--- Limits that all processes share. A row is {paid for until, nobody before, {lease, ...}}; a lease is
--- {call, its end, what it was charged, how much of that would still come back}. Times are microseconds.
+-- Limits that all processes share. A row is {paid for until, nobody before, {lease, ...}, how it is written}; a lease
+-- is {call, its end, what it was charged, how much of that would still come back, fence}. Times are microseconds.
+-- `limends` has the names of all rows by their end.
 
 local limits = {POLL = 1000000}
 
@@ -7,7 +8,7 @@ local limits = {POLL = 1000000}
 -- back no more than was outstanding at any moment since it was charged.
 function limits.row(q, name)
   local packed = redis.call('GET', q.p .. 'lim:' .. name)
-  local row = packed and cmsgpack.unpack(packed) or {0, 0, {}}
+  local row = packed and cmsgpack.unpack(packed) or {0, 0, {}, ''}
   local ahead, leases = math.max(0, row[1] - q.now), {}
   for _, lease in ipairs(row[3]) do
     if lease[2] > q.now then
@@ -27,14 +28,24 @@ function limits.keep(q, name, row)
   end
   if ends > q.now then
     write.timed(q, 'lim:' .. name, cmsgpack.pack(row), int(math.ceil((ends - q.now) / 1000) + 1000))
+    write.zadd(q, 'limends', ends, name)
   else
     write.drop(q, 'lim:' .. name)
+    write.zrem(q, 'limends', name)
   end
 end
 
-function limits.lease(row, call)
+-- Forget the names of rows that are gone, some with each call; before any row is kept.
+function limits.trim(q)
+  for _, name in ipairs(redis.call('ZRANGE', q.p .. 'limends', '-inf', int(q.now), 'BYSCORE', 'LIMIT', 0, 16)) do
+    write.zrem(q, 'limends', name)
+  end
+end
+
+-- The lease of a call that this holder may use: its own, or that of one before it.
+function limits.lease(row, call, fence)
   for at, lease in ipairs(row[3]) do
-    if lease[1] == call then
+    if lease[1] == call and lease[5] <= fence then
       return lease, at
     end
   end
@@ -60,13 +71,14 @@ function limits.after(q, row, want)
   return math.max(held, math.min(ahead, ahead + want.charge - want.allow), 0)
 end
 
-function limits.take(q, row, want, call, ends)
+function limits.take(q, row, want, call, fence, ends)
+  row[4] = want.about
   if want.lease then
-    want.lease[2] = math.max(want.lease[2], ends)
+    want.lease[2], want.lease[5] = math.max(want.lease[2], ends), fence
     return
   end
   row[1] = math.max(row[1], q.now) + want.charge
   if want.kind ~= 'rate' then
-    table.insert(row[3], {call, ends, want.charge, want.charge})
+    table.insert(row[3], {call, ends, want.charge, want.charge, fence})
   end
 end

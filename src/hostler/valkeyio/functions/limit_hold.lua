@@ -3,6 +3,7 @@
 -- args name:text wait:int
 -- reply microseconds until calls may go again
 local q = ctx.open(meta_key)
+limits.trim(q)
 local row = limits.row(q, name)
 row[2] = math.max(row[2], q.now + wait)
 limits.keep(q, name, row)

@@ -1,13 +1,13 @@
 -- A call ended: its places are free, and what it did not use comes back, or what it used beyond that is charged.
 -- keys meta
--- args call:text *used:text
+-- args call:text fence:int *used:text
 -- reply how many leases it still had
 -- Two words for each limit: its name and the true charge, '' for what was reserved.
 local q = ctx.open(meta_key)
 local found = 0
 for i = 1, #used, 2 do
   local row = limits.row(q, used[i])
-  local lease, at = limits.lease(row, call)
+  local lease, at = limits.lease(row, call, fence)
   if lease then
     found = found + 1
     table.remove(row[3], at)

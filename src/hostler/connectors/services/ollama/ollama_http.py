@@ -12,6 +12,7 @@ from hostler.connectors.config import ConnectorConfig
 from hostler.connectors.direct import DirectCalls, Exchange
 from hostler.connectors.faults import ServiceFaultError, fault
 from hostler.connectors.health import probe_failure, service_unavailable
+from hostler.connectors.metering import TokenMeter
 from hostler.connectors.schemas import kind_spec, open_payload, parse_options
 from hostler.connectors.services.ollama.exchange import EmbedExchange, PullExchange, TextExchange, Way
 from hostler.connectors.services.ollama.messages import (
@@ -99,6 +100,7 @@ class OllamaHttpConnector:
             on_rate_hint=config.on_rate_hint,
         )
         self._calls = DirectCalls()
+        self.meter: Final = TokenMeter((CHAT, GENERATE, EMBED), free=(PULL,), model=self._options.model)
 
     async def __aenter__(self) -> Self:
         await self._http.__aenter__()

@@ -13,6 +13,7 @@ from hostler.connectors.config import ConnectorConfig
 from hostler.connectors.direct import DirectCalls, Exchange
 from hostler.connectors.faults import ServiceFaultError, fault
 from hostler.connectors.health import expect_no_page, probe_failure, service_unavailable
+from hostler.connectors.metering import TokenMeter
 from hostler.connectors.schemas import kind_spec, open_payload, parse_options
 from hostler.connectors.services.openai.assemble import CODES, Assembler
 from hostler.connectors.services.openai.exchange import TextExchange, Way, embed_exchange, image_exchange
@@ -76,6 +77,7 @@ class OpenaiHttpConnector:
             on_rate_hint=config.on_rate_hint,
         )
         self._calls = DirectCalls()
+        self.meter: Final = TokenMeter((CHAT, EMBED, RESPOND), model=self._options.model)
 
     async def __aenter__(self) -> Self:
         await self._http.__aenter__()
