@@ -15,16 +15,18 @@ from pathlib import Path
 
 import pytest
 
+from hostler.cli.config import load
+from hostler.contracts.queue import Retention
 from hostler.kernel.sources import Sources, Text, read_settings
+from hostler.policy.affinity import LABEL
 from hostler.testing.eventually import eventually
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs/services.md").read_text()
 BIN = Path(sys.executable).parent
 
 
-def block(language: str) -> str:
-    (found,) = re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
-    return found
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
 
 
 def free_port() -> int:
@@ -34,9 +36,20 @@ def free_port() -> int:
 
 
 def test_the_settings_on_the_page_are_settings() -> None:
-    reading = read_settings(Sources(file=Text(name="hostler.toml", text=block("toml")), environment={}, flags={}))
+    pool, _ = blocks("toml")
+    reading = read_settings(Sources(file=Text(name="hostler.toml", text=pool), environment={}, flags={}))
     assert reading.problems == ()
-    assert reading.settings.connectors["pool"].dns == tomllib.loads(block("toml"))["connectors"]["pool"]["dns"]
+    assert reading.settings.connectors["pool"].dns == tomllib.loads(pool)["connectors"]["pool"]["dns"]
+
+
+def test_the_kind_on_the_page_says_where_its_payloads_name_their_session(tmp_path: Path) -> None:
+    _, kinds = blocks("toml")
+    file = tmp_path / "hostler.toml"
+    file.write_text(kinds)
+    (kind,) = load({}, config=str(file)).kinds
+    assert kind.affinity == ("/style", "/seed")
+    assert f"`{LABEL}`" in PAGE
+    assert Retention().affinity == 30 * 60
 
 
 class Typist:
@@ -97,7 +110,7 @@ def typist() -> Iterator[Typist]:
 async def test_the_commands_of_the_page_register_a_service_that_gets_a_job_and_leaves_when_it_is_killed(
     typist: Typist,
 ) -> None:
-    up, sim, register, submit, list_, explain = block("bash").strip().splitlines()
+    up, sim, register, submit, list_, explain = "".join(blocks("bash")).strip().splitlines()
     typist.start("up", up)
     await eventually(lambda: "ready:" in typist.log("up"), within=60.0)
     typist.start("sim", sim)

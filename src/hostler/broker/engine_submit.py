@@ -12,6 +12,7 @@ from hostler.broker.records import Envelope, job_id, pack, sealed, sealed_lane
 from hostler.contracts.job import JobRequest, Submitted
 from hostler.contracts.queue import KindSpec
 from hostler.kernel.errors import CapacityError, HostlerError, IdempotencyConflictError, InternalError, QueueFullError
+from hostler.policy.affinity import affinity_key
 from hostler.policy.lanes import lane_key, lane_of
 from hostler.valkeyio.instants import micros
 from hostler.valkeyio.library import Library
@@ -76,6 +77,7 @@ def prepare(request: JobRequest, kind: KindSpec) -> Prepared:
         len(payload),
         request.idempotency_key or False,
         _hash_of(request) if request.idempotency_key else False,
+        affinity_key(request, kind) or False,
     )
     return Prepared(lane=lane_key(lane), row=sealed_lane(lane), facts=facts, envelope=pack(envelope))
 

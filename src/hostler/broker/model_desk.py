@@ -24,6 +24,7 @@ from hostler.kernel.errors import (
     StateConflictError,
     UnknownKindError,
 )
+from hostler.policy.affinity import affinity_key
 from hostler.policy.finding import matches
 from hostler.policy.lanes import lane_key, lane_of
 from hostler.policy.lifecycle import Verb
@@ -254,6 +255,7 @@ class ModelDesk(ModelLife):
             due=due if later else None,
             deadline=request.deadline,
             queue_until=None if wait is None else start + seconds(wait),
+            affinity=affinity_key(request, self._kinds[request.kind]),
         )
         queue.jobs[job.id] = job
         queue.move(now, job, Verb.SUBMIT, S.SCHEDULED if later else S.READY)

@@ -8,7 +8,7 @@ from hostler.broker.records import thousandths
 from hostler.contracts.lease import ClaimRequest
 from hostler.contracts.needs import Lane
 from hostler.contracts.offer import Offer, Pool, Standing
-from hostler.policy.balance import Way, is_warm
+from hostler.policy.balance import Way, is_home, is_warm
 
 _EPSILON = 1e-9
 
@@ -48,7 +48,7 @@ class Room:
         """Keep these pools for a job that waits for them: nothing behind it may take from them."""
         self._reserved.update(pools)
 
-    def way(self, lane: Lane, offer: Offer, standing: Standing) -> Way:
+    def way(self, lane: Lane, offer: Offer, standing: Standing, home: str | None) -> Way:
         """Return what the choice among several offers is made by."""
         pool = offer.pools.get("slots")
         spent = 0.0
@@ -59,6 +59,7 @@ class Room:
             slots=1000 if pool is None else max(1, -thousandths(-pool.total)),
             weight=thousandths(standing.weight),
             warm=is_warm(lane, standing),
+            home=is_home(lane, standing, endpoint=offer.endpoint, home=home),
             shunned=offer.endpoint is not None and offer.endpoint in lane.avoid.shunned,
         )
 

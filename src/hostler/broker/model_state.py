@@ -89,6 +89,8 @@ class JobRecord:
     """The end that its lease was given after a restart or stall: a lease lost at it is not charged."""
     down: list[str] = field(default_factory=list[str])
     """Workers that lost their lease on it."""
+    affinity: str | None = None
+    """What the jobs of its session share."""
 
     @property
     def size(self) -> int:
@@ -124,12 +126,19 @@ class QueueRecord:
     idempotency: dict[tuple[str, str], Kept[tuple[str, bytes]]] = field(
         default_factory=dict[tuple[str, str], Kept[tuple[str, bytes]]]
     )
+    homes: dict[str, Kept[str]] = field(default_factory=dict[str, Kept[str]])
+    """Where the last job of each session ran."""
     claims: dict[str, Kept[tuple[Lease, ...]]] = field(default_factory=dict[str, Kept[tuple[Lease, ...]]])
     ticked: datetime | None = None
 
     def jobs_in(self, *states: JobState) -> list[JobRecord]:
         """Return the jobs in any of these states, in order of submit."""
         return [job for job in self.jobs.values() if job.state in states]
+
+    def home(self, job: JobRecord, now: datetime) -> str | None:
+        """Return where the last job of this one's session ran, as far as that is remembered."""
+        known = self.homes.get(job.affinity) if job.affinity else None
+        return known.answer if known is not None and known.until > now else None
 
     def count(self, total: str, by: int = 1) -> None:
         """Raise one of the totals."""

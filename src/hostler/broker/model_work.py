@@ -25,6 +25,7 @@ from hostler.contracts.lease import (
     Update,
 )
 from hostler.contracts.queue import Demand
+from hostler.kernel.units import Json
 from hostler.policy.balance import Way, admits, best, standings_of
 from hostler.policy.lanes import lane_key
 from hostler.policy.lifecycle import Verb
@@ -144,6 +145,7 @@ class ModelWork(ModelLife):
         short: list[tuple[str, str]] = []
         roomy: list[tuple[Choice, Way]] = []
         lane, judged = lane_key(job.lane), False
+        home = queue.home(job, now)
         standings = standings_of(request)
         for index, offer in enumerate(() if lane in room.blocked else request.offers):
             if fits(job.lane, (offer,), worker=request.worker, pools=request.pools) is None:
@@ -153,7 +155,7 @@ class ModelWork(ModelLife):
             missing = room.short(wants)
             short.extend(missing)
             if not missing and admits(job.lane, offer.endpoint, standings[index]):
-                roomy.append((Choice(job, index, wants), room.way(job.lane, offer, standings[index])))
+                roomy.append((Choice(job, index, wants), room.way(job.lane, offer, standings[index], home)))
         if roomy:
             yield roomy[best([way for _, way in roomy])][0]
             return
@@ -195,7 +197,12 @@ class ModelWork(ModelLife):
         job.started_at = now
         job.queue_until = None
         job.progress = None
-        queue.move(now, job, Verb.CLAIM, S.RUNNING, worker=request.worker)
+        near: dict[str, Json] = {}
+        if job.affinity is not None and offer.endpoint is not None:
+            near = {"affinity": True} if queue.home(job, now) == offer.endpoint else {}
+            until = now + seconds(queue.spec.retention.affinity)
+            queue.homes[job.affinity] = Kept(answer=offer.endpoint, until=until)
+        queue.move(now, job, Verb.CLAIM, S.RUNNING, worker=request.worker, **near)
         queue.count("claimed")
         return self._as_lease(job, index, now)
 

@@ -58,6 +58,7 @@ class Record(Struct, frozen=True, array_like=True, kw_only=True):
     offer: int | Absent
     lease: int
     bad_workers: list[str] | Absent
+    affinity: str | Absent = False
 
     @property
     def job_state(self) -> JobState:

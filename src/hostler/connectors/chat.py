@@ -8,6 +8,8 @@ from hostler.kernel.units import Json, Seconds
 
 CHAT: Final = "chat.complete"
 EMBED: Final = "embed.create"
+CONVERSATION: Final = ("/messages",)
+"""What one conversation's jobs share: a server computes only what is new where the turns before it ran."""
 
 FinishReason = str
 """`stop`, `length`, `tool_calls`, `content_filter`, or another word of the server."""

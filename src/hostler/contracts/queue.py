@@ -18,6 +18,8 @@ NAMING = {
 """The one rule by which things in the registry are named: the registry prints it, the types refuse what breaks it."""
 
 Attempts = Annotated[int, Meta(ge=1, le=1000)]
+Pointer = Annotated[str, Meta(pattern="^/", max_length=256)]
+"""A JSON pointer (RFC 6901) to a part of a payload."""
 
 
 class RetryPolicy(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -56,6 +58,8 @@ class Retention(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_un
     events: Annotated[int, Meta(ge=100)] = 100_000
     idempotency: Seconds = 3_600.0
     operations: Seconds = 600.0
+    affinity: Seconds = 1_800.0
+    """How long it is known where the last job of a session ran, counted from its start."""
 
 
 class QueueSpec(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -118,6 +122,11 @@ class KindSpec(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unk
     timeouts: Timeouts = field(default_factory=Timeouts)
     cache: CachePolicy | None = None
     """None: every job runs."""
+    affinity: Annotated[tuple[Pointer, ...], Meta(max_length=8)] | None = None
+    """Where a payload says which session it is of: jobs with the same values there go to one endpoint, within a bound.
+
+    Of a list of chat messages the beginning counts, up to the first of the user. None: what the code declares.
+    """
     declared_by: str = "configuration"
     planned: bool = False
     """Announced but not served yet: a submit is refused with that word."""

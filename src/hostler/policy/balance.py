@@ -1,4 +1,4 @@
-"""Which of several fitting endpoints gets a job: a warm one within a bound, else the one that is least loaded.
+"""Which of several fitting endpoints gets a job: within a bound one it is warm at, else the one that is least loaded.
 
 The engine decides it in the claim itself (`functions/_9_choice.lua`), where what runs on each endpoint is
 known exactly and taken in the same step; this is the same rule for the model and for `explain`. All amounts are
@@ -16,7 +16,7 @@ from hostler.contracts.needs import Lane
 from hostler.contracts.offer import Standing
 
 BOUND: Final = 1.25
-"""A warm endpoint may carry so much more than its share of what runs."""
+"""An endpoint that is preferred may carry so much more than its share of what runs."""
 
 
 _USUAL: Final = Standing()
@@ -33,6 +33,8 @@ class Way(Struct, frozen=True, kw_only=True):
     """How dear a call is there, in thousandths of the usual."""
     warm: bool = False
     """Whether it holds what the job asks for in memory."""
+    home: bool = False
+    """Whether the last job of its session ran there, and what it asks for has not left the memory since."""
     shunned: bool = False
     """Whether the job failed there, and should rather go elsewhere."""
 
@@ -59,6 +61,11 @@ def is_warm(lane: Lane, standing: Standing) -> bool:
     return bool(lane.needs.models) and set(lane.needs.models) <= set(standing.loaded or ())
 
 
+def is_home(lane: Lane, standing: Standing, *, endpoint: str | None, home: str | None) -> bool:
+    """Tell whether the last job of the session ran at `endpoint`, unless that says that the models are gone."""
+    return home is not None and endpoint == home and (standing.loaded is None or _no_swap(lane, standing))
+
+
 def cost(way: Way) -> float:
     """Return what the job would cost there: work per slot with it, times how dear the endpoint is."""
     return (way.outstanding + 1000) * way.weight / way.slots
@@ -67,17 +74,17 @@ def cost(way: Way) -> float:
 def best(ways: Sequence[Way]) -> int:
     """Return the index of the endpoint to take, of at least one that has room; the first of equals.
 
-    One where the job failed is taken only when there is no other. A warm endpoint is taken while it carries at most
-    `BOUND` times its share of what runs on all of these, so that affinity never starves the others; among the warm,
-    or among all when none is, the cheapest is taken.
+    One where the job failed is taken only when there is no other. Where its session ran last goes first, then one
+    that holds its models in memory, either while it carries at most `BOUND` times its share of what runs on all of
+    these, so that affinity never starves the others. Among equally good ones the cheapest is taken.
     """
     spared = [index for index, way in enumerate(ways) if not way.shunned] or list(range(len(ways)))
     total = sum(ways[index].outstanding for index in spared) + 1000
     slots = sum(ways[index].slots for index in spared)
-    warm = [
+    within = [
         index
         for index in spared
-        if ways[index].warm
-        and ways[index].outstanding + 1000 <= 1000 * math.ceil(BOUND * total * ways[index].slots / slots / 1000)
+        if ways[index].outstanding + 1000 <= 1000 * math.ceil(BOUND * total * ways[index].slots / slots / 1000)
     ]
-    return min(warm or spared, key=lambda index: (cost(ways[index]), index))
+    near = [index for index in within if ways[index].home] or [index for index in within if ways[index].warm]
+    return min(near or spared, key=lambda index: (cost(ways[index]), index))

@@ -2,6 +2,7 @@
 
 import pytest
 
+from hostler.testing.broker_affinity import AffinityPromises
 from hostler.testing.broker_claim import AmountPromises, KeyPromises, MatchPromises, OrderPromises
 from hostler.testing.broker_house import BrokerHarness, House
 from hostler.testing.broker_lease import LeasePromises, SettlePromises
@@ -18,6 +19,7 @@ class BrokerConformance(
     MatchPromises,
     AmountPromises,
     PlacePromises,
+    AffinityPromises,
     KeyPromises,
     LeasePromises,
     SettlePromises,

@@ -110,10 +110,10 @@ class PlacePromises:
         assert placed(await house.claim(9, offers=offers)) == {"a": 3, "b": 3, "c": 3}
 
 
-def endpoints(**slots: int) -> list[Offer]:
+def endpoints(*, kinds: tuple[str, ...] = (KIND,), **slots: int) -> list[Offer]:
     """Return one offer for each endpoint, with so many slots."""
     return [
-        Offer(kinds=(KIND,), endpoint=name, models=MODELS, pools={"slots": Pool(id=f"{name}:slots", total=total)})
+        Offer(kinds=kinds, endpoint=name, models=MODELS, pools={"slots": Pool(id=f"{name}:slots", total=total)})
         for name, total in slots.items()
     ]
 

@@ -34,6 +34,7 @@ from hostler.contracts.lease import (
     Update,
 )
 from hostler.contracts.offer import Pool
+from hostler.policy.affinity import LABEL
 from hostler.policy.lanes import derive, shun
 from hostler.testing.broker_house import BrokerHarness, request
 from hostler.testing.history import Submission, Told
@@ -57,6 +58,7 @@ requests = st.fixed_dictionaries(
         "delay": st.sampled_from([None, None, None, None, None, 0.0, 2.0, 15.0]),
         "deadline": st.sampled_from([None, None, None, None, None, None, 1.0, 9.0]),
         "wait": st.sampled_from([None, None, None, None, None, 4.0]),
+        "labels": st.sampled_from([{}, {}, {LABEL: "s1"}, {LABEL: "s2"}]),
         "payload": st.sampled_from([1, 2]),
     }
 )

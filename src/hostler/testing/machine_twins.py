@@ -29,10 +29,18 @@ WORKERS: dict[str, tuple[int, tuple[Offer, ...]]] = {
             Offer(kinds=("work", "once"), endpoint="e2", models=("m1",), pools={"slots": Pool(id="e2", total=3)}),
         ),
     ),
+    "w5": (
+        4,
+        (
+            Offer(kinds=("work",), endpoint="e3", models=("m2",), pools={"slots": Pool(id="e3", total=4)}),
+            Offer(kinds=("work",), endpoint="e1", models=("m1", "m2"), pools={"slots": Pool(id="e1", total=2)}),
+        ),
+    ),
 }
 """Slots and offers of each worker."""
 STANDINGS: dict[str, tuple[Standing, ...]] = {
     "w4": (Standing(weight=1.7, loaded=("m1",), swaps=("m2",)), Standing(loaded=("m1",), swaps=())),
+    "w5": (Standing(), Standing(weight=1.7, loaded=("m1",))),
 }
 """How the offers of those with several endpoints stand."""
 
@@ -40,6 +48,8 @@ T = TypeVar("T")
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
 
 
+REMEMBERED = 6.0
+"""Seconds for which it is known where a session ran."""
 UNTENDED = 4.0
 """Seconds that may pass without upkeep."""
 
@@ -101,7 +111,14 @@ class Twins:
 
     def queue(self) -> QueueSpec:
         """Return the queue's row with the limits of now."""
-        row = {"name": QUEUE, "cancel_grace": 5.0, "reserve_after": 5.0, "limits": self.limits, "weights": {"a": 2}}
+        row = {
+            "name": QUEUE,
+            "cancel_grace": 5.0,
+            "reserve_after": 5.0,
+            "limits": self.limits,
+            "weights": {"a": 2},
+            "retention": {"affinity": REMEMBERED},
+        }
         return msgspec.convert(row, QueueSpec)
 
     def announce(self, worker: str) -> None:

@@ -32,6 +32,7 @@ def config_values(spec: QueueSpec) -> tuple[int | dict[str, int], ...]:
         "idempotency": round(keep.idempotency * _MILLI),
         "operations": round(keep.operations * _MILLI),
         "weights": dict(spec.weights),
+        "affinity": round(keep.affinity * _MILLI),
     }
     return tuple(values[name] for name in layout.CONFIG)
 

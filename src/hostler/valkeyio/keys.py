@@ -60,7 +60,9 @@ KEYS: Final[tuple[KeyRow, ...]] = (
     _row("g:<seq>", "string", "job", "latest progress and remote reference (layout.PROGRESS)"),
     _row("c:<seq>", "string", "job", "checkpoint, sealed"),
     _row("s:<seq>", "string", "job", "result (layout.RESULT); absent means null"),
-    _row("r:<lane>:<tenant>", "zset", "work", "claimable jobs by effective arrival; a trailing k marks a keyed job"),
+    _row(
+        "r:<lane>:<tenant>", "zset", "work", "claimable jobs by effective arrival; a trailing k marks those with a key"
+    ),
     _row("tl:<tenant>", "zset", "work", "lanes where the tenant has claimable jobs, by their head's effective arrival"),
     _row("lt:<lane>", "set", "work", "tenants with claimable jobs in a lane"),
     _row("TN", "zset", "work", "tenants with claimable jobs, by exact pass"),
@@ -95,6 +97,7 @@ KEYS: Final[tuple[KeyRow, ...]] = (
     _row("dead", "zset", "job", "dead jobs by end"),
     _row("op:<id>", "string", "timed", "answer to one operation, for ten minutes"),
     _row("i:<tenant>:<key>", "string", "timed", "idempotency key -> packed (job, hash of the body)"),
+    _row("home:<affinity>", "string", "timed", "where the last job of a session ran: packed (endpoint, until)"),
     _row("ev", "stream", "queue", "events; entry id `<first offset>-0`, field `e` packed (layout.ENTRY)"),
     _row("clock", "string", "test", "the time in microseconds, in a test build of the library only"),
     _reg("meta", "hash", "registry", "scalars of the registry's own stream (layout.META: clock and offsets only)"),

@@ -59,10 +59,13 @@ RECORD: Final[tuple[str, ...]] = (
     "offer",  # index of the offer that the last claim matched, or false
     "lease",  # this claim's lease time in microseconds
     "bad_workers",  # workers whose leases were lost, this generation, or false
+    "affinity",  # what jobs of one session share (policy.affinity) or false
 )
 """`j:<seq>`."""
 
-RECORD_TEXTS: Final = frozenset(("ckey", "worker", "taken", "waiting_for", "rejected", "offer", "bad_workers"))
+RECORD_TEXTS: Final = frozenset(
+    ("ckey", "worker", "taken", "waiting_for", "rejected", "offer", "bad_workers", "affinity")
+)
 """Fields of a record that are `false`, not 0, where there is nothing."""
 
 EVENTS_KEPT: Final = 64
@@ -120,8 +123,9 @@ CONFIG: Final = (
     "idempotency",
     "operations",
     "weights",
+    "affinity",
 )
-"""`cfg`: times in microseconds (`idempotency` and `operations` in milliseconds), 0 for no limit, weights a map."""
+"""`cfg`: times in microseconds (`idempotency`, `operations`, `affinity`: milliseconds), 0 for no limit."""
 
 META: Final = (
     # What submit, claim and settle look at, first.

@@ -133,6 +133,7 @@ class WorkerStock:
             service=row.service or spec.service,
             payload=row.payload if row.payload is not None else spec.payload,
             result=row.result if row.result is not None else spec.result,
+            affinity=row.affinity if row.affinity is not None else spec.affinity,
         )
 
 

@@ -7,11 +7,11 @@ local COUNTS = {'n_scheduled', 'n_ready', 'n_running', 'n_waiting', 'n_succeeded
 local META = {'born', 'last', 'arrival', 'off', 'seq', 'lane', 'cfg', 'paused', 'draining', 'V', 'due', 'exp', 'restored', 'idle', 'bytes', 'n_ready', 'n_scheduled', 'n_running', 'n_waiting', 'n_succeeded', 't_submitted', 't_claimed', 't_succeeded', 'epoch', 'reason', 'run', 'tick', 'sweep', 'cursor', 'mark_at', 'mark_off', 'trim_to', 'n_dead', 'n_cancelled', 'n_expired', 't_deduplicated', 't_dead', 't_cancelled', 't_expired', 't_replayed', 't_purged', 't_retried', 't_reaped', 't_rejected'}
 local META_HOT = 23
 local META_AT = {born = 1, last = 2, arrival = 3, off = 4, seq = 5, lane = 6, cfg = 7, paused = 8, draining = 9, V = 10, due = 11, exp = 12, restored = 13, idle = 14, bytes = 15, n_ready = 16, n_scheduled = 17, n_running = 18, n_waiting = 19, n_succeeded = 20, t_submitted = 21, t_claimed = 22, t_succeeded = 23, epoch = 24, reason = 25, run = 26, tick = 27, sweep = 28, cursor = 29, mark_at = 30, mark_off = 31, trim_to = 32, n_dead = 33, n_cancelled = 34, n_expired = 35, t_deduplicated = 36, t_dead = 37, t_cancelled = 38, t_expired = 39, t_replayed = 40, t_purged = 41, t_retried = 42, t_reaped = 43, t_rejected = 44}
-local CONFIG = {10000000, 60000000, 30000000, 30000000, 1000000, 4294967296, 0, 10000, 1, 86400000000, 100000, 2592000000000, 100000, 3600000, 600000, {}}
+local CONFIG = {10000000, 60000000, 30000000, 30000000, 1000000, 4294967296, 0, 10000, 1, 86400000000, 100000, 2592000000000, 100000, 3600000, 600000, {}, 1800000}
 local SEQ_BASE = 100000000000
 local FENCE_STEP = 1048576
 local EVENTS_KEPT = 64
-local BLANK = {0, 0, 0, 0, false, 0, 0, 0, 0, 0, false, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, false, false, 0, 0, false, 0, false, 0, false}
+local BLANK = {0, 0, 0, 0, false, 0, 0, 0, 0, 0, false, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, false, false, 0, 0, false, 0, false, 0, false, false}
 -- Writes are collected while a call decides, and made at its end: one engine call per key or command.
 
 local ctx, rec, events, line, locks = {}, {}, {}, {}, {}
@@ -469,6 +469,11 @@ local function put(tree, tenant, lane, value)
   list[#list + 1] = value
 end
 
+-- How a job stands in its line: with a `k` where its record has to be read before it is placed.
+function line.member(seq, record)
+  return (record[5] or record[34]) and seq .. 'k' or seq
+end
+
 -- A ready job takes its place; one whose concurrency key is full is parked beside the line.
 function line.enter(q, seq, record)
   local lane = record[2]
@@ -481,8 +486,8 @@ end
 
 -- Put a job whose key has room into its line.
 function line.place(q, seq, record)
-  local lane, member = record[2], record[5] and seq .. 'k' or seq
-  put(q.enters, record[3], lane, {record[4], member})
+  local lane = record[2]
+  put(q.enters, record[3], lane, {record[4], line.member(seq, record)})
   q.claimable[lane] = (q.claimable[lane] or 0) + 1
 end
 
@@ -502,7 +507,7 @@ end
 
 -- Take a job out of its line only.
 function line.remove(q, seq, record)
-  put(q.leaves, record[3], record[2], record[5] and seq .. 'k' or seq)
+  put(q.leaves, record[3], record[2], line.member(seq, record))
 end
 
 -- Take out a member that stands for no ready job.
@@ -746,7 +751,9 @@ end
 
 -- A job that left its line runs, or no longer does.
 function locks.run(q, record, delta)
-  add(q, record[5], 'r', delta)
+  if record[5] then
+    add(q, record[5], 'r', delta)
+  end
 end
 
 function locks.busy(q, key)
@@ -1061,7 +1068,8 @@ function class.may_serve(q, lane, row, except)
   return false
 end
 
--- Choosing among endpoints that have room: a warm one within a bound, else the least loaded. As `policy.balance`.
+-- Choosing among endpoints that have room: within a bound where its session ran last, or where its model is;
+-- else the least loaded. As `policy.balance`.
 -- All amounts are whole thousandths.
 
 local choice = {}
@@ -1104,8 +1112,10 @@ function choice.weigh(state, way, slots, models, row)
   if not standing then
     return way
   end
+  way.endpoint = standing[4]
   if models then
     way.warm = within(models, standing[2])
+    way.cold = standing[2] and not way.warm
     way.kept = standing[3] and not way.warm and not within(models, standing[3])
   end
   if standing[4] and (#row[3] > 0 or #row[4] > 0) then
@@ -1133,8 +1143,14 @@ local function spared(ways)
   return #rest > 0 and rest or ways
 end
 
+-- How much an endpoint is preferred whatever it costs, while that leaves it within its bound.
+local function rank_of(way, home, most)
+  local rank = home and way.endpoint == home and not way.cold and 2 or way.warm and 1 or 0
+  return rank > 0 and way.out + 1000 <= most and rank or 0
+end
+
 -- The best of the ways that have room; there is at least one.
-function choice.best(state, fit)
+function choice.best(state, fit, home)
   local ways = #fit == 1 and fit or spared(fit)
   if #ways == 1 then
     return ways[1]
@@ -1144,15 +1160,51 @@ function choice.best(state, fit)
     way.out, way.slots = load_of(state, way)
     total, all = total + way.out, all + way.slots
   end
-  local best, cheapest, best_warm
+  local best, cheapest, best_rank
   for _, way in ipairs(ways) do
-    local warm = way.warm == true and way.out + 1000 <= 1000 * math.ceil(BOUND * total * way.slots / all / 1000)
+    local rank = rank_of(way, home, 1000 * math.ceil(BOUND * total * way.slots / all / 1000))
     local cost = (way.out + 1000) * way.weight / way.slots
-    if not best or (warm and not best_warm) or (warm == best_warm and cost < cheapest) then
-      best, cheapest, best_warm = way, cost, warm
+    if not best or rank > best_rank or (rank == best_rank and cost < cheapest) then
+      best, cheapest, best_rank = way, cost, rank
     end
   end
   return best
+end
+
+-- Where the jobs of a session ran last, so that the next one goes there: read when it is placed, written when it is leased.
+
+-- Where the last job of this one's session ran, as far as that is still remembered.
+function choice.home(q, state, record)
+  local key = record[34]
+  if not key or #state.standings == 0 then
+    return nil
+  end
+  if state.homes[key] == nil then
+    local got = redis.call('GET', q.p .. 'home:' .. key)
+    local home = got and cmsgpack.unpack(got)
+    state.homes[key] = home and home[2] > q.now and home[1]
+  end
+  return state.homes[key]
+end
+
+-- This job was placed, and its session's next one in this claim sees it; true when that is where it was before.
+function choice.settle(state, record, way)
+  local key = record[34]
+  if not key or not way.endpoint then
+    return false
+  end
+  local stays = state.homes[key] == way.endpoint
+  state.homes[key] = way.endpoint
+  return stays
+end
+
+-- Remember where a job that was granted runs. The end that is written counts, by the queue's clock; by the engine's the
+-- key goes a minute later.
+function choice.remember(q, record, way)
+  local ms = ctx.config(q)[17] or CONFIG[17]
+  if record[34] and way.endpoint and ms > 0 then
+    write.timed(q, 'home:' .. record[34], cmsgpack.pack({way.endpoint, q.now + ms * 1000}), ms + 60000)
+  end
 end
 
 -- Amounts: what a claim may take from the worker's own pools and from those of the offer that fits.
@@ -1161,7 +1213,7 @@ end
 -- `given` is {own pools, pools of offer 0, of offer 1, ...}, each a list of {name, pool id, total, free or -1}.
 function room.open(q, given, standings)
   local fields, seen, state = {}, {}, {free = {}, used = {}, reserved = {}, sets = {}, plans = {}, blocked = {}}
-  state.standings, state.totals = standings, {}
+  state.standings, state.totals, state.homes = standings, {}, {}
   for n, pools in ipairs(given) do
     local set = {}
     for _, pool in ipairs(pools) do
@@ -1208,7 +1260,8 @@ local function plan(state, row, offers)
 end
 
 -- The best way in which a job of this lane has room now; else nil and the fields that are short.
-function room.place(state, lane, row, offers)
+-- `home` is where its session ran last, if that is known.
+function room.place(state, lane, row, offers, home)
   local ways = state.plans[lane]
   if not ways then
     ways = plan(state, row, offers)
@@ -1228,7 +1281,7 @@ function room.place(state, lane, row, offers)
       fit[#fit + 1] = way
     end
   end
-  return fit and choice.best(state, fit), short or {}
+  return fit and choice.best(state, fit, home), short or {}
 end
 
 -- Take what a way says.
@@ -1399,7 +1452,7 @@ end
 
 -- Choosing the jobs of one claim: tenant by tenant, job by job, as far as there is room. Only reads.
 
-local PARKS, JUDGED, KEYED = 256, 16, 107 -- 107 is `k`, which ends the member of a job with a concurrency key
+local PARKS, JUDGED, KEYED = 256, 16, 107 -- 107 is `k`, which ends the member of a job with a key
 
 -- May this worker run this lane at all? A shunned one only while nobody else can.
 local function barred(q, s, lane, row)
@@ -1441,23 +1494,25 @@ local function try(q, s, t, leaf)
   if string.byte(member, -1) == KEYED then -- before the room: a job whose key is taken must not keep room for itself
     seq = string.sub(member, 1, -2)
     keyed = rec.one(q, seq)
-    if keyed and locks.busy(q, keyed[5]) then
+    if keyed and keyed[5] and locks.busy(q, keyed[5]) then
       s.parked = s.parked + 1
       locks.park(q, seq, keyed)
       heads.advance(q, t, leaf, s.limit)
       return false
     end
   end
-  local way, short = room.place(s.room, leaf.lane, row, s.class.offers[leaf.lane])
+  local home = keyed and choice.home(q, s.room, keyed)
+  local way, short = room.place(s.room, leaf.lane, row, s.class.offers[leaf.lane], home)
   if not way then
     block(q, s, leaf, member, short)
     return false
   end
+  local homely = keyed and choice.settle(s.room, keyed, way)
   if keyed then
     locks.run(q, keyed, 1)
   end
   room.take(q, s.room, way)
-  s.picks[#s.picks + 1] = {seq = seq, member = member, lane = leaf.lane, tenant = t.tenant, way = way}
+  s.picks[#s.picks + 1] = {seq = seq, member = member, lane = leaf.lane, tenant = t.tenant, way = way, homely = homely}
   heads.advance(q, t, leaf, s.limit)
   return true
 end
@@ -1630,9 +1685,7 @@ function life.leave(q, seq, record)
       write.zrem(q, 'cancels', seq)
     end
     room.give(q, record)
-    if record[5] then
-      locks.run(q, record, -1)
-    end
+    locks.run(q, record, -1)
   end
 end
 
@@ -1926,6 +1979,7 @@ function submit.store(q, cfg, job, lane, envelope, known)
   record[12], record[13], record[16] = q.now, start, job[7]
   record[17] = job[8] >= 0 and start + job[8] or 0
   record[20], record[21], record[22] = job[9], job[10], job[11]
+  record[34] = job[15]
   write.put(q, 'p:' .. seq, envelope)
   local facts = {tenant = job[2], priority = job[3]}
   if start > q.now then
@@ -1979,7 +2033,8 @@ local function grant(q, one, record, worker, lease)
     record[17] = 0
     write.zadd(q, 'expiry', record[16] > 0 and record[16], one.seq)
   end
-  rec.move(q, 2, one.seq, record, 3)
+  choice.remember(q, record, one.way)
+  rec.move(q, 2, one.seq, record, 3, one.homely and {affinity = true} or nil)
   write.zadd(q, 'leases', q.now + lease, one.seq)
 end
 
@@ -2759,7 +2814,7 @@ function audit.line(seq, record)
   if record[30] == 1 then
     return 'kw:' .. record[2] .. ':' .. record[5], seq
   end
-  return 'r:' .. record[2] .. ':' .. record[3], record[5] and seq .. 'k' or seq
+  return 'r:' .. record[2] .. ':' .. record[3], line.member(seq, record)
 end
 
 -- A job that was put back into an index by time must be looked for in time, too.
@@ -4472,7 +4527,7 @@ local function verb_submit(keys, argv)
 -- reply {now, code, seq, code, seq, ...}; 1 stored, 2 known, 3 other body, 4 depth, 5 bytes, 6 tenant, 7 lanes, 8 draining,
 -- 9 an operation that once had another number of jobs
 -- A job is {lane (from 1), tenant, priority, key, delay, run_at, deadline, queue wait or -1, attempts, crashes,
--- overloads, size, idempotency key, hash of the body}; operations are id, number of jobs, id, number of jobs, ...
+-- overloads, size, idempotency key, hash of the body, affinity}; operations are id, number of jobs, id, number of jobs, ...
 local q = ctx.open(meta_key)
 local cfg, answers = ctx.config(q), {}
 local replays, given = submit.replays(q, operations), {}
@@ -4663,4 +4718,4 @@ return 1
 
 end
 redis.register_function{function_name='hostler1_withdraw', callback=verb_withdraw, flags={'allow-oom'}}
-redis.register_function{function_name='hostler1_version', callback=function() return '0761baa75b91ee5e4431c1246f3b8fc580c4bdca88fb14f5dc19239fd859913d' end, flags={'no-writes'}}
+redis.register_function{function_name='hostler1_version', callback=function() return 'f16f389ef0e0c0c023f655f2168dfc959397c8b54a91b5fd83cccba9c7fec6e9' end, flags={'no-writes'}}

@@ -8,6 +8,11 @@ local function put(tree, tenant, lane, value)
   list[#list + 1] = value
 end
 
+-- How a job stands in its line: with a `k` where its record has to be read before it is placed.
+function line.member(seq, record)
+  return (record[F.ckey] or record[F.affinity]) and seq .. 'k' or seq
+end
+
 -- A ready job takes its place; one whose concurrency key is full is parked beside the line.
 function line.enter(q, seq, record)
   local lane = record[F.lane]
@@ -20,8 +25,8 @@ end
 
 -- Put a job whose key has room into its line.
 function line.place(q, seq, record)
-  local lane, member = record[F.lane], record[F.ckey] and seq .. 'k' or seq
-  put(q.enters, record[F.tenant], lane, {record[F.vt], member})
+  local lane = record[F.lane]
+  put(q.enters, record[F.tenant], lane, {record[F.vt], line.member(seq, record)})
   q.claimable[lane] = (q.claimable[lane] or 0) + 1
 end
 
@@ -41,7 +46,7 @@ end
 
 -- Take a job out of its line only.
 function line.remove(q, seq, record)
-  put(q.leaves, record[F.tenant], record[F.lane], record[F.ckey] and seq .. 'k' or seq)
+  put(q.leaves, record[F.tenant], record[F.lane], line.member(seq, record))
 end
 
 -- Take out a member that stands for no ready job.

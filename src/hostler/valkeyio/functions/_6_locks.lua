@@ -64,7 +64,9 @@ end
 
 -- A job that left its line runs, or no longer does.
 function locks.run(q, record, delta)
-  add(q, record[F.ckey], 'r', delta)
+  if record[F.ckey] then
+    add(q, record[F.ckey], 'r', delta)
+  end
 end
 
 function locks.busy(q, key)

@@ -1,4 +1,5 @@
--- Choosing among endpoints that have room: a warm one within a bound, else the least loaded. As `policy.balance`.
+-- Choosing among endpoints that have room: within a bound where its session ran last, or where its model is;
+-- else the least loaded. As `policy.balance`.
 -- All amounts are whole thousandths.
 
 local choice = {}
@@ -41,8 +42,10 @@ function choice.weigh(state, way, slots, models, row)
   if not standing then
     return way
   end
+  way.endpoint = standing[4]
   if models then
     way.warm = within(models, standing[2])
+    way.cold = standing[2] and not way.warm
     way.kept = standing[3] and not way.warm and not within(models, standing[3])
   end
   if standing[4] and (#row[L.avoid] > 0 or #row[L.shun] > 0) then
@@ -70,8 +73,14 @@ local function spared(ways)
   return #rest > 0 and rest or ways
 end
 
+-- How much an endpoint is preferred whatever it costs, while that leaves it within its bound.
+local function rank_of(way, home, most)
+  local rank = home and way.endpoint == home and not way.cold and 2 or way.warm and 1 or 0
+  return rank > 0 and way.out + 1000 <= most and rank or 0
+end
+
 -- The best of the ways that have room; there is at least one.
-function choice.best(state, fit)
+function choice.best(state, fit, home)
   local ways = #fit == 1 and fit or spared(fit)
   if #ways == 1 then
     return ways[1]
@@ -81,12 +90,12 @@ function choice.best(state, fit)
     way.out, way.slots = load_of(state, way)
     total, all = total + way.out, all + way.slots
   end
-  local best, cheapest, best_warm
+  local best, cheapest, best_rank
   for _, way in ipairs(ways) do
-    local warm = way.warm == true and way.out + 1000 <= 1000 * math.ceil(BOUND * total * way.slots / all / 1000)
+    local rank = rank_of(way, home, 1000 * math.ceil(BOUND * total * way.slots / all / 1000))
     local cost = (way.out + 1000) * way.weight / way.slots
-    if not best or (warm and not best_warm) or (warm == best_warm and cost < cheapest) then
-      best, cheapest, best_warm = way, cost, warm
+    if not best or rank > best_rank or (rank == best_rank and cost < cheapest) then
+      best, cheapest, best_rank = way, cost, rank
     end
   end
   return best

@@ -4,7 +4,7 @@
 -- `given` is {own pools, pools of offer 0, of offer 1, ...}, each a list of {name, pool id, total, free or -1}.
 function room.open(q, given, standings)
   local fields, seen, state = {}, {}, {free = {}, used = {}, reserved = {}, sets = {}, plans = {}, blocked = {}}
-  state.standings, state.totals = standings, {}
+  state.standings, state.totals, state.homes = standings, {}, {}
   for n, pools in ipairs(given) do
     local set = {}
     for _, pool in ipairs(pools) do
@@ -51,7 +51,8 @@ local function plan(state, row, offers)
 end
 
 -- The best way in which a job of this lane has room now; else nil and the fields that are short.
-function room.place(state, lane, row, offers)
+-- `home` is where its session ran last, if that is known.
+function room.place(state, lane, row, offers, home)
   local ways = state.plans[lane]
   if not ways then
     ways = plan(state, row, offers)
@@ -71,7 +72,7 @@ function room.place(state, lane, row, offers)
       fit[#fit + 1] = way
     end
   end
-  return fit and choice.best(state, fit), short or {}
+  return fit and choice.best(state, fit, home), short or {}
 end
 
 -- Take what a way says.

@@ -1,6 +1,6 @@
 -- Choosing the jobs of one claim: tenant by tenant, job by job, as far as there is room. Only reads.
 
-local PARKS, JUDGED, KEYED = 256, 16, 107 -- 107 is `k`, which ends the member of a job with a concurrency key
+local PARKS, JUDGED, KEYED = 256, 16, 107 -- 107 is `k`, which ends the member of a job with a key
 
 -- May this worker run this lane at all? A shunned one only while nobody else can.
 local function barred(q, s, lane, row)
@@ -42,23 +42,25 @@ local function try(q, s, t, leaf)
   if string.byte(member, -1) == KEYED then -- before the room: a job whose key is taken must not keep room for itself
     seq = string.sub(member, 1, -2)
     keyed = rec.one(q, seq)
-    if keyed and locks.busy(q, keyed[F.ckey]) then
+    if keyed and keyed[F.ckey] and locks.busy(q, keyed[F.ckey]) then
       s.parked = s.parked + 1
       locks.park(q, seq, keyed)
       heads.advance(q, t, leaf, s.limit)
       return false
     end
   end
-  local way, short = room.place(s.room, leaf.lane, row, s.class.offers[leaf.lane])
+  local home = keyed and choice.home(q, s.room, keyed)
+  local way, short = room.place(s.room, leaf.lane, row, s.class.offers[leaf.lane], home)
   if not way then
     block(q, s, leaf, member, short)
     return false
   end
+  local homely = keyed and choice.settle(s.room, keyed, way)
   if keyed then
     locks.run(q, keyed, 1)
   end
   room.take(q, s.room, way)
-  s.picks[#s.picks + 1] = {seq = seq, member = member, lane = leaf.lane, tenant = t.tenant, way = way}
+  s.picks[#s.picks + 1] = {seq = seq, member = member, lane = leaf.lane, tenant = t.tenant, way = way, homely = homely}
   heads.advance(q, t, leaf, s.limit)
   return true
 end

@@ -17,9 +17,7 @@ function life.leave(q, seq, record)
       write.zrem(q, 'cancels', seq)
     end
     room.give(q, record)
-    if record[F.ckey] then
-      locks.run(q, record, -1)
-    end
+    locks.run(q, record, -1)
   end
 end
 

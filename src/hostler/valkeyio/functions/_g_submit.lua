@@ -96,6 +96,7 @@ function submit.store(q, cfg, job, lane, envelope, known)
   record[F.created], record[F.ready_at], record[F.deadline] = q.now, start, job[7]
   record[F.queue_until] = job[8] >= 0 and start + job[8] or 0
   record[F.max_attempts], record[F.max_crashes], record[F.max_overloads] = job[9], job[10], job[11]
+  record[F.affinity] = job[15]
   write.put(q, 'p:' .. seq, envelope)
   local facts = {tenant = job[2], priority = job[3]}
   if start > q.now then

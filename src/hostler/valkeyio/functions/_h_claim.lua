@@ -32,7 +32,8 @@ local function grant(q, one, record, worker, lease)
     record[F.queue_until] = 0
     write.zadd(q, 'expiry', record[F.deadline] > 0 and record[F.deadline], one.seq)
   end
-  rec.move(q, V.claim, one.seq, record, S.running)
+  choice.remember(q, record, one.way)
+  rec.move(q, V.claim, one.seq, record, S.running, one.homely and {affinity = true} or nil)
   write.zadd(q, 'leases', q.now + lease, one.seq)
 end
 

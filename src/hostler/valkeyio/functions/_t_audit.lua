@@ -27,7 +27,7 @@ function audit.line(seq, record)
   if record[F.parked] == 1 then
     return 'kw:' .. record[F.lane] .. ':' .. record[F.ckey], seq
   end
-  return 'r:' .. record[F.lane] .. ':' .. record[F.tenant], record[F.ckey] and seq .. 'k' or seq
+  return 'r:' .. record[F.lane] .. ':' .. record[F.tenant], line.member(seq, record)
 end
 
 -- A job that was put back into an index by time must be looked for in time, too.

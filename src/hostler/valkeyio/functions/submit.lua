@@ -4,7 +4,7 @@
 -- reply {now, code, seq, code, seq, ...}; 1 stored, 2 known, 3 other body, 4 depth, 5 bytes, 6 tenant, 7 lanes, 8 draining,
 -- 9 an operation that once had another number of jobs
 -- A job is {lane (from 1), tenant, priority, key, delay, run_at, deadline, queue wait or -1, attempts, crashes,
--- overloads, size, idempotency key, hash of the body}; operations are id, number of jobs, id, number of jobs, ...
+-- overloads, size, idempotency key, hash of the body, affinity}; operations are id, number of jobs, id, number of jobs, ...
 local q = ctx.open(meta_key)
 local cfg, answers = ctx.config(q), {}
 local replays, given = submit.replays(q, operations), {}

@@ -7,7 +7,7 @@ from typing import Final, Literal, Self
 
 from msgspec import Struct
 
-from hostler.connectors.chat import CHAT, EMBED, ChatPayload, ChatResult, EmbedPayload, EmbedResult
+from hostler.connectors.chat import CHAT, CONVERSATION, EMBED, ChatPayload, ChatResult, EmbedPayload, EmbedResult
 from hostler.connectors.config import ConnectorConfig
 from hostler.connectors.direct import DirectCalls, Exchange
 from hostler.connectors.faults import ServiceFaultError, fault
@@ -129,6 +129,7 @@ class OllamaHttpConnector:
                 connector=self.name,
                 payload=payload,
                 result=result,
+                affinity=CONVERSATION if name == CHAT else None,
                 timeouts=timeouts,
             )
             for name, queue, about, payload, result, timeouts in kinds

@@ -8,7 +8,7 @@ from typing import Final, Literal, Self
 import msgspec
 from msgspec import Raw, Struct
 
-from hostler.connectors.chat import CHAT, EMBED, ChatPayload, ChatResult, EmbedPayload, EmbedResult
+from hostler.connectors.chat import CHAT, CONVERSATION, EMBED, ChatPayload, ChatResult, EmbedPayload, EmbedResult
 from hostler.connectors.config import ConnectorConfig
 from hostler.connectors.direct import DirectCalls, Exchange
 from hostler.connectors.faults import ServiceFaultError, fault
@@ -106,6 +106,7 @@ class OpenaiHttpConnector:
                 connector=self.name,
                 payload=payload,
                 result=result,
+                affinity=CONVERSATION if name == CHAT else None,
             )
             for name, queue, about, payload, result in kinds
             if name in self._options.kinds
