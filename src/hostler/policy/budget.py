@@ -47,6 +47,25 @@ def repeat(budget: Budget, now: Seconds) -> Budget | None:
     return _add(budget, now, repeats=1) if left(budget, now) >= 1.0 else None
 
 
+def given_back(budget: Budget, now: Seconds) -> Budget:
+    """Put the latest repeat back, since it went well: what works is no storm."""
+    kept = _kept(budget, now)
+    at = max((at for at, second in enumerate(kept) if second.repeats), default=None)
+    if at is None:
+        return budget
+    less = Second(kept[at].number, kept[at].calls, kept[at].repeats - 1)
+    return Budget(seconds=(*kept[:at], less, *kept[at + 1 :]))
+
+
+def put_off(roll: float) -> Seconds:
+    """Return how long a job waits that found nothing left: `roll` in [0, 1) spreads those that wait.
+
+    When it is over, what the job was refused for has left the span, or is about to; and it is never long, since the
+    service may be well again.
+    """
+    return SPAN * (0.5 + 0.5 * roll)
+
+
 def hedge_after(
     latency: Latency, *, idempotent_read: bool, hedges: int, budget: Budget, now: Seconds
 ) -> Seconds | None:

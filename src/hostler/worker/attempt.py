@@ -19,6 +19,7 @@ from hostler.contracts.result import Kept
 from hostler.contracts.service import Failed, Finished
 from hostler.contracts.timeouts import Timeouts
 from hostler.dispatch.gauge import Gauge, Ticket
+from hostler.dispatch.repeats import Repeats
 from hostler.dispatch.sharing import Later, Share
 from hostler.kernel.allowance import allowed
 from hostler.kernel.errors import HostlerError, NotFoundError
@@ -66,6 +67,8 @@ class Route:
     """Amounts of the endpoint that the job takes from."""
     gauge: Gauge | None = None
     """What counts the calls of the endpoint."""
+    repeats: Repeats | None = None
+    """The retry budget of the endpoint's service."""
     others: bool = False
     """Whether another endpoint of this worker could run it: then a failure is the endpoint's, not the worker's."""
 
@@ -89,11 +92,13 @@ class Attempt:
         now = tools.clock.monotonic()
         ends = None if lease.deadline is None else now + (lease.deadline - lease.now).total_seconds()
         self.stages = StageWatch(self.timeouts, started=now, ends=ends, service=service)
-        self.run_by: Run = (
-            HandledRun(route.by)
-            if isinstance(route.by, Handler)
-            else ServiceRun(route.by, Restraint(lease, endpoint=route.by.endpoint, gauge=route.gauge))
-        )
+        self._restraint: Restraint | None = None
+        if isinstance(route.by, Handler):
+            self.run_by: Run = HandledRun(route.by)
+        else:
+            endpoint = route.by.endpoint
+            self._restraint = Restraint(lease, endpoint=endpoint, gauge=route.gauge, repeats=route.repeats)
+            self.run_by = ServiceRun(route.by, self._restraint)
         self._share = Share(lease, route.spec.cache, tools.results, tools.blobs)
         self._ran = False
         self._blob: BlobRef | None = None
@@ -259,7 +264,7 @@ class Attempt:
 
     async def _after(self, failure: Failure) -> Ending:
         lease, tools = self.lease, self.tools
-        return after_failure(
+        ending = after_failure(
             failure,
             policy=msgspec.structs.replace(self._spec.retry, attempts=lease.attempts_max),
             attempts_used=lease.attempts_used,
@@ -272,6 +277,7 @@ class Attempt:
             came_back=returns(lease, self._blamed),
             refused=refusals(lease),
         )
+        return ending if self._restraint is None else self._restraint.slowed(ending)
 
     async def _put_off(self, refrained: Refrained) -> Again:
         """Send the job back that was not begun: at once where another endpoint may do better, else when it is said."""

@@ -13,6 +13,7 @@ from hostler.contracts.queue import KindSpec
 from hostler.contracts.service import Endpoint, EndpointMark
 from hostler.dispatch.gauge import Gauge
 from hostler.dispatch.memory import Memory
+from hostler.dispatch.repeats import Repeats
 from hostler.kernel.settings import WorkerSettings
 from hostler.kernel.units import Seconds
 from hostler.policy.breaker import panics
@@ -57,6 +58,8 @@ class Stations:
         self._stations: dict[str, Station] = {}
         self._fixed: set[str] = set()
         """Keys of those that were given: discovery has no say over them, marks apart."""
+        self._repeats: dict[str, Repeats] = {}
+        """Retry budgets by service."""
         self._watches: dict[str, asyncio.Task[None]] = {}
         self._changed: Callable[[], None] = _nobody
 
@@ -157,7 +160,17 @@ class Stations:
         await placed.connector.__aenter__()
         memory = Memory(self._clock, dwell=self._settings.dwell)
         gauge = Gauge(clock=self._clock, dice=self._dice, first=self._settings.slots, woken=self._wake, memory=memory)
-        station = Station(placed, self._settings.labels, self._clock, gauge, self._witness.tell, self._limiter)
+        service = placed.connector.service
+        repeats = self._repeats.setdefault(service, Repeats(service, clock=self._clock, dice=self._dice))
+        station = Station(
+            placed,
+            self._settings.labels,
+            self._clock,
+            gauge,
+            repeats,
+            told=self._witness.tell,
+            limiter=self._limiter,
+        )
         key = station.id
         while key in self._stations:  # one address may be served twice, with other options
             key += "+"

@@ -121,6 +121,12 @@ class ServiceRun:
 
     async def run(self, attempt: Errand) -> Finished | Failed | Refrained:
         """Return the service's result or failure; work that an earlier attempt began is picked up, not repeated."""
+        outcome = await self._run(attempt)
+        if isinstance(outcome, Finished):
+            self._restraint.went_well()
+        return outcome
+
+    async def _run(self, attempt: Errand) -> Finished | Failed | Refrained:
         lease, clock = attempt.lease, attempt.tools.clock
         left = attempt.stages.to_deadline(clock.monotonic())
         call = ServiceCall(

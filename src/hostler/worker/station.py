@@ -11,6 +11,7 @@ from hostler.contracts.service import Endpoint, EndpointMark, EndpointState, Pro
 from hostler.dispatch.gauge import Gauge
 from hostler.dispatch.limited import Limited
 from hostler.dispatch.places import SharedPlaces
+from hostler.dispatch.repeats import Repeats
 from hostler.kernel.errors import ServiceUnavailableError
 from hostler.kernel.units import Seconds
 from hostler.policy.concurrency import MOST
@@ -33,12 +34,14 @@ class Station:
     With a `limiter`, calls of an endpoint that several queues share keep to its slots together with other workers.
     """
 
-    def __init__(  # noqa: PLR0917 - what it drives, on whose behalf, and who hears of it
+    def __init__(
         self,
         placed: Placed,
         labels: Mapping[str, str],
         clock: Clock,
         gauge: Gauge,
+        repeats: Repeats,
+        *,
         told: Callable[["Station", EndpointState, str], None] | None = None,
         limiter: Limiter | None = None,
     ) -> None:
@@ -50,6 +53,8 @@ class Station:
         self.specs = {spec.name: spec for spec in placed.connector.kinds()}
         self.probe = Probe(state=EndpointState.UNKNOWN)
         self.gauge = gauge
+        self.repeats = repeats
+        """The retry budget that it shares with the other endpoints of its service."""
         self.mark = EndpointMark()
         self.key = placed.connector.endpoint
         """Its name among the worker's stations."""

@@ -113,6 +113,7 @@ class WorkerStock:
             by=station.driven if station.places.shared else station.connector,
             pools=offer.pools,
             gauge=station.gauge,
+            repeats=station.repeats,
             others=any(
                 other.id not in here and fits(lane, (other.offer,), worker=self._worker) is not None
                 for other in self._stations

@@ -4,7 +4,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hostler.policy.budget import FLOOR, SHARE, SPAN, Budget, called, hedge_after, left, repeat
+from hostler.policy.budget import (
+    FLOOR,
+    SHARE,
+    SPAN,
+    Budget,
+    called,
+    given_back,
+    hedge_after,
+    left,
+    put_off,
+    repeat,
+)
 from hostler.policy.concurrency import Limit, aimd, gradient
 from hostler.policy.deadline import MARGIN, headers, pass_on, told_by, worth_it
 from hostler.policy.latency import DECAY, Latency, quantile, sampled
@@ -76,6 +87,20 @@ def test_repeats_never_exceed_the_budget_of_the_span(steps: list[tuple[float, bo
         recent = [again for second, again in log if second > int(now) - SPAN]
         assert sum(recent) <= FLOOR * SPAN + SHARE * (len(recent) - sum(recent)) + 1e-9 or not again
         assert len(budget.seconds) <= SPAN
+
+
+def test_a_repeat_that_is_given_back_may_be_taken_again_and_none_comes_from_nothing() -> None:
+    spent = Budget()
+    while (more := repeat(spent, 0.0)) is not None:
+        spent = more
+    assert left(given_back(spent, 3.0), 3.0) == left(spent, 3.0) + 1.0
+    assert given_back(Budget(), 3.0) == Budget()
+    assert left(given_back(spent, 100.0), 100.0) == left(Budget(), 100.0)
+
+
+@given(st.floats(0, 0.999))
+def test_who_found_nothing_left_waits_half_a_span_at_least_and_less_than_a_whole_one(roll: float) -> None:
+    assert SPAN / 2 <= put_off(roll) < SPAN
 
 
 def test_only_a_read_that_may_be_repeated_is_hedged_once_and_after_the_95th_percentile() -> None:
