@@ -45,6 +45,8 @@ class Obstacle(StrEnum):
     """The service asked to be left alone for a time (429, `Retry-After`)."""
     QUOTA = "quota"
     """The account has nothing left, or a limit that all workers share is used up."""
+    MODEL = "model"
+    """It holds one model at a time, and another one now: that stays while jobs ask for it."""
     FULL = "full"
     """It has as many calls as it takes now."""
 

@@ -266,6 +266,8 @@ class Endpoint(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Work that it takes at the same time, as it says."""
     loaded: tuple[str, ...] | None = None
     """Models in its memory; None when it does not say."""
+    may_load: tuple[str, ...] | None = None
+    """Models that it may load now in place of those; None for any."""
     traffic: Traffic = Traffic()
     """Of all workers together."""
     workers: tuple[Sight, ...] = ()

@@ -129,6 +129,11 @@ class Survey:
             because = f": {endpoint.paused}" if endpoint.paused else ""
             yield Hindrance(what=Obstacle.PAUSE, words=f"an operator paused it{because}")
         yield from self._broken(worker, traffic)
+        models = set(self._lane.needs.models) - set(endpoint.loaded or ())
+        if endpoint.may_load is not None and not models <= set(endpoint.may_load):
+            held = ", ".join(endpoint.loaded or ()) or "none"
+            words = f"it holds one model at a time, now {held}: {', '.join(sorted(models))} may not be loaded yet"
+            yield Hindrance(what=Obstacle.MODEL, words=words)
         if traffic.cooled_s and (until := self._later(worker, traffic.cooled_s)) is not None:
             yield Hindrance(what=_COOLED[traffic.cooled_by or Cooling.ASKED], words=_cooled(traffic), until=until)
 

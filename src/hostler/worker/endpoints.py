@@ -99,7 +99,9 @@ class Stations:
 
     def endpoints(self) -> tuple[Endpoint, ...]:
         """Return what is shown of all of them."""
-        return tuple(station.endpoint(self._usual(station.connector.service)) for station in self)
+        return tuple(
+            station.endpoint(self._usual(station.connector.service), self.standing(station)) for station in self
+        )
 
     def steady(self) -> None:
         """Let no breaker keep more than half of a service's endpoints out: then the fault is elsewhere."""

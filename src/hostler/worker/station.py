@@ -127,8 +127,8 @@ class Station:
             return Standing(weight=weight, loaded=self._loaded)
         return memory.standing(weight, self.offer.models, busy=self.gauge.outstanding > 0, taken=taken)
 
-    def endpoint(self, usual: Mapping[str, Seconds]) -> Endpoint:
-        """Return what is shown of it."""
+    def endpoint(self, usual: Mapping[str, Seconds], standing: Standing) -> Endpoint:
+        """Return what is shown of it, which stands like this."""
         connector = self.connector
         slots = self.offer.pools.get("slots")
         traffic = msgspec.structs.replace(self.gauge.traffic(), weight=round(self.gauge.weight(usual), 3))
@@ -148,6 +148,7 @@ class Station:
             expires_at=self.placed.expires_at,
             slots=None if slots is None or self.gauge.slots is None else slots.total,
             loaded=tuple(self.holds) if self.gauge.memory.single else self._loaded,
+            may_load=standing.swaps,
             traffic=traffic,
         )
 

@@ -129,3 +129,13 @@ def test_handlers_of_other_kinds_are_no_endpoints() -> None:
     found = survey(other, mine)
     assert (found.endpoints, found.kept_out()) == (1, {Obstacle.WORKER: 1})
     assert found.sentences()[1] == "handlers of w2: the worker is draining"
+
+
+def test_an_endpoint_that_keeps_its_model_says_which_one_it_holds() -> None:
+    lane = Lane(kind="draw", needs=Needs(models=("b",), amounts={"slots": 1.0}))
+    base = worker("w", seen("a", loaded=("a",), may_load=()), seen("c", loaded=("a",), may_load=("b",)))
+    offers = tuple(msgspec.structs.replace(offer, models=("a", "b")) for offer in base.offers)
+    found = survey(msgspec.structs.replace(base, offers=offers), lane=lane)
+    assert (found.kept_out(), found.open) == ({Obstacle.MODEL: 1}, 1)
+    (hindrance,) = found.candidates()[0].hindrances
+    assert hindrance.words == "it holds one model at a time, now a: b may not be loaded yet"
