@@ -17,7 +17,9 @@ import pytest
 
 from hostler.cli.config import load
 from hostler.contracts.queue import Retention
+from hostler.kernel.settings import Settings
 from hostler.kernel.sources import Sources, Text, read_settings
+from hostler.kernel.spec import CONVENTIONAL_PORTS
 from hostler.policy.affinity import LABEL
 from hostler.testing.eventually import eventually
 
@@ -50,6 +52,13 @@ def test_the_kind_on_the_page_says_where_its_payloads_name_their_session(tmp_pat
     assert kind.affinity == ("/style", "/seed")
     assert f"`{LABEL}`" in PAGE
     assert Retention().affinity == 30 * 60
+
+
+@pytest.mark.row("002:82")
+def test_the_one_table_of_ports_is_what_the_code_goes_by() -> None:
+    table = dict(re.findall(r"^\| `?([\w -]+?)`? \| (\d+) \|$", PAGE, re.MULTILINE))
+    gateway = Settings().gateway.bind.rpartition(":")[2]
+    assert table == {"the gateway": gateway, **{name: str(port) for name, port in CONVENTIONAL_PORTS.items()}}
 
 
 class Typist:

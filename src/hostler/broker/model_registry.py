@@ -26,12 +26,12 @@ class ModelRegistry(ModelCore):
         self._workers[worker.id] = WorkerRecord(worker=seen, ends=ends, commands=commands)
         self._gone.pop(worker.id, None)
 
-    async def withdraw(self, worker_id: str, *, state: str = "stopped") -> None:
+    async def withdraw(self, worker_id: str, *, state: str = "stopped", reason: str = "") -> None:
         """Forget a worker at once."""
         self._lapse(self._now())
         known = self._workers.pop(worker_id, None)
         if known is not None:
-            self._bury(known, WorkerState(state), self._now())
+            self._bury(known, WorkerState(state), self._now(), reason or None)
 
     async def workers(self, *, include_gone: bool = False) -> tuple[Worker, ...]:
         """Return live workers by id."""
@@ -64,6 +64,6 @@ class ModelRegistry(ModelCore):
                 del self._workers[key]
                 self._bury(record, WorkerState.LOST, record.ends)
 
-    def _bury(self, record: WorkerRecord, state: WorkerState, at: datetime) -> None:
-        worker = msgspec.structs.replace(record.worker, state=state)
+    def _bury(self, record: WorkerRecord, state: WorkerState, at: datetime, reason: str | None = None) -> None:
+        worker = msgspec.structs.replace(record.worker, state=state, reason=reason)
         self._gone[worker.id] = WorkerRecord(worker=worker, ends=at)

@@ -12,10 +12,12 @@ from cyclopts import Parameter
 
 from hostler.cli.children import stop_requested, tether
 from hostler.cli.config import Loaded, build_connector, load, parts_of, spec_name
+from hostler.cli.fitness import fitness_checks, reporting_failure
 from hostler.cli.flags import Tethered, ToEngine, given
 from hostler.cli.followed import discovery_of, only_followed, placed
 from hostler.cli.output import OK, Out
 from hostler.contracts.worker import WorkerState
+from hostler.kernel.errors import MissingExtraError
 from hostler.kernel.settings import EngineSettings, Settings
 from hostler.kernel.sources import refuse
 from hostler.kernel.spec import Instance
@@ -112,13 +114,18 @@ async def worker(
     )
     loaded = _begin("worker", {**common.settings(), **flags}, common, tethered=tethered)
     settings = loaded.settings
-    instances, followed = _instances(loaded)
+    try:
+        instances, followed = _instances(loaded)
+    except MissingExtraError:
+        async with _engine(settings.engine, "worker") as engine, reporting_failure(engine, settings.worker):
+            raise
     metrics = Metrics()
     async with _engine(settings.engine, "worker") as engine, _blobs(settings, engine) as blobs:
         limiter = observed(EngineLimiter(engine), port="limiter", metrics=metrics)
-        served = tuple(placed(instance, loaded, blobs, limiter) for instance in instances)
-        discovery = discovery_of(EngineEndpoints(engine), followed, settings, blobs, limiter)
-        made = await _worker(loaded, engine, blobs, served, discovery, limiter, metrics)
+        async with reporting_failure(engine, settings.worker):
+            served = tuple(placed(instance, loaded, blobs, limiter) for instance in instances)
+            discovery = discovery_of(EngineEndpoints(engine), followed, settings, blobs, limiter)
+            made = await _worker(loaded, engine, blobs, served, discovery, limiter, metrics)
         with exported(metrics, settings.worker.metrics_port):
             running = asyncio.create_task(run_until_told(made))
             while made.state is WorkerState.STARTING and not running.done():
@@ -174,6 +181,7 @@ async def _worker(  # noqa: PLR0917 - the parts of a worker, each from where it 
         results=observed(EngineResults(engine), port="results", metrics=metrics),
         limiter=limiter,
         heartbeat_link=link,
+        checks=fitness_checks(engine, blobs, settings.worker),
     )
 
 

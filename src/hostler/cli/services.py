@@ -8,7 +8,7 @@ from hostler.cli.flags import ToGateway
 from hostler.cli.output import FAILED, OK, Out
 from hostler.cli.talk import facts_table, pairs, talking
 from hostler.contracts.api import EndpointReasons, EndpointVerb
-from hostler.contracts.service import BreakerMode, Endpoint
+from hostler.contracts.service import BreakerMode, Endpoint, Source
 from hostler.kernel.units import Seconds
 
 services = App(name="services", help="List, show, explain, register, pause and resume endpoints of AI services.")
@@ -30,7 +30,7 @@ async def list_(
         out.document({"items": found})
         return OK
     rows = [
-        (one.service, one.id, one.url, _state(one), _load(one), one.traffic.breaker, one.source, len(one.workers))
+        (one.service, one.id, one.url, _state(one), _load(one), one.traffic.breaker, _source(one), len(one.workers))
         for one in found
     ]
     head = ("service", "endpoint", "url", "state", "load", "breaker", "source", "workers")
@@ -160,7 +160,7 @@ def _facts(found: Endpoint) -> tuple[tuple[str, object], ...]:
         ("state", _state(found)),
         ("message", found.message),
         ("version", found.version),
-        ("source", found.source),
+        ("source", _source(found)),
         ("health check", found.health_check),
         ("seen", found.seen_at),
         ("lease ends", found.expires_at),
@@ -174,6 +174,10 @@ def _facts(found: Endpoint) -> tuple[tuple[str, object], ...]:
         ("models", None if has is None or not has.models else ", ".join(has.models)),
         ("in memory", None if found.loaded is None else ", ".join(found.loaded) or "nothing"),
     )
+
+
+def _source(one: Endpoint) -> str:
+    return "static (mapping)" if one.source is Source.MAPPING else str(one.source)
 
 
 def _state(one: Endpoint) -> str:

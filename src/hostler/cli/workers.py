@@ -29,10 +29,18 @@ async def list_(
         out.document({"items": found})
         return OK
     rows = [
-        (row.id, row.state, f"{row.running}/{row.slots}", row.machine, row.pid, ", ".join(kinds_of(row)))
+        (
+            row.id,
+            row.state,
+            f"{row.running}/{row.slots}",
+            row.machine,
+            row.pid,
+            ", ".join(kinds_of(row)),
+            row.reason or "",
+        )
         for row in found
     ]
-    out.table(("worker", "state", "jobs", "machine", "process", "serves"), rows, empty="no workers")
+    out.table(("worker", "state", "jobs", "machine", "process", "serves", ""), rows, empty="no workers")
     return OK
 
 
@@ -61,10 +69,13 @@ async def show(worker: str, /, *, common: ToGateway = ToGateway()) -> int:
             ("settings", found.settings),
         ),
     )
+    places = {endpoint.id: endpoint.url for endpoint in found.endpoints}
     for offer in found.offers:
         health = "" if offer.healthy else " (unhealthy)"
         models = f", models {', '.join(offer.models)}" if offer.models else ""
-        out.say(f"offers        {', '.join(offer.kinds)} on {offer.endpoint or 'itself'}{health}{models}")
+        where = "itself" if offer.endpoint is None else f"{offer.endpoint} at {places.get(offer.endpoint, '?')}"
+        labels = "".join(f", {name} {value}" for name, value in offer.labels.items())
+        out.say(f"offers        {', '.join(offer.kinds)} on {where}{health}{labels}{models}")
     return OK
 
 

@@ -42,7 +42,7 @@ class Obstacle(StrEnum):
     BREAKER = "breaker"
     """It failed too often, so it is left alone for a while, or tried out by a few calls."""
     COOLING = "cooling"
-    """The service asked to be left alone for a time (429, `Retry-After`)."""
+    """It is left alone for a time: it asked for that (429, `Retry-After`), or lacked what it says it has."""
     QUOTA = "quota"
     """The account has nothing left, or a limit that all workers share is used up."""
     MODEL = "model"

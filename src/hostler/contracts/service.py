@@ -155,6 +155,8 @@ class Cooling(StrEnum):
     """The service asked for it (429, 503, `Retry-After`)."""
     QUOTA = "quota"
     """The account has nothing left."""
+    MISMATCH = "mismatch"
+    """Jobs in a row that it said it can run failed, since it lacks what they need."""
     LIMIT = "limit"
     """A limit that all workers share is used up; the service did not say anything."""
 

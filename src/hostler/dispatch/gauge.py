@@ -31,6 +31,12 @@ LIFTED: Final[Seconds] = 0.5
 COOLEST: Final[Seconds] = 300.0
 """Longest time that an endpoint is left alone because it asked for it."""
 
+MISMATCHES: Final = 3
+"""Jobs in a row that an endpoint lacks something for, though it offers it, before it is left alone for a while."""
+
+Told = Callable[[str, str, str], None]
+"""Takes how it was, how it is now, and why."""
+
 _DROPS = frozenset({FailureClass.OVERLOADED, FailureClass.TIMEOUT})
 _COOLS = frozenset({FailureClass.OVERLOADED, FailureClass.QUOTA})
 
@@ -77,6 +83,9 @@ class Gauge:
         self._last_error: Failure | None = None
         self.memory = memory or Memory(clock)
         """Which model it holds, where it holds one at a time."""
+        self._mismatches = 0
+        self.told: Told = _nobody
+        """Hears when its breaker opens or closes, and when a pause begins that the service is the reason for."""
         self.outstanding = 0
         self.slots: float | None = None
         """Calls that the endpoint says it takes at a time."""
@@ -100,25 +109,29 @@ class Gauge:
         took = now - ticket.began
         self.memory.ended(ticket.models, failure, took, loads=ticket.loads)
         mark = breakers.mark_of(failure, took, self._policy)
+        before = self._breaker
         self._breaker = breakers.record(
-            self._breaker, ticket.permit, mark, now=now, roll=self._dice.roll(), policy=self._policy
+            before, ticket.permit, mark, now=now, roll=self._dice.roll(), policy=self._policy
         )
+        self._tell(before, now, failure)
         if failure is None:
             self._latencies[ticket.kind] = sampled(self._latencies.get(ticket.kind, Latency()), took, now)
         elif not told and not failure.unsent:
             self._last_error = failure
-        if failure is not None and failure.class_ in _COOLS and not failure.details.get("narrow"):
-            pause = COOL if failure.retry_after is None else failure.retry_after
-            self.cool(pause, by=_cooling(failure), why=failure.message)
+        self._rest(failure)
         self._learn(failure, took)
         if failure is not None and self._woken is not None and (pause := self._wakes_in(now)) is not None:
             self._woken(pause)
 
     def cool(self, seconds: Seconds, *, by: Cooling = Cooling.ASKED, why: str = "") -> None:
         """Leave the endpoint alone for so long, since it said so, or a limit did."""
-        until = self._clock.monotonic() + min(max(seconds, 0.0), COOLEST)
-        if until > self._cool_until:
-            self._cool_until, self._cooled = until, (by, why)
+        now = self._clock.monotonic()
+        until = now + min(max(seconds, 0.0), COOLEST)
+        if until <= self._cool_until:
+            return
+        if self._cool_until <= now < until and by is not Cooling.LIMIT:
+            self.told("in use", "cooled", f"for {until - now:.1f} s, {by}: {why}")
+        self._cool_until, self._cooled = until, (by, why)
 
     def hold(self, seconds: Seconds) -> None:
         """Take in how long all workers are to leave the endpoint alone; 0 before the time ends every pause with it."""
@@ -202,6 +215,29 @@ class Gauge:
             last_error=None if self._last_error is None else f"{self._last_error.label}: {self._last_error.message}",
         )
 
+    def _rest(self, failure: Failure | None) -> None:
+        """Begin a pause where a failure asks for one, or where several in a row say that it lacks what it offers."""
+        if failure is None:
+            self._mismatches = 0
+        elif failure.class_ in _COOLS and not failure.details.get("narrow"):
+            self.cool(
+                COOL if failure.retry_after is None else failure.retry_after, by=_cooling(failure), why=failure.message
+            )
+        elif failure.class_ is FailureClass.CAPABILITY_MISMATCH:
+            self._mismatches += 1
+            if (beyond := self._mismatches - MISMATCHES) >= 0:
+                self.cool(COOL * 2.0 ** min(beyond, 5), by=Cooling.MISMATCH, why=failure.message)
+
+    def _tell(self, before: Breaker, now: Seconds, failure: Failure | None) -> None:
+        if self._breaker.mode is before.mode:
+            return
+        was = f"breaker {breakers.mode_at(before, now)}"
+        if self._breaker.mode is Mode.OPEN:
+            words = "calls that took too long" if failure is None else f"{failure.label}: {failure.message}"
+            self.told(was, "breaker open", f"for {self._breaker.until - now:.1f} s, after {words}")
+        elif self._breaker.mode is Mode.CLOSED:
+            self.told(was, "breaker closed", "calls that tried it out went well")
+
     def _wakes_in(self, now: Seconds) -> Seconds | None:
         """Return in how many seconds `spare` may rise by itself; None when only an ending raises it."""
         times = [self._cool_until - now]
@@ -230,3 +266,7 @@ def _cooling(failure: Failure) -> Cooling:
     if failure.unsent:
         return Cooling.LIMIT
     return Cooling.QUOTA if failure.class_ is FailureClass.QUOTA else Cooling.ASKED
+
+
+def _nobody(was: str, now: str, why: str) -> None:
+    """Nobody listens."""

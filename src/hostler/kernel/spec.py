@@ -22,8 +22,12 @@ CONVENTIONAL_PORTS: Final[Mapping[str, int]] = {
 }
 """First port of a service that names none, by connector or service; instance n listens on port + n."""
 
+BY_GPU: Final = frozenset({"simulation", "comfyui", "a1111"})
+"""Services of which one instance runs on each GPU: instance n, at port + n of this machine, is that of GPU n."""
+
 COUNT_MAX: Final = 256
 _ANY_PORT: Final = 80
+_HERE: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 _ITEM = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9_.-]*)(?::(?P<count>\d{1,4}|\*)|#(?P<index>\d{1,4}))?")
 
 
@@ -153,7 +157,15 @@ def _instance(entry: str, chosen: ConnectorSettings, index: int, *, followed: bo
         return Instance(name=entry, index=index, settings=msgspec.structs.replace(chosen, url=place))
     url = chosen.url or f"http://127.0.0.1:{conventional_port(chosen.connector) or _ANY_PORT}"
     moved = url if followed else moved_port(url, index * chosen.port_increment)
-    return Instance(name=entry, index=index, settings=msgspec.structs.replace(chosen, url=moved), followed=followed)
+    labels = chosen.labels if followed else {**_gpu(chosen.connector, url, index), **chosen.labels}
+    settings = msgspec.structs.replace(chosen, url=moved, labels=labels)
+    return Instance(name=entry, index=index, settings=settings, followed=followed)
+
+
+def _gpu(connector: str, url: str, index: int) -> dict[str, str]:
+    """Return the label that says which GPU an instance is on, where the convention of ports says it."""
+    here = urlsplit(url).hostname in _HERE and port_of(url) == conventional_port(connector)
+    return {"gpu": str(index)} if here and connector.split("-", maxsplit=1)[0] in BY_GPU else {}
 
 
 def moved_port(url: str, by: int) -> str:

@@ -104,16 +104,16 @@ class Breaker(Struct, frozen=True, kw_only=True):
 def mark_of(failure: Failure | None, took: Seconds, policy: BreakerPolicy = DEFAULT) -> Mark:
     """Return what a call says about its endpoint: `failure` is None for a success, `took` its length in seconds.
 
-    Server errors, broken connections, lost work and timeouts count; 4xx, 429, cancels and a 503 that names a
-    time to come back do not.
+    Server errors, answers without sense, broken connections, lost work and timeouts count; 4xx, 429, cancels and
+    a 503 that names a time to come back do not.
     """
     if failure is None:
         return Mark.BAD if policy.slow is not None and took > policy.slow else Mark.GOOD
     status = failure.details.get("status")
     server = isinstance(status, int) and status >= HTTPStatus.INTERNAL_SERVER_ERROR
     match failure.class_:
-        case C.TRANSIENT:
-            bad = server or not isinstance(status, int)
+        case C.TRANSIENT:  # an answer of 2xx or 3xx that makes no sense (a page, a redirect) is its fault as well
+            bad = not isinstance(status, int) or not HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR
         case C.OVERLOADED:
             bad = server and failure.retry_after is None
         case C.TIMEOUT:

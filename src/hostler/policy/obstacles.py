@@ -172,6 +172,7 @@ class Survey:
 
 _COOLED: Final = {
     Cooling.ASKED: Obstacle.COOLING,
+    Cooling.MISMATCH: Obstacle.COOLING,
     Cooling.QUOTA: Obstacle.QUOTA,
     Cooling.LIMIT: Obstacle.QUOTA,
 }
@@ -180,6 +181,7 @@ _COOLED: Final = {
 def _cooled(traffic: Traffic) -> str:
     words = {
         Cooling.ASKED: "the service asked to be left alone",
+        Cooling.MISMATCH: "it lacks what it says it has",
         Cooling.QUOTA: "its account has nothing left",
         Cooling.LIMIT: "a limit that all workers share is used up",
     }[traffic.cooled_by or Cooling.ASKED]

@@ -16,8 +16,8 @@ class Registry(Protocol):
         """
         ...
 
-    async def withdraw(self, worker_id: str, *, state: str = "stopped") -> None:
-        """Forget a worker at once; its leases are not touched. Idempotent."""
+    async def withdraw(self, worker_id: str, *, state: str = "stopped", reason: str = "") -> None:
+        """Forget a worker at once, for a reason that people read; its leases are not touched. Idempotent."""
         ...
 
     async def workers(self, *, include_gone: bool = False) -> tuple[Worker, ...]:
@@ -64,5 +64,5 @@ class EndpointRegistry(Protocol):
         ...
 
     async def observed(self, worker: str, endpoint: str, *, was: str, state: str, reason: str = "") -> None:
-        """Record as an event that a worker saw the state of an endpoint change."""
+        """Record as an event that a worker saw an endpoint change: its state, `breaker open`, `cooled`."""
         ...

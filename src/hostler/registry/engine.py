@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from hostler.contracts.worker import Worker, WorkerState
 from hostler.kernel.errors import InvalidError, NotFoundError, StateConflictError
-from hostler.kernel.units import Seconds
+from hostler.kernel.units import Instant, Seconds
 from hostler.registry.moves import UNKNOWN, paths
 from hostler.valkeyio.instants import instant
 from hostler.valkeyio.library import HasClient, Library
@@ -69,11 +69,15 @@ class EngineRegistry:
                 state=known,
             )
 
-    async def withdraw(self, worker_id: str, *, state: str = "stopped") -> None:
+    async def now(self) -> Instant:
+        """Return the engine's clock."""
+        return instant(int(cast("int", await self._library.call_registry("now"))))
+
+    async def withdraw(self, worker_id: str, *, state: str = "stopped", reason: str = "") -> None:
         """Forget a worker at once; `InvalidError` for a state that a live worker may be in."""
         if state not in _ENDED:
             raise InvalidError(f"{state!r} is not how a worker ends: stopped, failed or lost", field="state")
-        await self._library.call_registry("withdraw", worker=worker_id, state=state, reason="")
+        await self._library.call_registry("withdraw", worker=worker_id, state=state, reason=reason)
 
     async def workers(self, *, include_gone: bool = False) -> tuple[Worker, ...]:
         """Return live workers by id; with `include_gone` also those lost or stopped in the last hour."""

@@ -16,11 +16,12 @@ from hostler.kernel.settings import WorkerSettings
 from hostler.ports.blobs import Blobs
 from hostler.ports.broker import Broker, Desk, Foreman
 from hostler.ports.connector import Connector
-from hostler.ports.discovery import Discovery
+from hostler.ports.discovery import Discovery, Placed
 from hostler.ports.limiter import Limiter
 from hostler.ports.registry import Registry
 from hostler.ports.results import Results
 from hostler.testing.eventually import eventually
+from hostler.worker.fitness import Check
 from hostler.worker.handlers import HandlerSet
 from hostler.worker.heartbeat import Link, Tempo
 from hostler.worker.system import SystemClock, SystemDice
@@ -96,7 +97,7 @@ class Fabric:
     async def worker(
         self,
         *functions: Callable[..., Any],
-        connectors: Sequence[Connector] = (),
+        connectors: Sequence[Connector | Placed] = (),
         broker: Broker | None = None,
         blobs: Blobs | None = None,
         discovery: Discovery | None = None,
@@ -104,6 +105,7 @@ class Fabric:
         limiter: Limiter | None = None,
         link: Link | None = None,
         tempo: Tempo | None = None,
+        checks: Sequence[tuple[str, Check]] = (),
         **settings: Any,
     ) -> AsyncGenerator[Worker]:
         """Run a worker of these handlers and connectors inside `async with`; at the end it gives back what it runs.
@@ -127,6 +129,7 @@ class Fabric:
             limiter=limiter,
             heartbeat_link=link,
             tempo=tempo or Tempo(beat=0.1),
+            checks=checks,
         )
         task = asyncio.create_task(worker.run())
         try:

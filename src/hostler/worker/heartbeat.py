@@ -127,7 +127,9 @@ class Heartbeat:
                         await self._commands(registry)
                         beaten, due = now, now + self._interval()
                     if self._ending is not None:
-                        await registry.withdraw(self._board.worker, state=self._ending)
+                        last = self._board.record
+                        reason = last.reason if last is not None else None
+                        await registry.withdraw(self._board.worker, state=self._ending, reason=reason or "")
                         return
                     self._failures = 0
                 except HostlerError as error:

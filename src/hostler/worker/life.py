@@ -30,6 +30,14 @@ class Life:
         self.state, self.reason = to, reason
         self._moved()
 
+    def note(self, reason: str | None) -> None:
+        """Say why it is still in this state; the same reason again is no news."""
+        if reason != self.reason:
+            log = _LOG.info if reason is None else _LOG.warning
+            log("worker", id=self._worker, state=self.state.value, reason=reason)
+            self.reason = reason
+            self._moved()
+
     def running(self, count: int) -> None:
         """Follow the number of leases: ready and busy are its words, in any other state it changes nothing."""
         if self.state is WorkerState.READY and count:

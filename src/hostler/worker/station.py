@@ -29,7 +29,7 @@ _WELL = frozenset({EndpointState.READY, EndpointState.DEGRADED})
 
 
 class Station:
-    """One connector with what is known of its endpoint; `told` hears of each change of its state.
+    """One connector with what is known of its endpoint; `told` hears of each change: was, is, and why.
 
     With a `limiter`, calls of an endpoint that several queues share keep to its slots together with other workers.
     """
@@ -42,7 +42,7 @@ class Station:
         gauge: Gauge,
         repeats: Repeats,
         *,
-        told: Callable[["Station", EndpointState, str], None] | None = None,
+        told: Callable[["Station", str, str, str], None] | None = None,
         limiter: Limiter | None = None,
     ) -> None:
         self.placed = placed
@@ -63,6 +63,7 @@ class Station:
         self._labels = dict(labels)
         self._clock = clock
         self._told = told
+        gauge.told = self._turned
         self._found: ServiceCapabilities | None = None
         self._asked_at: float | None = None
         self._seen_at = clock.now()
@@ -167,7 +168,13 @@ class Station:
             words = {"endpoint": self.id, "state": self.probe.state.value}
             _LOG.info("endpoint", healthy=well, message=self.probe.message, **words)
             if self._told is not None:
-                self._told(self, before.state, self.probe.message)
+                self._told(self, before.state, self.state, self.probe.message)
+
+    def _turned(self, was: str, now: str, why: str) -> None:
+        """Take in what the calls that went there brought about."""
+        _LOG.info("endpoint", endpoint=self.id, state=now, was=was, message=why)
+        if self._told is not None:
+            self._told(self, was, now, why)
 
     async def _probe(self) -> Probe:
         try:
@@ -222,18 +229,18 @@ class Station:
 
 
 class Witness:
-    """Has changes of endpoints' states recorded as events; nothing waits for that."""
+    """Has changes of endpoints recorded as events: states, breakers, pauses; nothing waits for that."""
 
     def __init__(self, worker: str, discovery: Discovery | None) -> None:
         self._worker = worker
         self._discovery = discovery
         self._telling: set[asyncio.Task[None]] = set()
 
-    def tell(self, station: Station, was: EndpointState, reason: str) -> None:
+    def tell(self, station: Station, was: str, now: str, reason: str) -> None:
         """Record that a station's endpoint is no longer as it was."""
         if self._discovery is None:
             return
-        said = self._discovery.observed(self._worker, station.id, was=was, state=station.state, reason=reason)
+        said = self._discovery.observed(self._worker, station.id, was=was, state=now, reason=reason)
         task = asyncio.create_task(said, name=f"tell of {station.id}")
         self._telling.add(task)
         task.add_done_callback(self._telling.discard)

@@ -31,6 +31,7 @@ from hostler.worker.board import Board
 from hostler.worker.capacity import Capacity
 from hostler.worker.crew import Crew
 from hostler.worker.endpoints import Stations
+from hostler.worker.fitness import Check, Fitness
 from hostler.worker.handlers import HandlerSet
 from hostler.worker.heartbeat import Link, News, Tempo
 from hostler.worker.life import Life
@@ -59,6 +60,7 @@ class Worker:
     `run` ends when the worker has stopped; `drain`, `pause` and `resume` may be called from that loop at any
     time, and come through `Registry.command` too. `heartbeat_link` opens broker and registry once more for the
     heartbeat's own thread and loop; without it the heart beats on the work loop, through the objects given.
+    It stays `starting`, with the reason, until all `checks` have passed once.
     """
 
     def __init__(  # noqa: PLR0917 - three ports, what runs jobs, and settings: the order is part of the interface
@@ -79,6 +81,7 @@ class Worker:
         limiter: Limiter | None = None,
         heartbeat_link: Link | None = None,
         tempo: Tempo | None = None,
+        checks: Sequence[tuple[str, Check]] = (),
     ) -> None:
         run = secrets.token_hex(4)
         self.id = settings.id or f"worker-{run}"
@@ -89,9 +92,8 @@ class Worker:
         self._stations = Stations(connectors, settings, self.id, (clock, dice), discovery=discovery, limiter=limiter)
         self._swaps = Swaps(broker, self._stations, self.id, dice)
         self._stock = WorkerStock(self.id, self._stations, handlers, settings.labels)
-        self._capacity = Capacity(self.id, slots=settings.slots)
-        self._life = Life(self.id, self._show)
-        self._board = Board(self.id, now=clock.monotonic())
+        self._capacity, self._life = Capacity(self.id, slots=settings.slots), Life(self.id, self._show)
+        self._board, self._fitness = Board(self.id, now=clock.monotonic()), Fitness(checks)
         self._tools = Tools(
             worker=self.id,
             reports=Reports(
@@ -169,6 +171,7 @@ class Worker:
                 await parts.enter_async_context(self._tools.processes)
                 await parts.enter_async_context(self._stations)
                 declared = await self._unless_drained(self._declare())
+                self._life.note(await self._fitness.wrong())
             except Exception as error:  # raised again, once the registry knows why
                 ended = "failed"
                 self._life.move(WorkerState.FAILED, reason=f"{type(error).__name__}: {error}")
@@ -200,7 +203,11 @@ class Worker:
         ]
         stop = asyncio.create_task(self._drain.wait(), name="drain")
         try:
-            if ready and await self._unless_drained(self._presence.announced()):
+            if (
+                ready
+                and await self._unless_drained(self._fitness.passed(self._life, every=self._settings.probe_interval))
+                and await self._unless_drained(self._presence.announced())
+            ):
                 self._life.move(WorkerState.READY)
                 if await self._unless_drained(self._presence.announced()):
                     if self._pausing:

@@ -184,6 +184,31 @@ async def test_an_endpoint_that_breaks_is_left_alone_and_the_others_do_the_work(
             await eventually(used, within=30.0)
 
 
+async def test_breakers_never_keep_more_than_half_of_a_service_out(fabric: Fabric, registry: EngineEndpoints) -> None:
+    """All three fail, so the fault is likelier elsewhere: calls go there all the same."""
+    broken = SimKnobs(duration=0.01, steps=2, slots=8, failures={"internal_error": 1.0})
+    async with services(broken, broken, broken) as all_:
+        for number, service in enumerate(all_):
+            await registry.enroll(place(f"lamp{number}", service), ttl=60.0)
+        async with fabric.worker(discovery=following(registry), slots=24):
+            failing = await echo(fabric, 20)
+            await eventually(lambda: all_open(fabric, least=2.5), within=30.0)
+            for one in failing:
+                await fabric.ports.desk.cancel(one, operation=f"cancel {one}")
+            for service in all_:
+                service.knobs = QUICK
+            (job,) = await echo(fabric, 1)
+            await fabric.result(job, within=15.0)
+            assert await all_open(fabric), "it did not wait until a breaker let calls try an endpoint out"
+
+
+async def all_open(fabric: Fabric, *, least: float = 0.0) -> bool:
+    """Tell whether every breaker is open, for so many seconds to come, and ignored."""
+    (worker,) = await fabric.ports.registry.workers()
+    seen = [endpoint.traffic for endpoint in worker.endpoints]
+    return len(seen) == 3 and all(one.forced and (one.breaker_s or 0.0) > least for one in seen)
+
+
 async def breaker(fabric: Fabric, name: str) -> BreakerMode:
     (worker,) = await fabric.ports.registry.workers()
     return next(endpoint.traffic.breaker for endpoint in worker.endpoints if endpoint.id == name)

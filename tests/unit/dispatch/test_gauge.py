@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from hostler.contracts.failure import Failure, FailureClass
-from hostler.contracts.service import BreakerMode
+from hostler.contracts.service import BreakerMode, Cooling
 from hostler.dispatch.gauge import COOL, COOLEST, DEAREST, RAMP, RAMP_LEAST, Gauge
 from hostler.testing.clock import FakeClock, SeededDice
 
@@ -145,3 +145,47 @@ def test_what_holds_for_all_workers_holds_here_until_its_end_or_until_it_is_lift
     assert gauge.spare() == 7
     assert woken[0] == 10.0
     assert woken[-1] == 5.0
+
+
+def test_the_turns_of_a_breaker_and_the_pauses_that_a_service_is_the_reason_for_are_told_once(
+    clock: FakeClock, gauge: Gauge
+) -> None:
+    told: list[tuple[str, str, str]] = []
+    gauge.told = lambda was, now, why: told.append((was, now, why.partition(" s, ")[2]))
+    for _ in range(7):
+        call(gauge, clock, BROKEN, took=0.0)
+    assert told == [("breaker closed", "breaker open", f"after {BROKEN.label}: {BROKEN.message}")]
+    clock.advance(5.0)
+    for _ in range(3):
+        call(gauge, clock)
+    assert told[1:] == [("breaker half_open", "breaker closed", "")]
+    for _ in range(4):
+        call(gauge, clock, FULL, took=0.0)
+    limit = Failure(class_=FailureClass.OVERLOADED, message="ours", retry_after=90.0, details={"unsent": True})
+    clock.advance(COOLEST)
+    call(gauge, clock, limit)
+    assert told[2:] == [("in use", "cooled", f"asked: {FULL.message}")]
+    assert gauge.traffic().cooled_by is Cooling.LIMIT
+
+
+def test_an_endpoint_that_lacks_what_it_offers_time_after_time_is_left_alone_longer_and_longer(
+    clock: FakeClock, gauge: Gauge
+) -> None:
+    lacking = Failure(class_=FailureClass.CAPABILITY_MISMATCH, message="no such model")
+    for _ in range(2):
+        call(gauge, clock, lacking)
+    call(gauge, clock)
+    for _ in range(2):
+        call(gauge, clock, lacking)
+    assert gauge.spare() > 0
+    pauses: list[float] = []
+    for _ in range(3):
+        call(gauge, clock, lacking, took=0.0)
+        traffic = gauge.traffic()
+        assert (traffic.cooled_by, gauge.spare()) == (Cooling.MISMATCH, 0)
+        pauses.append(round(traffic.cooled_s or 0.0, 3))
+        clock.advance(60.0)
+    assert pauses == [1.0, 2.0, 4.0]
+    call(gauge, clock)
+    call(gauge, clock, lacking)
+    assert gauge.spare() > 0

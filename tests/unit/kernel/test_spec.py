@@ -31,6 +31,21 @@ def test_instances_follow_one_another_by_port() -> None:
     assert urls("both") == ["http://[::1]:9000/v1", "http://127.0.0.1:8299"]
 
 
+@pytest.mark.row("001:126")
+def test_an_instance_at_a_port_of_the_convention_is_that_of_its_gpu_unless_its_entry_says_otherwise() -> None:
+    settings = Settings(
+        connectors={
+            "mine": ConnectorSettings(connector="simulation-http", labels={"gpu": "a100"}),
+            "far": ConnectorSettings(connector="simulation-http", url="http://sim.example.org:8299"),
+        }
+    )
+    found: dict[str, list[str | None]] = {}
+    for spec in ("simulation-http:3", "mine:2", "far:2"):
+        resolved, _ = resolve_spec(spec, name="--workers", settings=settings, known=KNOWN)
+        found[spec] = [one.settings.labels.get("gpu") for _, instances in resolved for one in instances]
+    assert found == {"simulation-http:3": ["0", "1", "2"], "mine:2": ["a100", "a100"], "far:2": [None, None]}
+
+
 @pytest.mark.row("001:31")
 def test_an_unknown_name_is_refused_with_both_lists_and_every_problem_at_once() -> None:
     _, problems = resolve_spec("simulaton-http:2,nobody,chat:0,a b", name="--workers", settings=SETTINGS, known=KNOWN)

@@ -128,6 +128,8 @@ def test_what_the_endpoint_is_not_to_blame_for_does_not_count(harmless: Failure)
     [
         failure(C.TRANSIENT),
         failure(C.TRANSIENT, status=502),
+        failure(C.TRANSIENT, status=200),
+        failure(C.TRANSIENT, status=302),
         failure(C.OVERLOADED, status=503),
         failure(C.LOST),
         failure(C.TIMEOUT, stage=Stage.CONNECT),
