@@ -31,6 +31,12 @@ class Room:
         self.blocked: set[str] = set()
         """Lanes that were found without room: looked at once a claim, so only their first job can reserve."""
 
+    def copy(self) -> "Room":
+        """Return a room like this that goes its own way from here."""
+        other = Room(self._taken)
+        other._spent, other._reserved, other.blocked = dict(self._spent), set(self._reserved), set(self.blocked)
+        return other
+
     def short(self, wants: Sequence[tuple[Pool, str, float]]) -> list[tuple[str, str]]:
         """Return the pools that have no room for this now."""
         return [

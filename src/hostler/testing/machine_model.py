@@ -17,7 +17,9 @@ class JudgingModel(ModelBroker):
 
     Jobs of one concurrency key and lane stand in each other's way: one of them holds the place in the line
     until it has run, even if a better one came after it. A job that shuns the worker may be kept from it while
-    another live one has not looked at its lane yet. Everything else must be the very job that is due.
+    another live one has not looked at its lane yet. Such a job may keep room for itself, or may not be looked at at
+    all; so two rooms are followed, one in which it does and one in which it does not. Everything else must be the very
+    job that is due.
     """
 
     def __init__(self, clock: FakeClock) -> None:
@@ -28,6 +30,11 @@ class JudgingModel(ModelBroker):
         """By worker: its last claim."""
         self._lanes: dict[str, int] = {}
         """By lane: the first claim after it came up."""
+        self._strict: Room | None = None
+        """The room of the claim that is judged now."""
+        self._lenient: Room | None = None
+        """The same, without what may have been passed over."""
+        self._wanted: str | None = None
 
     def expect(self, chosen: list[str]) -> None:
         """Say which jobs the next claim should find, in order."""
@@ -42,8 +49,23 @@ class JudgingModel(ModelBroker):
         return await super().claim(request, operation=operation)
 
     def _choose(self, queue: QueueRecord, request: ClaimRequest, room: Room, now: datetime) -> Choice | None:
-        wanted = self.chosen.pop(0) if self.chosen else None
-        return next(self._allowed(queue, request, room, now, wanted), None)
+        self._wanted = wanted = self.chosen.pop(0) if self.chosen else None
+        if self._lenient is None or room is not self._strict:
+            self._strict, self._lenient = room, room.copy()
+        found = next(self._allowed(queue, request, room, now, wanted), None)
+        if found is None or found.job.id != wanted:
+            other = next(self._allowed(queue, request, self._lenient, now, wanted), None)
+            found = other if other is not None and other.job.id == wanted else found
+        if found is not None:
+            self._lenient.take(found.wants)
+        return found
+
+    def _placed(
+        self, queue: QueueRecord, job: JobRecord, request: ClaimRequest, room: Room, now: datetime
+    ) -> Iterator[Choice]:
+        stands_back = _gives_way(queue, job) or self._kept(job, request.worker, now)
+        if room is not self._lenient or job.id == self._wanted or not stands_back:
+            yield from super()._placed(queue, job, request, room, now)
 
     def _allowed(
         self, queue: QueueRecord, request: ClaimRequest, room: Room, now: datetime, wanted: str | None
