@@ -18,7 +18,7 @@ from hostler.testing.machine import BrokerMachine
 
 T = TypeVar("T")
 FEW = settings(
-    max_examples=60,
+    max_examples=200,
     stateful_step_count=50,
     derandomize=True,
     deadline=None,
