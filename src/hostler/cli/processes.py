@@ -59,6 +59,7 @@ async def gateway(
         from hostler.broker.foreman import EngineForeman
         from hostler.registry.endpoints import EngineEndpoints
         from hostler.registry.engine import EngineRegistry
+        from hostler.registry.limits import EngineLimiter
         from hostler.registry.results import EngineResults
 
         foreman = EngineForeman(engine)
@@ -72,6 +73,7 @@ async def gateway(
             blobs,
             settings,
             results=EngineResults(engine),
+            limiter=EngineLimiter(engine),
             metrics=metrics,
             degraded=lambda: _degraded(engine),
             gauges=lambda: engine_gauges(engine),

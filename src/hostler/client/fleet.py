@@ -8,6 +8,7 @@ import msgspec
 
 from hostler.client.encode import Options, request_of
 from hostler.client.handle import JobHandle
+from hostler.client.limits import Limits
 from hostler.client.many import Blobs, Cache, Dead, Queues, Which, Workers, act, action, narrowed, pages
 from hostler.client.problems import error_of
 from hostler.client.services import Services
@@ -39,6 +40,7 @@ class Fleet:
         self.workers: Final = Workers(wire)
         self.services: Final = Services(wire)
         self.cache: Final = Cache(wire)
+        self.limits: Final = Limits(wire)
         self.blobs: Final = Blobs(wire)
 
     async def submit(self, kind: str, payload: object = None, **options: Unpack[Options]) -> JobHandle:

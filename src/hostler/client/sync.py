@@ -15,6 +15,7 @@ from hostler.contracts.api import EVERY_JOB, ActionReport, ActionVerb, Health, J
 from hostler.contracts.event import Event, Timeline
 from hostler.contracts.explain import Explanation
 from hostler.contracts.job import BlobRef, Job, JobState
+from hostler.contracts.limit import LimitView
 from hostler.contracts.queue import QueueView
 from hostler.contracts.result import CacheView
 from hostler.contracts.worker import Worker
@@ -212,6 +213,22 @@ class SyncCache:
         return self._portal.call(self._cache.clear(prefix))
 
 
+class SyncLimits:
+    """Limits that all processes share."""
+
+    def __init__(self, portal: Portal, fleet: Fleet) -> None:
+        self._portal = portal
+        self._limits = fleet.limits
+
+    def list(self) -> tuple[LimitView, ...]:
+        """Return the limits that are in use or held, by name."""
+        return self._portal.call(self._limits.list())
+
+    def lift(self, name: str, *, reason: str = "") -> bool:
+        """Let calls go again that a service's word holds; False when nothing held them."""
+        return self._portal.call(self._limits.lift(name, reason=reason))
+
+
 class SyncBlobs:
     """The blob store of a fleet."""
 
@@ -238,6 +255,7 @@ class SyncFleet:
         self.dead: Final = SyncDead(portal, fleet)
         self.workers: Final = SyncWorkers(portal, fleet)
         self.cache: Final = SyncCache(portal, fleet)
+        self.limits: Final = SyncLimits(portal, fleet)
         self.blobs: Final = SyncBlobs(portal, fleet)
 
     def submit(self, kind: str, payload: object = None, **options: Unpack[Options]) -> SyncJob:

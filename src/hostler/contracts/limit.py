@@ -86,7 +86,7 @@ class Lift(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Body of `POST /v1/limits/lift`."""
 
     name: LimitName
-    reason: str = ""
+    reason: Annotated[str, Meta(max_length=2_000)] = ""
     """Why; kept with the event."""
 
 

@@ -19,7 +19,7 @@ from hostler.contracts.service import (
     Step,
 )
 from hostler.dispatch.hints import Hints
-from hostler.dispatch.turns import PATIENCE, Turns
+from hostler.dispatch.turns import LEASE, PATIENCE, Turns
 from hostler.kernel.units import Seconds
 from hostler.policy.limits import gate
 from hostler.ports.connector import Connector
@@ -45,7 +45,8 @@ class Limited:
 
     Work that gets no turn within `patience` fails as `overloaded` with the time to come back, and never reaches the
     service; `Failure.unsent` tells. What the service itself says about its limits (`hints`: 429, headers) holds for
-    all processes. While there is no limit and nothing was said, the engine is not asked.
+    all processes. While there is no limit and nothing was said, the engine is not asked. What a call holds is leased
+    for `lease` seconds, and renewed while its work is followed.
     """
 
     def __init__(
@@ -56,13 +57,14 @@ class Limited:
         *,
         hints: Hints | None = None,
         patience: Seconds = PATIENCE,
+        lease: Seconds = LEASE,
     ) -> None:
         self.name = connector.name
         self.service = connector.service
         self.endpoint = connector.endpoint
         self._connector = connector
         self._purse = purse
-        self._turns = Turns(limiter, connector.endpoint, patience=patience)
+        self._turns = Turns(limiter, connector.endpoint, patience=patience, lease=lease)
         self._hints = hints or Hints(limiter)
         self._gate = Want(limit=gate(connector.endpoint), units=0)
         self._hints.gate = self._gate.limit.name

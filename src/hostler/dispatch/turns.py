@@ -46,10 +46,13 @@ class Turn:
 class Turns:
     """The turns of one endpoint's calls, on limits that all processes share."""
 
-    def __init__(self, limiter: Limiter, endpoint: str, *, patience: Seconds = PATIENCE) -> None:
+    def __init__(
+        self, limiter: Limiter, endpoint: str, *, patience: Seconds = PATIENCE, lease: Seconds = LEASE
+    ) -> None:
         self._limiter = limiter
         self._endpoint = endpoint
         self._patience = patience
+        self._lease = lease
         self._turns: dict[tuple[str, int], Turn] = {}
 
     async def take(self, call: ServiceCall, wants: Sequence[Want], narrow: frozenset[str]) -> Failure | None:
@@ -60,7 +63,7 @@ class Turns:
         while True:
             try:
                 async with asyncio.timeout(_ASKED_WITHIN):
-                    answer = await self._limiter.take(call.job_id, wants, fence=call.fence, lease=LEASE)
+                    answer = await self._limiter.take(call.job_id, wants, fence=call.fence, lease=self._lease)
             except (EngineError, TimeoutError) as error:
                 words = f"the limits of {self._endpoint} cannot be asked for: {error or 'no answer in time'}"
                 return _ours(words, UNASKED)
@@ -101,7 +104,7 @@ class Turns:
         """Keep a turn no longer whose work nobody here follows; it can still be ended for a while."""
         turn.drop()
         if self.of(turn.call.job_id, turn.call.fence) is turn:
-            asyncio.get_running_loop().call_later(LEASE, self._forget, turn)
+            asyncio.get_running_loop().call_later(self._lease, self._forget, turn)
 
     def close(self) -> None:
         """Keep no turn any longer."""
@@ -121,7 +124,7 @@ class Turns:
 
     async def _keep(self, turn: Turn) -> None:
         while True:
-            await asyncio.sleep(LEASE / 3)
+            await asyncio.sleep(self._lease / 3)
             if not turn.followed:
                 self.leave(turn)
                 return
@@ -132,11 +135,11 @@ class Turns:
         call = turn.call
         try:
             async with asyncio.timeout(_ASKED_WITHIN):
-                if await self._limiter.renew(call.job_id, turn.leased, fence=call.fence, lease=LEASE):
+                if await self._limiter.renew(call.job_id, turn.leased, fence=call.fence, lease=self._lease):
                     return
                 for want in turn.leased:
                     if want.limit.kind is LimitKind.IN_FLIGHT:
-                        await self._limiter.take(call.job_id, [want], fence=call.fence, lease=LEASE)
+                        await self._limiter.take(call.job_id, [want], fence=call.fence, lease=self._lease)
         except (EngineError, TimeoutError) as error:
             _LOG.warning("a turn was not renewed", job=call.job_id, error=f"{error!r}")
 

@@ -21,6 +21,7 @@ from hostler.gateway.rooms import Gauges, Rooms, no_gauges, nothing_degraded
 from hostler.gateway.routes.blobs import BlobRoutes
 from hostler.gateway.routes.cache import CacheRoutes
 from hostler.gateway.routes.jobs import JobRoutes
+from hostler.gateway.routes.limits import LimitRoutes
 from hostler.gateway.routes.many import ManyRoutes
 from hostler.gateway.routes.queues import QueueRoutes
 from hostler.gateway.routes.services import ServiceRoutes
@@ -32,6 +33,7 @@ from hostler.kernel.settings import Settings
 from hostler.ports.blobs import Blobs
 from hostler.ports.broker import Desk, Foreman
 from hostler.ports.clock import Dice
+from hostler.ports.limiter import Limiter
 from hostler.ports.registry import EndpointRegistry, Registry
 from hostler.ports.results import Results
 from hostler.telemetry.metrics import Metrics
@@ -55,6 +57,7 @@ def build_app(  # noqa: PLR0917 - the ports and the settings: the order is part 
     settings: Settings,
     *,
     results: Results,
+    limiter: Limiter,
     metrics: Metrics | None = None,
     degraded: Callable[[], tuple[str, ...]] = nothing_degraded,
     gauges: Callable[[], Gauges] = no_gauges,
@@ -75,6 +78,7 @@ def build_app(  # noqa: PLR0917 - the ports and the settings: the order is part 
         endpoints=observed(endpoints, port="endpoints", metrics=metrics),
         blobs=observed(blobs, port="blobs", metrics=metrics),
         results=observed(results, port="results", metrics=metrics),
+        limiter=observed(limiter, port="limiter", metrics=metrics),
         settings=settings,
         metrics=metrics,
         hub=Hub(most=settings.gateway.streams, metrics=metrics),
@@ -115,6 +119,7 @@ def operations_of(rooms: Rooms, scrape: Scrape) -> tuple[Operation[Any, Any], ..
         WorkerRoutes(rooms),
         ServiceRoutes(rooms),
         CacheRoutes(rooms),
+        LimitRoutes(rooms),
         SystemRoutes(rooms, scrape, described),
     )
     for row in rows:

@@ -7,6 +7,7 @@ from hostler.gateway.hub import Hub
 from hostler.kernel.settings import Settings
 from hostler.ports.blobs import Blobs
 from hostler.ports.broker import Desk, Foreman
+from hostler.ports.limiter import Limiter
 from hostler.ports.registry import EndpointRegistry, Registry
 from hostler.ports.results import Results
 from hostler.telemetry.metrics import LabelValues, Metrics
@@ -35,6 +36,7 @@ class Rooms:
     endpoints: EndpointRegistry
     blobs: Blobs
     results: Results
+    limiter: Limiter
     settings: Settings
     metrics: Metrics
     hub: Hub

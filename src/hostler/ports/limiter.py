@@ -49,8 +49,8 @@ class Limiter(Protocol):
         """
         ...
 
-    async def lift(self, name: str) -> bool:
-        """End a hold before its time; what was used stays used. False when there was none."""
+    async def lift(self, name: str, *, reason: str = "") -> bool:
+        """End a hold before its time, with an event; what was used stays used. False when there was none."""
         ...
 
     async def list(self, *, most: int = 10_000) -> tuple[LimitView, ...]:

@@ -79,9 +79,9 @@ class EngineLimiter:
         if wait:
             await self._library.call_registry("limit_hold", name=name, wait=wait)
 
-    async def lift(self, name: str) -> bool:
+    async def lift(self, name: str, *, reason: str = "") -> bool:
         """Let everybody go again."""
-        left = cast("bytes", await self._library.call_registry("limit_lift", name=named(name)))
+        left = cast("bytes", await self._library.call_registry("limit_lift", name=named(name), reason=reason))
         return int(left) > 0
 
     async def list(self, *, most: int = 10_000) -> tuple[LimitView, ...]:

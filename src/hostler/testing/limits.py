@@ -189,7 +189,7 @@ class LimiterConformance:
         three = want("3/s")
         await granted(harness.limiter, "a", three)
         await harness.limiter.hold("here", 30.0)
-        assert await harness.other.lift("here")
+        assert await harness.other.lift("here", reason="they said so")
         assert not await harness.other.lift("here")
         assert (await waits(harness.limiter, "b", three)).after == pytest.approx(1 / 3, abs=1e-5)
 

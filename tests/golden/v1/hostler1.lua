@@ -3723,9 +3723,10 @@ redis.register_function{function_name='hostler1_limit_hold', callback=verb_limit
 local function verb_limit_lift(keys, argv)
   local meta_key = keys[1]
   local name = argv[1]
+  local reason = argv[2]
 -- An operator says that calls may go again: what a service said is forgotten, what was used is not.
 -- keys meta
--- args name:text
+-- args name:text reason:text
 -- reply microseconds for which nobody could have gone
 local q = ctx.open(meta_key)
 local row = limits.row(q, name)
@@ -3733,6 +3734,7 @@ local left = math.max(0, row[2] - q.now)
 if left > 0 then
   row[2] = 0
   limits.keep(q, name, row)
+  events.say(q, 'limit', false, nil, false, {limit = name, to = 'lifted', reason = reason ~= '' and reason or nil})
   ctx.commit(q)
 end
 return int(left)
@@ -4718,4 +4720,4 @@ return 1
 
 end
 redis.register_function{function_name='hostler1_withdraw', callback=verb_withdraw, flags={'allow-oom'}}
-redis.register_function{function_name='hostler1_version', callback=function() return 'f16f389ef0e0c0c023f655f2168dfc959397c8b54a91b5fd83cccba9c7fec6e9' end, flags={'no-writes'}}
+redis.register_function{function_name='hostler1_version', callback=function() return '7317a97649456624d2fc0ffdf315c95997b52925358aeafed060359d46c4eea9' end, flags={'no-writes'}}

@@ -83,3 +83,13 @@ def test_wrong_usage_is_one_sentence_and_with_json_one_document(shell: Shell) ->
     assert ran.code == 2
     assert "shw" in ran.last["error"]["message"]
     assert ran.err.count("\n") == 1
+
+
+def test_limits_that_a_connector_cannot_account_for_stop_a_worker_before_anything_starts(shell: Shell) -> None:
+    draw = 'connector = "simulation-http"\nurl = "http://127.0.0.1:9"\nlimits = ["100 tokens/min"]\n'
+    chat = 'connector = "openai-http"\nurl = "http://127.0.0.1:9"\nlimits = ["3/s", "500 cents/day"]\n'
+    (shell.folder / "hostler.toml").write_text(f"[connectors.draw]\n{draw}[connectors.chat]\n{chat}")
+    ran = shell.run("worker", "--connectors", "draw,chat:*", "--data", "d")
+    assert ran.code == 2
+    assert "connectors.draw: '100 tokens/min': simulation-http has no count of tokens" in ran.err
+    assert "connectors.chat: '500 cents/day': cents are counted by a price" in ran.err

@@ -30,6 +30,7 @@ from hostler.ports.broker import Broker, Desk, Foreman
 from hostler.ports.registry import Registry
 from hostler.registry.endpoints import EngineEndpoints
 from hostler.registry.engine import EngineRegistry
+from hostler.registry.limits import EngineLimiter
 from hostler.registry.results import EngineResults
 from hostler.telemetry.metrics import Metrics
 from hostler.valkeyio.engine import Engine
@@ -142,6 +143,7 @@ def opening(tmp_path: Path) -> Opening:
                 blobs,
                 settings,
                 results=EngineResults(engine),
+                limiter=EngineLimiter(engine),
                 metrics=metrics,
                 degraded=lambda: engine.degraded,
             )

@@ -15,7 +15,7 @@ from hostler.valkeyio.library import Library
 WORKERS = 4
 EACH = 40
 GREEDY = """
-import asyncio, sys
+import asyncio, os, sys
 from pathlib import Path
 from hostler.contracts.limit import Grant, Want
 from hostler.policy.limits import parse
@@ -25,15 +25,19 @@ from hostler.testing.bench import Clients
 async def main(socket, text, most):
     clients = Clients(Path(socket))
     limiter = EngineLimiter(clients)
-    want = Want(limit=parse(text, name="shared"))
+    limit = parse(text, name="shared")
     print("ready", flush=True)
     await asyncio.to_thread(sys.stdin.readline)
     granted = refused = 0
     while granted < int(most):
-        answer = await limiter.take("", [want])
+        call, wants = f"{os.getpid()}-{granted}", [Want(limit=limit, units=1 + granted % 9 if limit.unit else 1)]
+        answer = await limiter.take(call, wants)
         if isinstance(answer, Grant):
             granted += 1
-            print(answer.at.isoformat(), flush=True)
+            (look,) = await limiter.look([limit])
+            print(answer.at.isoformat(), wants[0].units, look.leases, flush=True)
+            if limit.per is None:
+                await limiter.settle(call, wants)
         else:
             refused += 1
     print("refused", refused, flush=True)
@@ -70,15 +74,29 @@ async def ready(server: Server, text: str) -> Process:
 
 
 @pytest.mark.row("003:330")
-@pytest.mark.parametrize(("text", "most"), [("60/s", 60), ("100/s burst 40", 100)])
+@pytest.mark.parametrize(("text", "most"), [("60/s", 60), ("100/s burst 40", 100), ("500 tokens/s burst 200", 500)])
 @pytest.mark.usefixtures("clients")
 async def test_what_four_processes_are_granted_together_keeps_to_the_limit(
     server: Server, text: str, most: int
 ) -> None:
+    lines = await said_by_all(server, text)
+    grants = sorted((datetime.fromisoformat(line[0]), int(line[1])) for line in lines if len(line) == 3)
+    assert len(grants) == WORKERS * EACH
+    assert most_in_a_window([at for at, _ in grants], 1.0, [units for _, units in grants]) <= most
+    assert all(int(line[1]) > 0 for line in lines if line[0] == "refused")  # each of them was held back
+
+
+@pytest.mark.row("003:330")
+@pytest.mark.usefixtures("clients")
+async def test_four_processes_never_have_more_in_flight_than_the_limit(server: Server) -> None:
+    lines = await said_by_all(server, "in_flight 3")
+    leases = [int(line[2]) for line in lines if len(line) == 3]
+    assert len(leases) == WORKERS * EACH
+    assert max(leases) == 3
+
+
+async def said_by_all(server: Server, text: str) -> list[list[str]]:
+    """Return what processes that ask as fast as they can say: each grant with units and leases, and refusals."""
     workers = await asyncio.gather(*(ready(server, text) for _ in range(WORKERS)))
     said = await asyncio.gather(*(worker.communicate(b"go\n") for worker in workers))
-    lines = [line.split() for out, _ in said for line in out.decode().splitlines()]
-    times = sorted(datetime.fromisoformat(line[0]) for line in lines if len(line) == 1)
-    assert len(times) == WORKERS * EACH
-    assert most_in_a_window(times, 1.0) <= most
-    assert all(int(line[1]) > 0 for line in lines if line[0] == "refused")  # each of them was held back
+    return [line.split() for out, _ in said for line in out.decode().splitlines()]

@@ -10,10 +10,12 @@ import pytest
 from hostler.connectors.catalogue import build
 from hostler.contracts.limit import Grant, Wait, Want
 from hostler.contracts.queue import QueueSpec, RetryPolicy
+from hostler.contracts.service import Failed, Finished, RemoteRef, RemoteState
 from hostler.dispatch.account import Account
 from hostler.dispatch.limited import Limited
 from hostler.registry.limits import EngineLimiter
 from hostler.testing.bench import Clients, Server
+from hostler.testing.connectors_house import Work, call_of
 from hostler.testing.eventually import eventually
 from hostler.testing.fabric import Fabric
 from hostler.testing.limits import most_in_a_window
@@ -200,6 +202,70 @@ async def test_four_workers_keep_to_calls_in_flight_of_a_service_together(fabric
     assert {job.state for job in ended} == {"succeeded"}
     assert most_at_once(effects) == 3
     assert await EngineLimiter(clients).list() == ()  # every place was given back
+
+
+async def test_work_that_takes_longer_than_its_lease_keeps_its_place(fabric: Fabric, clients: Clients) -> None:
+    slow = SimKnobs(duration=1.2, slots=16)
+    async with SimulationHTTPService(slow) as service, AsyncExitStack() as stack:
+        for _ in range(2):
+            connector = build("simulation-http", url=service.url, options={"poll": 0.05})
+            account = Account(connector, ["in_flight 1 per model"])
+            limited = Limited(connector, EngineLimiter(clients), account, lease=0.4)
+            await stack.enter_async_context(fabric.worker(connectors=[limited], slots=2))
+        jobs = [await fabric.submit("image.generate", PROMPT) for _ in range(3)]
+        ended = [await fabric.ended(job, within=60.0) for job in jobs]
+        effects = list(service.effects.effects)
+    assert {job.state for job in ended} == {"succeeded"}
+    assert most_at_once(effects) == 1
+
+
+async def test_who_goes_on_with_anothers_work_takes_its_place_over_and_gives_it_back_at_the_end(
+    clients: Clients,
+) -> None:
+    async with SimulationHTTPService(SimKnobs(duration=1.0, slots=16)) as service:
+
+        def limited() -> Limited:
+            connector = build("simulation-http", url=service.url, options={"poll": 0.05})
+            return Limited(connector, EngineLimiter(clients), Account(connector, ["in_flight 1"]))
+
+        work = Work(kind="image.generate", payload=PROMPT)
+        async with limited() as first, limited() as second, limited() as third:
+            begun = await first.submit(call_of(work))
+            assert isinstance(begun, RemoteRef)
+            await first.__aexit__(None, None, None)  # as if it had died: nothing is given back, nothing renewed
+            ref = msgspec.structs.replace(begun, fence=2)
+            assert await second.reconcile(ref) in {RemoteState.PENDING, RemoteState.RUNNING}
+            steps = [step async for step in second.observe(call_of(work, job=begun.job_id, fence=2), ref)]
+            assert isinstance(steps[-1], Finished)
+            assert await EngineLimiter(clients).list() == ()
+            assert isinstance(await third.submit(call_of(work, job="next")), RemoteRef)
+
+
+async def test_a_place_of_a_worker_that_died_is_free_when_its_lease_has_run_out(clients: Clients) -> None:
+    async with SimulationHTTPService(SimKnobs(duration=60.0, slots=16)) as service:
+        connector = build("simulation-http", url=service.url, options={"poll": 0.05})
+        account = Account(connector, ["in_flight 1"])
+        work = Work(kind="image.generate", payload=PROMPT)
+        async with Limited(connector, EngineLimiter(clients), account, lease=0.5, patience=0.0) as dying:
+            assert isinstance(await dying.submit(call_of(work, job="one")), RemoteRef)
+            refused = await dying.submit(call_of(work, job="two"))
+            assert isinstance(refused, Failed)
+            assert refused.failure.unsent
+        other = build("simulation-http", url=service.url, options={"poll": 0.05})
+        async with Limited(other, EngineLimiter(clients), Account(other, ["in_flight 1"]), patience=10.0) as living:
+            assert isinstance(await living.submit(call_of(work, job="two")), RemoteRef)
+
+
+async def test_stopped_work_gives_its_place_back_at_once(clients: Clients) -> None:
+    async with SimulationHTTPService(SimKnobs(duration=60.0, slots=16)) as service:
+        connector = build("simulation-http", url=service.url, options={"poll": 0.05})
+        limited = Limited(connector, EngineLimiter(clients), Account(connector, ["in_flight 1"]), patience=0.0)
+        work = Work(kind="image.generate", payload=PROMPT)
+        async with limited:
+            begun = await limited.submit(call_of(work, job="one"))
+            assert isinstance(begun, RemoteRef)
+            assert await limited.cancel(begun)
+            assert isinstance(await limited.submit(call_of(work, job="two")), RemoteRef)
 
 
 def most_at_once(effects: Sequence[Effect]) -> int:
