@@ -26,6 +26,7 @@ def kind_spec(
     payload: type[Struct],
     result: Any = None,
     timeouts: Timeouts = SERVICE_TIMEOUTS,
+    read: bool | None = None,
     affinity: tuple[str, ...] | None = None,
 ) -> KindSpec:
     """Return the row of a kind; a result without a type takes any JSON."""
@@ -37,6 +38,7 @@ def kind_spec(
         payload=portable(msgspec.json.schema(payload)),
         result=None if result is None else portable(msgspec.json.schema(result)),
         timeouts=timeouts,
+        read=read,
         affinity=affinity,
         declared_by=connector,
     )

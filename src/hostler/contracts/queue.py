@@ -122,6 +122,9 @@ class KindSpec(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unk
     timeouts: Timeouts = field(default_factory=Timeouts)
     cache: CachePolicy | None = None
     """None: every job runs."""
+    read: bool | None = None
+    """Whether it is a short read: asking twice at the same time does no harm, and costs little. Only such work is
+    asked of a second endpoint when the first is slow; never what makes something, or takes a GPU for long."""
     affinity: Annotated[tuple[Pointer, ...], Meta(max_length=8)] | None = None
     """Where a payload says which session it is of: jobs with the same values there go to one endpoint, within a bound.
 

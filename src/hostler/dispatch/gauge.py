@@ -170,9 +170,13 @@ class Gauge:
             return 0
         return min(free, breakers.probes_left(self._breaker, now, self._policy))
 
+    def latency(self, kind: str) -> Latency:
+        """Return what is known of how long calls of a kind take."""
+        return self._latencies.get(kind, Latency())
+
     def median(self, kind: str) -> Seconds | None:
         """Return how long half of the last calls of a kind took at most; None while they are too few."""
-        return quantile(self._latencies.get(kind, Latency()), 0.5)
+        return quantile(self.latency(kind), 0.5)
 
     def averages(self) -> Mapping[str, Seconds]:
         """Return how long calls take, by kind."""

@@ -3,6 +3,7 @@
 from hostler.kernel.units import Seconds
 from hostler.policy import budget
 from hostler.policy.budget import Budget
+from hostler.policy.latency import Latency
 from hostler.ports.clock import Clock, Dice
 
 
@@ -28,6 +29,10 @@ class Repeats:
         taken = budget.repeat(self._budget, self._clock.monotonic())
         self._budget = taken or self._budget
         return taken is not None
+
+    def hedge_after(self, latency: Latency) -> Seconds | None:
+        """Return after how long a second call may be sent beside a first; None for never, as things are."""
+        return budget.hedge_after(latency, budget=self._budget, now=self._clock.monotonic())
 
     def give_back(self) -> None:
         """Put a repeat back that went well: it adds to no storm, and the next ones need not wait."""

@@ -66,17 +66,12 @@ def put_off(roll: float) -> Seconds:
     return SPAN * (0.5 + 0.5 * roll)
 
 
-def hedge_after(
-    latency: Latency, *, idempotent_read: bool, hedges: int, budget: Budget, now: Seconds
-) -> Seconds | None:
-    """Return after how long a second call may be sent beside the first, None for never.
+def hedge_after(latency: Latency, *, budget: Budget, now: Seconds) -> Seconds | None:
+    """Return after how long a second call of a short read may be sent beside the first, None for never.
 
-    Only reads that may be repeated, one extra call at most, inside the retry budget, and only once the first
-    takes longer than 95 % of the last calls did. The loser is cancelled. Never for work that takes a GPU.
+    Inside the retry budget, and only once the first takes longer than 95 % of the last calls did.
     """
-    if not idempotent_read or hedges > 0 or left(budget, now) < 1.0:
-        return None
-    return quantile(latency, HEDGE_AT)
+    return quantile(latency, HEDGE_AT) if left(budget, now) >= 1.0 else None
 
 
 def _kept(budget: Budget, now: Seconds) -> tuple[Second, ...]:

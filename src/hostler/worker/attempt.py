@@ -30,16 +30,15 @@ from hostler.ports.connector import Connector
 from hostler.worker.call import Failed as Verdict
 from hostler.worker.call import failure_of
 from hostler.worker.handlers import Handler
+from hostler.worker.hedges import Hedge, HedgedRun
 from hostler.worker.restraint import Refrained, Restraint
-from hostler.worker.runs import Cause, HandledRun, Run, ServiceRun, Tools
+from hostler.worker.runs import CANCEL_LIMIT, Cause, HandledRun, Run, ServiceRun, Tools
 from hostler.worker.stages import StageWatch, complete
 
 _LOG = structlog.stdlib.get_logger("hostler.worker.attempt")
 
 HALT_LIMIT: Seconds = 0.9
 """How long work may take to stop after it was told to; then it is left behind, and its slot is free."""
-CANCEL_LIMIT: Seconds = 5.0
-"""How long a service may take to confirm that it stopped."""
 PART: Bytes = 1_048_576
 """Bytes of a large result that are handed to the blob store at once."""
 BLOB_LIMIT: Bytes = 5_368_709_120
@@ -69,6 +68,8 @@ class Route:
     """What counts the calls of the endpoint."""
     repeats: Repeats | None = None
     """The retry budget of the endpoint's service."""
+    hedge: Hedge | None = None
+    """How a short read is asked of a second endpoint, where there may be one."""
     others: bool = False
     """Whether another endpoint of this worker could run it: then a failure is the endpoint's, not the worker's."""
 
@@ -98,7 +99,8 @@ class Attempt:
         else:
             endpoint = route.by.endpoint
             self._restraint = Restraint(lease, endpoint=endpoint, gauge=route.gauge, repeats=route.repeats)
-            self.run_by = ServiceRun(route.by, self._restraint)
+            run = ServiceRun(route.by, self._restraint)
+            self.run_by = run if route.hedge is None else HedgedRun(run, route.hedge)
         self._share = Share(lease, route.spec.cache, tools.results, tools.blobs)
         self._ran = False
         self._blob: BlobRef | None = None
@@ -143,7 +145,7 @@ class Attempt:
         told = True
         try:
             outcome = await self._watched()
-            told = isinstance(outcome, Cause | Refrained) or not self._ran
+            told = isinstance(outcome, Cause | Refrained) or not self._ran or self._beaten
             failure = outcome.failure if isinstance(outcome, Failed) else None
         finally:
             if self._gauge is not None and self._ticket is not None:
@@ -284,6 +286,10 @@ class Attempt:
         if refrained.elsewhere and (self._others or await self.tools.others_fit(self.lease.lane)):
             return Again(failure=refrained.failure, counted=False, lane=shun(self.lease.lane, self._blamed))
         return Again(failure=refrained.failure, counted=False, delay=refrained.again_in)
+
+    @property
+    def _beaten(self) -> bool:
+        return isinstance(self.run_by, HedgedRun) and self.run_by.beaten
 
     @property
     def _blamed(self) -> str:

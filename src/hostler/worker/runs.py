@@ -33,6 +33,8 @@ from hostler.worker.stages import StageWatch
 
 _LOG = structlog.stdlib.get_logger("hostler.worker.attempt")
 
+CANCEL_LIMIT: Seconds = 5.0
+"""How long a service may take to confirm that it stopped."""
 STORE_PATIENCE: Seconds = 2.0
 """How long following a service's work waits for its id to be stored, while the engine does not answer."""
 
@@ -105,9 +107,12 @@ class Run(Protocol):
 
 
 class ServiceRun:
-    """Runs an attempt on a service: reconcile, submit, store the service's id, follow."""
+    """Runs an attempt on a service: reconcile, submit, store the service's id, follow.
 
-    def __init__(self, connector: Connector, restraint: Restraint) -> None:
+    Without `restraint` it is a second call beside the attempt's own, which no other attempt is to know of.
+    """
+
+    def __init__(self, connector: Connector, restraint: Restraint | None) -> None:
         self._connector = connector
         self._restraint = restraint
         self._submitting: asyncio.Task[RemoteRef | Step] | None = None
@@ -122,7 +127,7 @@ class ServiceRun:
     async def run(self, attempt: Errand) -> Finished | Failed | Refrained:
         """Return the service's result or failure; work that an earlier attempt began is picked up, not repeated."""
         outcome = await self._run(attempt)
-        if isinstance(outcome, Finished):
+        if isinstance(outcome, Finished) and self._restraint is not None:
             self._restraint.went_well()
         return outcome
 
@@ -140,11 +145,12 @@ class ServiceRun:
             deadline=None if left is None else clock.now() + timedelta(seconds=left),  # the engine's clock may differ
             history=tuple(each.error for each in lease.history if each.error is not None),
         )
-        earlier = await self._earlier(attempt)
+        earlier = None if self._restraint is None else await self._earlier(attempt)
         if isinstance(earlier, Finished):
             return earlier
         if earlier is None:
-            refrained = self._restraint.judge(attempt.stages.to_deadline(clock.monotonic()))
+            left = attempt.stages.to_deadline(clock.monotonic())
+            refrained = None if self._restraint is None else self._restraint.judge(left)
             if refrained is not None:
                 return refrained
             attempt.stages.connecting(clock.monotonic())
@@ -155,7 +161,7 @@ class ServiceRun:
             if isinstance(answer, Progress):
                 raise TypeError(f"{self._connector.name}.submit returned progress, no reference and no end")
             self._remote = answer
-            if answer.heritable:
+            if answer.heritable and self._restraint is not None:
                 await self._store(attempt, answer)
             earlier = answer
         attempt.stages.submitted(clock.monotonic())

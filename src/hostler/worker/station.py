@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping
+from collections.abc import Set as AbstractSet
 
 import msgspec
 import structlog
@@ -103,6 +104,12 @@ class Station:
         """Make the offer anew from what is known, and tell whether it changed."""
         before, self.offer = self.offer, self._make_offer()
         return before != self.offer
+
+    def roomy(self, models: AbstractSet[str]) -> bool:
+        """Tell whether one more call may go there now, besides what is claimed, without a load of these models."""
+        full = self.probe.busy is not None and self.probe.slots is not None and self.probe.busy >= self.probe.slots
+        cold = self._loaded is not None and not models <= set(self._loaded)
+        return self.offer.healthy and self.gauge.spare() > 0 and not full and not cold
 
     def spared(self) -> Offer:
         """Return the offer with what the endpoint may get now."""

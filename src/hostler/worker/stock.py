@@ -13,6 +13,7 @@ from hostler.policy.matching import fits
 from hostler.worker.attempt import Route
 from hostler.worker.endpoints import Stations
 from hostler.worker.handlers import HandlerSet
+from hostler.worker.hedges import Hedge, Second
 from hostler.worker.station import Station
 
 CONFIGURED = "configuration"
@@ -114,11 +115,35 @@ class WorkerStock:
             pools=offer.pools,
             gauge=station.gauge,
             repeats=station.repeats,
+            hedge=self._hedge(station, lease),
             others=any(
                 other.id not in here and fits(lane, (other.offer,), worker=self._worker) is not None
                 for other in self._stations
             ),
         )
+
+    def _hedge(self, station: Station, lease: Lease) -> Hedge | None:
+        """Return how a call is asked of another endpoint of the service too; None for what is no short read."""
+        if not self._row(station.specs[lease.kind]).read:
+            return None
+        return Hedge(gauge=station.gauge, repeats=station.repeats, find=lambda: self._second(station, lease))
+
+    def _second(self, first: Station, lease: Lease) -> Second | None:
+        """Return the least busy of the other endpoints that fit, have room, and need load no model for it."""
+        wanted = set(lease.lane.needs.models)
+        fit = [
+            station
+            for station in self._stations
+            if station is not first
+            and station.connector.service == first.connector.service
+            and lease.kind in station.specs
+            and station.roomy(wanted)
+            and fits(lease.lane, (station.offer,), worker=self._worker) is not None
+        ]
+        best = min(fit, key=lambda station: station.gauge.outstanding, default=None)
+        if best is None:
+            return None
+        return Second(connector=best.driven if best.places.shared else best.connector, gauge=best.gauge)
 
     def _several(self, station: Station, lease: Lease) -> bool:
         """Tell whether jobs of several queues go to an endpoint, as far as this worker knows."""
@@ -134,6 +159,7 @@ class WorkerStock:
             service=row.service or spec.service,
             payload=row.payload if row.payload is not None else spec.payload,
             result=row.result if row.result is not None else spec.result,
+            read=row.read if row.read is not None else spec.read,
             affinity=row.affinity if row.affinity is not None else spec.affinity,
         )
 

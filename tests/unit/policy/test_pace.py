@@ -103,17 +103,15 @@ def test_who_found_nothing_left_waits_half_a_span_at_least_and_less_than_a_whole
     assert SPAN / 2 <= put_off(roll) < SPAN
 
 
-def test_only_a_read_that_may_be_repeated_is_hedged_once_and_after_the_95th_percentile() -> None:
+def test_a_call_is_hedged_after_the_95th_percentile_while_a_repeat_is_left() -> None:
     latency = measured(*range(1, 21))
-    assert hedge_after(latency, idempotent_read=True, hedges=0, budget=Budget(), now=0.0) == 19
-    assert hedge_after(latency, idempotent_read=False, hedges=0, budget=Budget(), now=0.0) is None
-    assert hedge_after(latency, idempotent_read=True, hedges=1, budget=Budget(), now=0.0) is None
-    assert hedge_after(measured(1), idempotent_read=True, hedges=0, budget=Budget(), now=0.0) is None
+    assert hedge_after(latency, budget=Budget(), now=0.0) == 19
+    assert hedge_after(measured(1), budget=Budget(), now=0.0) is None
     spent = Budget()
     while (more := repeat(spent, 0.0)) is not None:
         spent = more
     assert left(spent, 0.0) < 1.0
-    assert hedge_after(latency, idempotent_read=True, hedges=0, budget=spent, now=0.0) is None
+    assert hedge_after(latency, budget=spent, now=0.0) is None
 
 
 # how much at a time

@@ -27,6 +27,8 @@ class DeclaredKind(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """JSON Schema that payloads are judged by; any JSON unless given."""
     result: dict[str, Json] | None = None
     """JSON Schema of results: one that does not fit is no success."""
+    read: bool = False
+    """Whether it is a short read: only such work is asked of a second endpoint when the first is slow."""
     timeouts: Timeouts = field(default_factory=Timeouts)
     """By stage, in seconds; what is not given is as for every service."""
 
@@ -45,6 +47,7 @@ class DeclaredKind(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             payload=self.payload,
             result=self.result,
             timeouts=structs.replace(SERVICE_TIMEOUTS, **given),
+            read=self.read or None,
             declared_by=connector,
         )
 

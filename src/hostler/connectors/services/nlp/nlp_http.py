@@ -127,6 +127,7 @@ class NlpHttpConnector:
                 connector=self.name,
                 payload=payload,
                 result=RESULTS[verb],
+                read=True,
             )
             for verb, payload in PAYLOADS.items()
         )

@@ -131,6 +131,7 @@ class OllamaHttpConnector:
                 result=result,
                 affinity=CONVERSATION if name == CHAT else None,
                 timeouts=timeouts,
+                read=name == EMBED or None,
             )
             for name, queue, about, payload, result, timeouts in kinds
             if name in self._options.kinds

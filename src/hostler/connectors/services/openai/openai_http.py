@@ -106,6 +106,7 @@ class OpenaiHttpConnector:
                 connector=self.name,
                 payload=payload,
                 result=result,
+                read=name == EMBED or None,
                 affinity=CONVERSATION if name == CHAT else None,
             )
             for name, queue, about, payload, result in kinds
