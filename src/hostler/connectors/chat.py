@@ -2,7 +2,7 @@
 
 from typing import Annotated, Final, Literal
 
-from msgspec import Meta, Struct, field
+from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from hostler.kernel.units import Json, Seconds
 
@@ -37,12 +37,20 @@ class EmbedPayload(Struct, frozen=True, kw_only=True):
     dimensions: Annotated[int, Meta(ge=1)] | None = None
 
 
+class PromptTokens(Struct, frozen=True, kw_only=True):
+    """What the server says about the tokens of a prompt."""
+
+    cached_tokens: int | None = None
+    """Those at its beginning that were known from earlier calls, and not computed again."""
+
+
 class Usage(Struct, frozen=True, kw_only=True):
     """Tokens that were counted by the server."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
     total_tokens: int = 0
+    prompt_tokens_details: PromptTokens | UnsetType | None = UNSET
 
 
 class Timings(Struct, frozen=True, kw_only=True, omit_defaults=True):

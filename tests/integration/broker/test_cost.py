@@ -10,6 +10,7 @@ from hostler.contracts.job import JobRequest
 from hostler.contracts.lease import LeaseRef, Settlement, Succeed
 from hostler.contracts.needs import Needs
 from hostler.contracts.offer import Offer
+from hostler.policy.affinity import LABEL
 from hostler.testing.bench import KIND, Bench, Server
 from hostler.valkeyio.library_text import Build
 
@@ -163,3 +164,17 @@ async def test_a_hundred_idle_workers_cost_no_more_beside_ten_thousand_large_job
     assert beside_many == beside_none
     assert await sent() - before < 100_000
     assert len(await bench.claim(8, offers=[ALL])) == 8
+
+
+async def test_a_job_of_a_session_costs_a_claim_three_calls_more(bench: Bench) -> None:
+    here = Offer(kinds=("work.do",), endpoint="e")
+    costs: list[int] = []
+    for sessions in ([""] * 16, [f"s{n}" for n in range(16)], ["s0"] * 16):
+        requests = [JobRequest(kind="work.do", labels={LABEL: one} if one else {}) for one in sessions]
+        jobs = [prepare(one, KIND) for one in requests]
+        await submit_jobs(bench.library, bench.queue, jobs, bench.operation())
+        await bench.claim(1, offers=[here])
+        costs.append(await cost(bench, lambda: bench.claim(15, offers=[here])))
+    plain, many, one = costs
+    assert plain <= many <= plain + 3 * 15
+    assert one <= plain + 2 * 15 + 1

@@ -14,6 +14,7 @@ from hostler.connectors.catalogue import build
 from hostler.contracts.needs import Needs
 from hostler.contracts.queue import KindSpec
 from hostler.contracts.service import Enrolment
+from hostler.kernel.errors import MissingExtraError
 from hostler.policy.affinity import LABEL
 from hostler.ports.connector import Connector
 from hostler.registry.discovery import EngineDiscovery, Followed, Where
@@ -21,6 +22,7 @@ from hostler.registry.endpoints import EngineEndpoints
 from hostler.registry.engine import EngineRegistry
 from hostler.testing.eventually import eventually
 from hostler.testing.fabric import Fabric, Ports
+from hostler.testing.llama import LlamaServer, require_extra
 from hostler.testing.sims.http import SimulationHTTPService
 from hostler.testing.sims.knobs import SimKnobs
 from hostler.valkeyio.engine import Engine
@@ -77,19 +79,21 @@ class Site:
 
 
 @pytest.fixture
-async def site(engine: Engine) -> AsyncGenerator[Site]:
+async def fabric(engine: Engine) -> AsyncGenerator[Fabric]:
     await Library(engine).ensure()
+    async with aclosing(EngineBroker(engine)) as broker, aclosing(EngineDesk(engine)) as desk:
+        yield Fabric(Ports(broker=broker, desk=desk, foreman=EngineForeman(engine), registry=EngineRegistry(engine)))
+
+
+@pytest.fixture
+async def site(engine: Engine, fabric: Fabric) -> AsyncGenerator[Site]:
     registry = EngineEndpoints(engine)
     async with AsyncExitStack() as stack:
-        broker = await stack.enter_async_context(aclosing(EngineBroker(engine)))
-        desk = await stack.enter_async_context(aclosing(EngineDesk(engine)))
-        ports = Ports(broker=broker, desk=desk, foreman=EngineForeman(engine), registry=EngineRegistry(engine))
         knobs = SimKnobs(duration=0.01, steps=2, slots=SLOTS)
         services = {name: await stack.enter_async_context(SimulationHTTPService(knobs)) for name in NAMES}
         for name, service in services.items():
             row = Enrolment(id=name, connector=CONNECTOR, url=service.url, labels={"at": name})
             await registry.enroll(row, ttl=60.0)
-        fabric = Fabric(ports)
         await stack.enter_async_context(fabric.worker(discovery=following(registry), slots=16))
         await eventually(lambda: healthy(fabric, NAMES), within=20.0)
         yield Site(fabric, registry, services)
@@ -155,3 +159,30 @@ async def test_an_operator_says_where_the_payloads_of_a_kind_name_their_session(
         await site.load(name, 2 if name == home else 1)
     assert [await site.run({"value": {"turn": turn, "user": "ada"}}) for turn in range(2, 5)] == [home] * 3
     assert await site.run({"value": {"user": "bob"}}) != home
+
+
+async def test_a_conversation_finds_its_beginning_known_at_a_real_server_that_is_busier(fabric: Fabric) -> None:
+    try:
+        require_extra()
+    except MissingExtraError as error:
+        pytest.skip(str(error))
+    async with LlamaServer() as busy, LlamaServer() as idle:
+        connectors = [build("openai-http", url=one.url, labels={"at": one.url}) for one in (idle, busy)]
+        there = Needs(labels={"at": busy.url})
+        async with fabric.worker(connectors=connectors, slots=4):
+            talk = [{"role": "user", "content": "what does a hostler do, and where does the word come from?"}]
+            before = await tokens(fabric, talk, needs=there)
+            other = [{"role": "user", "content": "count"}]
+            long = await fabric.submit("chat.complete", {"messages": other, "max_tokens": 1900}, needs=there)
+            await fabric.running(long)
+            for _ in range(3):
+                talk += [{"role": "assistant", "content": "well"}, {"role": "user", "content": "go on"}]
+                before = await tokens(fabric, talk, known=before - len("\nassistant: "))
+
+
+async def tokens(fabric: Fabric, talk: list[dict[str, str]], *, known: int = 0, **more: Needs) -> int:
+    """Let one turn run whose prompt begins with so many known tokens, and return how many it has."""
+    job = await fabric.submit("chat.complete", {"messages": talk, "max_tokens": 4}, **more)
+    usage = (await fabric.result(job, within=30.0))["usage"]
+    assert usage["prompt_tokens_details"]["cached_tokens"] >= known
+    return usage["prompt_tokens"]
