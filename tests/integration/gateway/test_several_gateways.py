@@ -1,0 +1,53 @@
+"""What is promised of order and spread holds whichever gateway a job came by and whichever worker asks."""
+
+from contextlib import AsyncExitStack, aclosing
+from typing import Any
+
+import msgspec
+from tests.integration.gateway.conftest import House, Opening
+
+from hostler.broker.desk import EngineDesk
+from hostler.broker.engine import EngineBroker
+from hostler.broker.foreman import EngineForeman
+from hostler.connectors.catalogue import build
+from hostler.registry.engine import EngineRegistry
+from hostler.testing.eventually import eventually
+from hostler.testing.fabric import Fabric, Ports
+from hostler.testing.sims.http import SimulationHTTPService
+from hostler.testing.sims.knobs import SimKnobs
+from hostler.valkeyio.engine import Engine
+
+SLOW = SimKnobs(duration=0.5, steps=2, slots=1)
+
+
+def started(service: SimulationHTTPService) -> list[str]:
+    return [effect.job for effect in service.effects.effects if effect.type == "started"]
+
+
+async def submit(house: House, value: int, priority: int) -> str:
+    body: dict[str, Any] = {"kind": "sim.echo", "payload": {"value": value}, "priority": priority}
+    answer = await house.ask("POST", "/v1/jobs", json=body)
+    assert answer.status == 201, answer.body
+    return msgspec.convert(answer.json["id"], str)
+
+
+async def test_priority_and_spread_hold_across_gateways_and_workers(engine: Engine, opening: Opening) -> None:
+    async with AsyncExitStack() as stack:
+        gateways = [await stack.enter_async_context(opening(engine)) for _ in range(2)]
+        services = [await stack.enter_async_context(SimulationHTTPService(SLOW)) for _ in range(2)]
+        for service in services:
+            broker = await stack.enter_async_context(aclosing(EngineBroker(engine)))
+            desk = await stack.enter_async_context(aclosing(EngineDesk(engine)))
+            ports = Ports(broker=broker, desk=desk, foreman=EngineForeman(engine), registry=EngineRegistry(engine))
+            fabric = Fabric(ports)
+            connector = build("simulation-http", url=service.url, options={"poll": 0.05})
+            await stack.enter_async_context(fabric.worker(connectors=[connector], slots=4))
+        first = [await submit(gateways[number], number, 10) for number in range(2)]
+        await eventually(lambda: all(len(started(service)) == 1 for service in services), within=20.0)
+        waiting = [await submit(gateways[number % 2], number, 10) for number in range(4)]
+        urgent = [await submit(gateways[1 - number], number, 90) for number in range(2)]
+        for job in (*first, *waiting, *urgent):
+            await fabric.result(job, within=30.0)
+        orders = [started(service) for service in services]
+        assert sorted(len(order) for order in orders) == [4, 4]
+        assert {order[1] for order in orders} == set(urgent)
