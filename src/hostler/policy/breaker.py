@@ -207,12 +207,15 @@ def _judged(breaker: Breaker, mark: Mark, now: Seconds, roll: float, policy: Bre
     bad = mark is Mark.BAD
     number = _number(now, policy)
     kept = _kept(breaker.window, now, policy)
-    current = kept[-1] if kept and kept[-1].number == number else Bucket(number)
-    before = kept[:-1] if current in kept else kept
-    window = (*before, Bucket(number, current.calls + 1, current.bad + bad))
+    if kept and kept[-1].number == number:
+        window = (*kept[:-1], Bucket(number, kept[-1].calls + 1, kept[-1].bad + bad))
+    else:
+        window = (*kept, Bucket(number, 1, int(bad)))
     breaker = msgspec.structs.replace(breaker, streak=breaker.streak + 1 if bad else 0, window=window)
+    if not bad:
+        return breaker
     calls, failed = failures(breaker, now, policy)
-    if bad and (breaker.streak >= policy.streak or (calls >= policy.volume and failed >= policy.share * calls)):
+    if breaker.streak >= policy.streak or (calls >= policy.volume and failed >= policy.share * calls):
         calm = now - breaker.since >= policy.window
         return _opened(breaker, 1 if calm else breaker.opened + 1, now, roll, policy)
     return breaker
@@ -240,4 +243,6 @@ def _number(now: Seconds, policy: BreakerPolicy) -> int:
 
 def _kept(window: tuple[Bucket, ...], now: Seconds, policy: BreakerPolicy) -> tuple[Bucket, ...]:
     oldest = _number(now, policy) - policy.buckets + 1
+    if not window or window[0].number >= oldest:
+        return window
     return tuple(bucket for bucket in window if bucket.number >= oldest)

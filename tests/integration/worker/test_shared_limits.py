@@ -3,14 +3,18 @@
 from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import AsyncExitStack
 from datetime import datetime
+from types import AsyncGeneratorType
+from typing import cast
 
 import msgspec
 import pytest
 
 from hostler.connectors.catalogue import build
+from hostler.connectors.config import ConnectorConfig
+from hostler.connectors.services.simulation.simulation_http import SimulationHttpConnector
 from hostler.contracts.limit import Grant, Wait, Want
 from hostler.contracts.queue import QueueSpec, RetryPolicy
-from hostler.contracts.service import Failed, Finished, RemoteRef, RemoteState
+from hostler.contracts.service import Failed, Finished, RemoteRef, RemoteState, ServiceCall, Step
 from hostler.dispatch.account import Account
 from hostler.dispatch.limited import Limited
 from hostler.registry.limits import EngineLimiter
@@ -275,3 +279,29 @@ def most_at_once(effects: Sequence[Effect]) -> int:
         now += (effect.type == "started") - (effect.type in {"finished", "failed", "cancelled"})
         most = max(most, now)
     return most
+
+
+class Kept(SimulationHttpConnector):
+    """A connector that keeps what it gave to be observed, so that nothing but its observer ends it."""
+
+    def __init__(self, config: ConnectorConfig) -> None:
+        super().__init__(config)
+        self.observed: list[AsyncGenerator[Step]] = []
+
+    def observe(self, call: ServiceCall, ref: RemoteRef) -> AsyncGenerator[Step]:
+        self.observed.append(super().observe(call, ref))
+        return self.observed[-1]
+
+
+@pytest.mark.parametrize("limits", [["1000/s burst 10"], []])
+async def test_who_observed_work_has_closed_that_when_the_job_has_ended(
+    fabric: Fabric, clients: Clients, limits: list[str]
+) -> None:
+    async with SimulationHTTPService(QUICK) as service:
+        connector = Kept(ConnectorConfig(url=service.url, endpoint="kept"))
+        serving = Limited(connector, EngineLimiter(clients), Account(connector, limits)) if limits else connector
+        async with fabric.worker(connectors=[serving]):
+            for _ in range(3):
+                await fabric.result(await fabric.submit("image.generate", PROMPT))
+        observed = cast("list[AsyncGeneratorType[Step, None]]", connector.observed)
+        assert [each.ag_frame for each in observed] == [None, None, None]

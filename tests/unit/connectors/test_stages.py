@@ -1,6 +1,7 @@
 """Each stage has a limit; run and deadline bound them all; the tightest is blamed."""
 
 import asyncio
+import time
 from datetime import timedelta
 
 import pytest
@@ -56,4 +57,41 @@ async def test_within_leaves_the_timeouts_of_others_alone() -> None:
     found = Stages(Timeouts(run=10.0))
     with pytest.raises(TimeoutError, match="not ours"):
         async with found.within(Stage.RUN):
+            raise TimeoutError("not ours")
+
+
+async def test_a_clock_ends_the_loop_by_the_stage_that_began_last() -> None:
+    found = Stages(Timeouts(first_byte=60.0, idle=0.01, run=60.0))
+
+    async def listen() -> None:
+        async with found.clock(Stage.FIRST_BYTE, since=time.monotonic()) as clock:
+            clock.begin(Stage.IDLE)
+            await asyncio.Event().wait()
+
+    with pytest.raises(ServiceFaultError) as caught:
+        await listen()
+    assert (caught.value.failure.class_, caught.value.failure.stage) == (FailureClass.TIMEOUT, Stage.IDLE)
+    assert "0.01 s" in caught.value.failure.message
+
+
+async def test_a_stage_that_began_again_has_its_whole_time_again() -> None:
+    looks = asyncio.Event()
+    times = iter([0.0, 0.0, 0.009, 0.01])  # made, entered, begun again, and when the timer of the first has run out
+
+    def monotonic() -> float:
+        now = next(times, None)
+        if now is None:
+            looks.set()
+        return 0.011 if now is None else now
+
+    found = Stages(Timeouts(idle=0.01), monotonic=monotonic)
+    async with found.clock(Stage.IDLE, since=0.0) as clock:
+        clock.begin(Stage.IDLE)
+        await looks.wait()  # it has looked a second time, with time left
+
+
+async def test_a_clock_leaves_the_timeouts_of_others_alone() -> None:
+    found = Stages(Timeouts(run=10.0))
+    with pytest.raises(TimeoutError, match="not ours"):
+        async with found.clock(Stage.RUN, since=time.monotonic()):
             raise TimeoutError("not ours")

@@ -2,8 +2,9 @@
 
 import asyncio
 from base64 import b64encode
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from functools import partial
 from types import TracebackType
 from typing import Final, Literal, Self, TypeVar
 from urllib.parse import quote
@@ -108,27 +109,26 @@ class HttpStream:
     async def read(self, codes: Codes = NO_CODES) -> bytes:
         """Read it whole; raises the fault of a status that is not 2xx."""
         await self.expect(self.content_type, codes)
-        async with aclosing(self.chunks()) as chunks:
-            return scrubbed(b"".join([chunk async for chunk in chunks]), self._secret)
+        return await self._whole(self._limit)
 
     async def answer(self) -> Answer:
         """Read it whole, whatever its status; of an error as much as is looked at."""
-        if 200 <= self.status < 300:  # noqa: PLR2004 - the range is what 2xx means
-            async with aclosing(self.chunks()) as chunks:
-                body = b"".join([chunk async for chunk in chunks])
-        else:
-            try:
-                body = await read_body(self._response, ERROR_LIMIT, cut=True)
-            except (aiohttp.ClientError, OSError, ValueError) as error:
-                raise ServiceFaultError(failure_of_exception(error, stage=Stage.IDLE)) from error
-        return Answer(self.status, self.headers, scrubbed(body, self._secret))
+        good = 200 <= self.status < 300  # noqa: PLR2004 - the range is what 2xx means
+        body = await self._whole(self._limit if good else ERROR_LIMIT, cut=not good)
+        return Answer(self.status, self.headers, body)
+
+    async def _whole(self, limit: Bytes, *, cut: bool = False) -> bytes:
+        try:
+            return scrubbed(await read_body(self._response, limit, cut=cut), self._secret)
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise ServiceFaultError(failure_of_exception(error, stage=Stage.IDLE)) from error
 
     async def expect(self, content_type: str, codes: Codes = NO_CODES) -> None:
         """Raise the fault of a status that is not 2xx, or of another content type."""
         if not 200 <= self.status < 300:  # noqa: PLR2004 - the range is what 2xx means
             try:
-                body = scrubbed(await read_body(self._response, ERROR_LIMIT, cut=True), self._secret)
-            except (aiohttp.ClientError, OSError, ValueError):
+                body = await self._whole(ERROR_LIMIT, cut=True)
+            except ServiceFaultError:
                 body = b""  # the status has said it, whatever became of the words
             raise ServiceFaultError(failure_of_answer(self.status, self.headers, body, codes=codes))
         if self.content_type != content_type:
@@ -136,6 +136,37 @@ class HttpStream:
                 f"the service answered {self.status} with {self.content_type}, not {content_type}",
                 status=self.status,
             )
+
+
+class StreamedAnswer:
+    """A request for as long as its answer is read: `async with` sends it and gives the stream, leaving closes it.
+
+    `held` are the answers that the transport has to close when it closes before.
+    """
+
+    def __init__(
+        self,
+        send: Callable[[], Awaitable[aiohttp.ClientResponse]],
+        held: set[aiohttp.ClientResponse],
+        *,
+        limit: Bytes,
+        secret: str | None,
+    ) -> None:
+        self._send, self._held = send, held
+        self._limit, self._secret = limit, secret
+        self._response: aiohttp.ClientResponse | None = None
+
+    async def __aenter__(self) -> HttpStream:
+        self._response = await self._send()
+        self._held.add(self._response)
+        return HttpStream(self._response, limit=self._limit, secret=self._secret)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._response is not None:
+            self._held.discard(self._response)
+            self._response.close()
 
 
 class HttpConversation:
@@ -260,8 +291,7 @@ class HttpTransport:
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise ServiceFaultError(failure_of_exception(error, stage=stage, seconds=within)) from error
 
-    @asynccontextmanager
-    async def stream(
+    def stream(
         self,
         method: str,
         path: str,
@@ -271,11 +301,24 @@ class HttpTransport:
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
         limit: Bytes = STREAM_LIMIT,
-    ) -> AsyncGenerator[HttpStream]:
+    ) -> "StreamedAnswer":
         """Send a request and give the answer as it arrives.
 
         `first_byte` bounds the wait for the head of the answer, `silence` the wait between two chunks.
         """
+        send = partial(self._send, method, path, first_byte=first_byte, silence=silence, body=body, headers=headers)
+        return StreamedAnswer(send, self._responses, limit=limit, secret=self._secret)
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        *,
+        first_byte: Seconds | None,
+        silence: Seconds | None,
+        body: bytes | None,
+        headers: Mapping[str, str] | None,
+    ) -> aiohttp.ClientResponse:
         session = self._opened(self._streams)
         try:
             async with asyncio.timeout(first_byte):
@@ -289,13 +332,12 @@ class HttpTransport:
                 )
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise ServiceFaultError(failure_of_exception(error, stage=Stage.FIRST_BYTE, seconds=first_byte)) from error
-        self._responses.add(response)
         try:
             self._hint(response)
-            yield HttpStream(response, limit=limit, secret=self._secret)
-        finally:
-            self._responses.discard(response)
+        except BaseException:  # whoever hears of limits broke: the answer must not stay open
             response.close()
+            raise
+        return response
 
     @asynccontextmanager
     async def conversation(

@@ -140,21 +140,18 @@ class Prediction:
             return self._ended(view)
 
     async def _followed(self, answer: HttpStream, report: Report, *, since: float) -> PredictionView:
-        stage = Stage.FIRST_BYTE
-        async with aclosing(answer.sse()) as events:
-            while True:
-                async with self._stages.within(stage, since=since):
-                    event = await anext(events, None)
-                if event is None:
-                    raise off_protocol("the service ended its events without saying how the prediction ended")
+        clock = self._stages.clock(Stage.FIRST_BYTE, since=since)
+        async with aclosing(answer.sse()) as events, clock:
+            async for event in events:
                 if event.event == "completed":
                     return _decoded(event.data, PredictionView)
-                stage, since = Stage.IDLE, time.monotonic()
+                clock.begin(Stage.IDLE)
                 if event.event != "start":
                     self._began.set()
                 progress = self._progress(event.event, event.data)
                 if progress is not None:
                     report(progress)
+        raise off_protocol("the service ended its events without saying how the prediction ended")
 
     async def _stopped(self) -> bool:
         """Cancel the prediction by its name; True when the service has none of it any more.

@@ -85,19 +85,16 @@ class Listener:
 
     async def until_end(self, messages: AsyncGenerator[bytes], *, alone: bool) -> Finished | Failed:
         """Return how the job ended; a command that is `alone` with it must then end well, or its result is none."""
-        stage, since = Stage.FIRST_BYTE, time.monotonic()
         end: Finished | Failed | None = None
-        while end is None:
-            async with self._stages.within(stage, since=since):
+        async with self._stages.clock(Stage.FIRST_BYTE, since=time.monotonic()) as clock:
+            while end is None:
                 line = await anext(messages, None)
-            if line is None:
-                raise off_protocol("the command ended without a result")
-            end = self._take(line)
-            stage, since = Stage.IDLE, time.monotonic()
-        if alone and isinstance(end, Finished):
-            async with self._stages.within(stage, since=since):
-                if await anext(messages, None) is not None:
-                    raise off_protocol("the command wrote more after the end of its job")
+                if line is None:
+                    raise off_protocol("the command ended without a result")
+                end = self._take(line)
+                clock.begin(Stage.IDLE)
+            if alone and isinstance(end, Finished) and await anext(messages, None) is not None:
+                raise off_protocol("the command wrote more after the end of its job")
         return end
 
     def _take(self, line: bytes) -> Finished | Failed | None:

@@ -212,23 +212,20 @@ class Exchange:
 
     async def _read(self, stream: HttpStream, report: Report, *, since: float) -> Document | None:
         """Read events until the one that ends the work; a stream that ends before it is no success."""
-        stage, newest = Stage.FIRST_BYTE, None
-        async with aclosing(documents(stream, self._kind.stream or "sse", last=self._kind.last)) as events:
-            while True:
-                async with self._stages.within(stage, since=since):
-                    event = await anext(events, None)
-                if event is None:
-                    raise off_protocol("the stream ended before the service said that the work had")
-                document, _ = event
+        clock, newest = self._stages.clock(Stage.FIRST_BYTE, since=since), None
+        async with aclosing(documents(stream, self._kind.stream or "sse", last=self._kind.last)) as events, clock:
+            async for document, _ in events:
                 if document is LAST:
                     return newest
-                newest, stage, since = document, Stage.IDLE, time.monotonic()
+                newest = document
+                clock.begin(Stage.IDLE)
                 refuse(document.value, self._options.errors)
                 progress = progress_of(document.value, self._reading, state=RemoteState.RUNNING)
                 self._texts += [progress.text] if progress.text else []
                 report(progress)
                 if self._reading.state is not None and self._end(document, certain=False):
                     return document
+        raise off_protocol("the stream ended before the service said that the work had")
 
     def _end(self, found: Document, *, certain: bool = True) -> bool:
         """Tell whether a document says that the work ended well; raises when it says that it did not."""

@@ -119,19 +119,15 @@ class Generation:
 
     async def _read(self, stream: HttpStream, report: Report, *, since: float) -> list[dict[str, Json]]:
         """Read pieces until the proper end of the body, the only end there is."""
-        stage = Stage.FIRST_BYTE
+        clock = self._stages.clock(Stage.FIRST_BYTE, since=since)
         pieces: list[dict[str, Json]] = []
-        async with aclosing(stream.sse(limit=self._limit)) as events:
-            while len(pieces) < ANSWERS_MAX:
-                async with self._stages.within(stage, since=since):
-                    event = await anext(events, None)
-                if event is None:
-                    break
+        async with aclosing(stream.sse(limit=self._limit)) as events, clock:
+            async for event in events:
+                if len(pieces) == ANSWERS_MAX:
+                    raise off_protocol(f"the service sent more than {ANSWERS_MAX} answers")
                 pieces.append(_piece(event.data.encode()))
-                stage, since = Stage.IDLE, time.monotonic()
+                clock.begin(Stage.IDLE)
                 report(Progress(stage="generating", text=_text(pieces[-1].get("text_output")) or None))
-            else:
-                raise off_protocol(f"the service sent {ANSWERS_MAX} answers and did not end")
         if not pieces:
             raise off_protocol("the service ended its stream without an answer")
         return pieces

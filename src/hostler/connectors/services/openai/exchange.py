@@ -96,15 +96,13 @@ class TextExchange:
 
     async def _read(self, stream: HttpStream, report: Report, *, since: float) -> None:
         """Read events until the last; comments keep no clock from running out."""
-        stage = Stage.FIRST_BYTE
-        async with aclosing(stream.sse()) as events:
-            while True:
-                async with self._way.stages.within(stage, since=since):
-                    event = await anext(events, None)
-                text = None if event is None else self._reader.event(event)
+        clock = self._way.stages.clock(Stage.FIRST_BYTE, since=since)
+        async with aclosing(stream.sse()) as events, clock:
+            async for event in events:
+                text = self._reader.event(event)
                 if text is None:
                     return
-                stage, since = Stage.IDLE, time.monotonic()
+                clock.begin(Stage.IDLE)
                 if text:
                     report(Progress(stage="generating", text=text))
 
