@@ -1,15 +1,18 @@
 """Jobs reach the right instance: by what they need, by priority, without a registry, whatever ids look like."""
 
+import random
 from collections.abc import AsyncGenerator, Generator
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 
+import msgspec
 import pytest
 
 from hostler.broker.desk import EngineDesk
 from hostler.broker.engine import EngineBroker
 from hostler.broker.foreman import EngineForeman
 from hostler.connectors.catalogue import build
-from hostler.contracts.needs import Needs
+from hostler.contracts.job import JobRequest, Submitted
+from hostler.contracts.needs import Avoid, Needs
 from hostler.contracts.service import Source
 from hostler.policy.sightings import endpoints_of
 from hostler.ports.discovery import Placed
@@ -115,3 +118,38 @@ async def test_configured_endpoints_serve_on_without_the_registry_of_endpoints(
 async def _source(fabric: Fabric, engine: Engine) -> Source | None:
     found = endpoints_of(await fabric.ports.registry.workers(), await EngineEndpoints(engine).census())
     return found[0].source if found else None
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1_800)
+@pytest.mark.row("001:383")
+async def test_of_ten_thousand_jobs_none_runs_where_it_may_not(fabric: Fabric) -> None:
+    """Three bound workers and one of a pool; needs by GPU, by model and by service, and all kinds of avoid."""
+    dice = random.Random(383)
+    quick = [SimKnobs(duration=0.0, steps=1, slots=8, models=("common", f"m{n}")) for n in range(4)]
+    wishes = [(Needs(labels={"gpu": str(n)}), Avoid(), {n}) for n in range(3)]
+    wishes += [(Needs(models=(f"m{n}",)), Avoid(), {n}) for n in range(4)]
+    wishes += [(Needs(models=("common",)), Avoid(models=(f"m{n}",)), {0, 1, 2, 3} - {n}) for n in range(4)]
+    wishes += [(Needs(service="simulation"), Avoid(labels={"gpu": str(n)}), {0, 1, 2, 3} - {n}) for n in range(3)]
+    wishes += [(Needs(labels={"gpu": "1"}, models=("m1",)), Avoid(labels={"gpu": "2"}), {1})]
+    wishes += [(Needs(), Avoid(), {0, 1, 2, 3})]
+    allowed: dict[str, set[int]] = {}
+    async with services(*quick) as all_, AsyncExitStack() as stack:
+        for number, service in enumerate(all_):
+            labels = {"gpu": str(number)} if number < 3 else {"pool": "yes"}
+            lamp = build(CONNECTOR, url=service.url, labels=labels, options={"poll": 0.05})
+            await stack.enter_async_context(fabric.worker(connectors=[lamp], id=f"w{number}", slots=8))
+        for batch in range(100):
+            chosen = [dice.choice(wishes) for _ in range(100)]
+            payload = msgspec.Raw(b'{"value":1}')
+            asked = [JobRequest(kind="sim.echo", payload=payload, needs=one[0], avoid=one[1]) for one in chosen]
+            answers = await fabric.ports.desk.submit(asked, operation=f"batch {batch}")
+            for answer, (_, _, where) in zip(answers, chosen, strict=True):
+                assert isinstance(answer, Submitted)
+                allowed[answer.id] = where
+        await eventually(lambda: sum(len(started(one)) for one in all_) >= len(allowed), within=1_500.0, every=1.0)
+        for job in allowed:
+            assert (await fabric.ended(job, within=60.0)).state == "succeeded"
+        ran = [(job, number) for number, service in enumerate(all_) for job in started(service)]
+    assert len(ran) == len(allowed) == 10_000
+    assert [(job, number) for job, number in ran if number not in allowed[job]] == []
