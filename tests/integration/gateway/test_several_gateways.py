@@ -35,19 +35,20 @@ async def test_priority_and_spread_hold_across_gateways_and_workers(engine: Engi
     async with AsyncExitStack() as stack:
         gateways = [await stack.enter_async_context(opening(engine)) for _ in range(2)]
         services = [await stack.enter_async_context(SimulationHTTPService(SLOW)) for _ in range(2)]
+        fabrics: list[Fabric] = []
         for service in services:
             broker = await stack.enter_async_context(aclosing(EngineBroker(engine)))
             desk = await stack.enter_async_context(aclosing(EngineDesk(engine)))
             ports = Ports(broker=broker, desk=desk, foreman=EngineForeman(engine), registry=EngineRegistry(engine))
-            fabric = Fabric(ports)
+            fabrics.append(Fabric(ports))
             connector = build("simulation-http", url=service.url, options={"poll": 0.05})
-            await stack.enter_async_context(fabric.worker(connectors=[connector], slots=4))
+            await stack.enter_async_context(fabrics[-1].worker(connectors=[connector], slots=4))
         first = [await submit(gateways[number], number, 10) for number in range(2)]
         await eventually(lambda: all(len(started(service)) == 1 for service in services), within=20.0)
         waiting = [await submit(gateways[number % 2], number, 10) for number in range(4)]
         urgent = [await submit(gateways[1 - number], number, 90) for number in range(2)]
         for job in (*first, *waiting, *urgent):
-            await fabric.result(job, within=30.0)
+            await fabrics[0].result(job, within=30.0)
         orders = [started(service) for service in services]
         assert sorted(len(order) for order in orders) == [4, 4]
         assert {order[1] for order in orders} == set(urgent)
