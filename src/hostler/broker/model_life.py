@@ -8,6 +8,7 @@ from hostler.broker.model_state import JobRecord, QueueRecord, error_of
 from hostler.contracts.failure import Failure, FailureClass
 from hostler.contracts.job import Attempt, JobState
 from hostler.policy.lifecycle import Verb
+from hostler.valkeyio.layout import ATTEMPTS_KEPT
 
 S = JobState
 
@@ -44,6 +45,7 @@ class ModelLife(ModelCore):
                 remote=job.remote,
             )
         )
+        del job.attempts[:-ATTEMPTS_KEPT]
 
     def _end(
         self, queue: QueueRecord, job: JobRecord, now: datetime, verb: Verb, state: JobState, **facts: Any

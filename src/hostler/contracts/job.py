@@ -158,6 +158,7 @@ class Job(Struct, frozen=True, kw_only=True):
     result_ref: BlobRef | None
     error: JobError | None
     attempts: tuple[Attempt, ...]
+    """The last 200 claims that did not succeed, oldest first."""
     resources: dict[str, float]
     """Amounts that it takes while it runs."""
     labels: dict[str, str]

@@ -10,6 +10,7 @@ from hostler.contracts.job import JobState, Progress, null_json
 from hostler.contracts.lease import Again, Die, Ending, Hold, Stopped, Succeed, Update
 from hostler.contracts.offer import Offer
 from hostler.testing.broker_house import QUEUE, TRANSIENT, House, ref
+from hostler.valkeyio.layout import ATTEMPTS_KEPT
 
 
 class LeasePromises:
@@ -253,6 +254,14 @@ class SettlePromises:
             lease = await house.claim_one(job_id, offers=_offers("shy"))
             assert lease.overloads == overloads
             await house.end(lease, Again(failure=None, counted=False))
+
+    async def test_a_job_that_comes_back_again_and_again_keeps_its_last_claims_only(self, house: House) -> None:
+        job_id = await house.submit()
+        for _ in range(ATTEMPTS_KEPT + 3):
+            await house.end(await house.claim_one(job_id), Again(failure=None, counted=False))
+        kept = (await house.job(job_id)).attempts
+        assert [attempt.number for attempt in kept] == list(range(4, ATTEMPTS_KEPT + 4))
+        assert (await house.claim_one(job_id)).history == kept
 
     async def test_a_job_that_waits_for_something_wakes_by_itself_or_when_told(self, house: House) -> None:
         timed, told = await house.submit(), await house.submit()

@@ -19,6 +19,9 @@ SEQ_BASE: Final = 100_000_000_000
 FENCE_STEP: Final = CLAIMS
 """What a fence's part for restores is multiplied by; below it are the claims so far."""
 
+ATTEMPTS_KEPT: Final = 200
+"""Claims of one job that are kept; a job that waits for a limit or a result may come back any number of times."""
+
 STATES: Final[tuple[JobState, ...]] = tuple(JobState)
 """A state is stored as its place in here, from 1."""
 

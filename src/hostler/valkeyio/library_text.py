@@ -139,6 +139,7 @@ def _preamble() -> str:
         f"local CONFIG = {{{defaults}}}",
         f"local SEQ_BASE = {layout.SEQ_BASE}",
         f"local FENCE_STEP = {layout.FENCE_STEP}",
+        f"local ATTEMPTS_KEPT = {layout.ATTEMPTS_KEPT}",
         f"local EVENTS_KEPT = {layout.EVENTS_KEPT}",
         f"local BLANK = {{{blank}}}",
     )

@@ -10,6 +10,7 @@ local META_AT = {born = 1, last = 2, arrival = 3, off = 4, seq = 5, lane = 6, cf
 local CONFIG = {10000000, 60000000, 30000000, 30000000, 1000000, 4294967296, 0, 10000, 1, 86400000000, 100000, 2592000000000, 100000, 3600000, 600000, {}, 1800000}
 local SEQ_BASE = 100000000000
 local FENCE_STEP = 1048576
+local ATTEMPTS_KEPT = 200
 local EVENTS_KEPT = 64
 local BLANK = {0, 0, 0, 0, false, 0, 0, 0, 0, 0, false, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, false, false, 0, 0, false, 0, false, 0, false, false}
 -- Writes are collected while a call decides, and made at its end: one engine call per key or command.
@@ -54,8 +55,9 @@ function write.timed(q, key, value, ms)
   q.timed[#q.timed + 1] = {q.p .. key, value, ms}
 end
 
-function write.push(q, key, value)
-  q.pushes[#q.pushes + 1] = {q.p .. key, value}
+-- Add to a list, of which no more than the last `most` are kept, if that is given.
+function write.push(q, key, value, most)
+  q.pushes[#q.pushes + 1] = {q.p .. key, value, most}
 end
 
 -- Set a member's score; the last word in a call wins.
@@ -145,7 +147,9 @@ function write.rest(q)
     redis.call('HSET', q.p .. key, unpack(words))
   end
   for _, push in ipairs(q.pushes) do
-    redis.call('RPUSH', push[1], push[2])
+    if redis.call('RPUSH', push[1], push[2]) > (push[3] or math.huge) then
+      redis.call('LTRIM', push[1], -push[3], -1)
+    end
   end
   for key, members in pairs(q.z) do
     flush_zset(q.p .. key, members)
@@ -1722,7 +1726,7 @@ function life.attempt(q, seq, record, outcome, failure, counted, endpoint, remot
   write.push(q, 'a:' .. seq, cmsgpack.pack({
     record[6] % FENCE_STEP, record[10], record[11], endpoint or false, record[14], q.now,
     outcome, failure or false, counted, remote or false,
-  }))
+  }), ATTEMPTS_KEPT)
 end
 
 -- End a job's life: its former index is left, and what it counted for is given back. Its last worker stays named.
@@ -4720,4 +4724,4 @@ return 1
 
 end
 redis.register_function{function_name='hostler1_withdraw', callback=verb_withdraw, flags={'allow-oom'}}
-redis.register_function{function_name='hostler1_version', callback=function() return '7317a97649456624d2fc0ffdf315c95997b52925358aeafed060359d46c4eea9' end, flags={'no-writes'}}
+redis.register_function{function_name='hostler1_version', callback=function() return 'c066e52913d641ec544776e19059c48171fe8da66d98cb6f417ec50184f648ce' end, flags={'no-writes'}}

@@ -40,8 +40,9 @@ function write.timed(q, key, value, ms)
   q.timed[#q.timed + 1] = {q.p .. key, value, ms}
 end
 
-function write.push(q, key, value)
-  q.pushes[#q.pushes + 1] = {q.p .. key, value}
+-- Add to a list, of which no more than the last `most` are kept, if that is given.
+function write.push(q, key, value, most)
+  q.pushes[#q.pushes + 1] = {q.p .. key, value, most}
 end
 
 -- Set a member's score; the last word in a call wins.

@@ -58,7 +58,9 @@ function write.rest(q)
     redis.call('HSET', q.p .. key, unpack(words))
   end
   for _, push in ipairs(q.pushes) do
-    redis.call('RPUSH', push[1], push[2])
+    if redis.call('RPUSH', push[1], push[2]) > (push[3] or math.huge) then
+      redis.call('LTRIM', push[1], -push[3], -1)
+    end
   end
   for key, members in pairs(q.z) do
     flush_zset(q.p .. key, members)

@@ -54,7 +54,7 @@ function life.attempt(q, seq, record, outcome, failure, counted, endpoint, remot
   write.push(q, 'a:' .. seq, cmsgpack.pack({
     record[F.fence] % FENCE_STEP, record[F.generation], record[F.worker], endpoint or false, record[F.started], q.now,
     outcome, failure or false, counted, remote or false,
-  }))
+  }), ATTEMPTS_KEPT)
 end
 
 -- End a job's life: its former index is left, and what it counted for is given back. Its last worker stays named.
