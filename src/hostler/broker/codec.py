@@ -143,6 +143,7 @@ def update_item(update: Update) -> tuple[object, ...]:
         update.remote or False,
         update.remote_endpoint or False,
         sealed(bytes(update.checkpoint)) if isinstance(update.checkpoint, Raw) else False,
+        False if update.preview is None else sealed(update.preview.data),
     )
 
 

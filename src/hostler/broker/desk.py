@@ -16,6 +16,7 @@ from hostler.contracts.api import EVERY_JOB, JobFilter
 from hostler.contracts.event import Event, Page, Timeline
 from hostler.contracts.explain import Explanation
 from hostler.contracts.job import Job, JobRequest, JobState, Submitted
+from hostler.contracts.preview import Preview, no_preview, preview_of
 from hostler.kernel.errors import HostlerError, NotFoundError, QueueFullError, StateConflictError
 from hostler.kernel.units import Seconds
 from hostler.policy.lanes import lane_key, lane_of
@@ -133,6 +134,17 @@ class EngineDesk:
         found = tuple(events[offset] for offset in sorted(events))
         whole = {int(offset) for offset in offsets} <= events.keys()
         return Timeline(events=found, complete=whole and bool(found) and found[0].type == Verb.SUBMIT)
+
+    async def preview(self, job_id: str) -> Preview:
+        """Return the latest picture of running work; see the port."""
+        queue, seq = _taken_apart(job_id)
+        known, data = cast("list[Any]", await self._library.call("preview", queue, seq=seq))
+        if not known:
+            raise _not_found(job_id)
+        found = preview_of(data)
+        if found is None:
+            raise no_preview(job_id)
+        return found
 
     async def explain(self, job_id: str) -> Explanation:
         """Say why the job is where it is, per need and worker, with its place in the line."""

@@ -13,6 +13,7 @@ from hostler.contracts.event import Page, Timeline
 from hostler.contracts.explain import Explanation, Holding, Lacking
 from hostler.contracts.job import Job, JobRequest, JobState, Submitted
 from hostler.contracts.offer import Pool
+from hostler.contracts.preview import Preview, no_preview
 from hostler.contracts.queue import KindSpec
 from hostler.kernel.errors import (
     CapacityError,
@@ -78,6 +79,13 @@ class ModelDesk(ModelLife):
         queue, _ = self._job(job_id)
         events = tuple(event for event in queue.events if event.job == job_id)
         return Timeline(events=events, complete=bool(events) and events[0].type == Verb.SUBMIT)
+
+    async def preview(self, job_id: str) -> Preview:
+        """Return the latest picture of running work."""
+        _, job = self._job(job_id)
+        if job.preview is None or job.preview.until <= self._now():
+            raise no_preview(job_id)
+        return job.preview.answer
 
     async def explain(self, job_id: str) -> Explanation:
         """Say why the job is where it is."""

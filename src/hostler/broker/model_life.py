@@ -23,7 +23,7 @@ class ModelLife(ModelCore):
         lease = job.lease
         if lease is None:
             raise AssertionError(f"{job.id} has no lease to end")
-        job.lease = None
+        job.lease = job.preview = None
         job.cancel_asked = None if outcome == "cancel" else job.cancel_asked
         if counted:
             job.attempts_used += 1

@@ -11,6 +11,7 @@ from hostler.contracts.failure import Failure
 from hostler.contracts.job import Attempt, BlobRef, JobError, JobRequest, JobState, Progress, null_json
 from hostler.contracts.lease import Lease
 from hostler.contracts.needs import Lane
+from hostler.contracts.preview import Preview
 from hostler.contracts.queue import QueueSpec
 from hostler.contracts.worker import Worker
 from hostler.kernel.units import Json, Seconds
@@ -74,6 +75,7 @@ class JobRecord:
     cancel_asked: datetime | None = None
     waiting_for: str | None = None
     progress: Progress | None = None
+    preview: Kept[Preview] | None = None
     result: Raw = field(default_factory=null_json)
     result_ref: BlobRef | None = None
     error: JobError | None = None

@@ -24,6 +24,7 @@ from hostler.contracts.lease import (
     Succeed,
     Update,
 )
+from hostler.contracts.preview import PREVIEW_LIFE
 from hostler.contracts.queue import Demand
 from hostler.kernel.units import Json
 from hostler.policy.balance import Way, admits, best, standings_of
@@ -99,7 +100,7 @@ class ModelWork(ModelLife):
         )
 
     async def progress(self, worker: str, updates: Sequence[Update]) -> tuple[LeaseRef, ...]:
-        """Store progress, remote ids and checkpoints."""
+        """Store progress, remote ids, checkpoints and previews."""
         now = self._now()
         stale: list[LeaseRef] = []
         for update in updates:
@@ -112,6 +113,8 @@ class ModelWork(ModelLife):
             job.remote = update.remote if update.remote is not None else job.remote
             job.remote_endpoint = update.remote_endpoint if update.remote_endpoint is not None else job.remote_endpoint
             job.checkpoint = update.checkpoint or job.checkpoint
+            if update.preview is not None:
+                job.preview = Kept(answer=update.preview, until=now + seconds(PREVIEW_LIFE))
             if update.progress is not None:
                 job.progress = update.progress
                 queue.emit(now, Verb.PROGRESS, job, worker=worker, **_shown(update.progress))

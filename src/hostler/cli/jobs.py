@@ -1,5 +1,7 @@
 """`hostler jobs`: look at jobs and steer them."""
 
+import asyncio
+from pathlib import Path
 from typing import Annotated
 
 from cyclopts import App, Parameter
@@ -11,6 +13,7 @@ from hostler.cli.submit import conclude
 from hostler.cli.talk import JOB_COLUMNS, LIMIT, Narrowed, facts_table, job_rows, said_of, state_of, talking
 from hostler.contracts.explain import Candidate, Explanation
 from hostler.contracts.job import Job
+from hostler.kernel.errors import InvalidError
 
 jobs = App(name="jobs", help="List, show, follow and steer jobs.")
 
@@ -105,6 +108,29 @@ async def explain(job: str, /, *, common: ToGateway = ToGateway()) -> int:
         out.document(found)
     else:
         _explain(out, found)
+    return OK
+
+
+@jobs.command
+async def preview(
+    job: str,
+    /,
+    *,
+    out: Annotated[Path, Parameter(help="The file to write the picture to.")],
+    common: ToGateway = ToGateway(),
+) -> int:
+    """Save the latest picture of a running job, where its service shows any."""
+    said = Out(json=common.json)
+    async with talking(common) as fleet:
+        found = await fleet.preview(job)
+    try:
+        await asyncio.to_thread(out.write_bytes, found.data)
+    except OSError as error:
+        raise InvalidError(f"{out} cannot be written: {error.strerror or error}.") from error
+    said.answer(
+        {"id": job, "media_type": found.media_type, "size": len(found.data), "file": str(out)},
+        f"{job} {found.media_type} of {len(found.data)} bytes in {out}",
+    )
     return OK
 
 

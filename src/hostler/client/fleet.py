@@ -17,6 +17,7 @@ from hostler.contracts.api import BATCH_LIMIT, ActionReport, ActionVerb, Batch, 
 from hostler.contracts.event import Event, Timeline
 from hostler.contracts.explain import Explanation
 from hostler.contracts.job import Job, JobState
+from hostler.contracts.preview import Preview
 from hostler.kernel.errors import HostlerError
 from hostler.kernel.units import Bytes, Seconds
 
@@ -121,6 +122,10 @@ class Fleet:
     async def timeline(self, job_id: str) -> Timeline:
         """Return what happened to a job, in order."""
         return await self.job(job_id).timeline()
+
+    async def preview(self, job_id: str) -> Preview:
+        """Return a running job's latest picture; `NotFoundError` when there is none now."""
+        return await self.job(job_id).preview()
 
     async def explain(self, job_id: str) -> Explanation:
         """Return why a job is where it is."""

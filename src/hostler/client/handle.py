@@ -12,6 +12,7 @@ from hostler.contracts.api import Because, Moved
 from hostler.contracts.event import Event, Timeline
 from hostler.contracts.explain import Explanation
 from hostler.contracts.job import Job, JobState
+from hostler.contracts.preview import Preview, no_preview, preview_of
 from hostler.kernel.errors import JobFailedError
 from hostler.kernel.units import Seconds
 
@@ -80,6 +81,13 @@ class JobHandle:
     async def timeline(self) -> Timeline:
         """Return what happened to it, in order."""
         return await self._wire.read(self._path("/timeline"), Timeline)
+
+    async def preview(self) -> Preview:
+        """Return its latest picture while it runs; `NotFoundError` when there is none now."""
+        found = preview_of(await self._wire.read_bytes(self._path("/preview")))
+        if found is None:
+            raise no_preview(self.id)
+        return found
 
     async def explain(self) -> Explanation:
         """Return why it is where it is."""

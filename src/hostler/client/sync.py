@@ -16,6 +16,7 @@ from hostler.contracts.event import Event, Timeline
 from hostler.contracts.explain import Explanation
 from hostler.contracts.job import BlobRef, Job, JobState
 from hostler.contracts.limit import LimitView
+from hostler.contracts.preview import Preview
 from hostler.contracts.queue import QueueView
 from hostler.contracts.result import CacheView
 from hostler.contracts.worker import Worker
@@ -96,6 +97,10 @@ class SyncJob:
     def timeline(self) -> Timeline:
         """Return what happened to it, in order."""
         return self._portal.call(self._job.timeline())
+
+    def preview(self) -> Preview:
+        """Return its latest picture while it runs; `NotFoundError` when there is none now."""
+        return self._portal.call(self._job.preview())
 
     def explain(self) -> Explanation:
         """Return why it is where it is."""
@@ -302,6 +307,10 @@ class SyncFleet:
     def timeline(self, job_id: str) -> Timeline:
         """Return what happened to a job."""
         return self.job(job_id).timeline()
+
+    def preview(self, job_id: str) -> Preview:
+        """Return a running job's latest picture; `NotFoundError` when there is none now."""
+        return self.job(job_id).preview()
 
     def explain(self, job_id: str) -> Explanation:
         """Return why a job is where it is."""

@@ -9,11 +9,12 @@ from msgspec import structs
 from hostler.connectors.faults import ServiceFaultError, failure
 from hostler.contracts.failure import FailureClass
 from hostler.contracts.job import Progress
+from hostler.contracts.preview import Preview
 from hostler.contracts.service import Failed, Finished, RemoteRef, RemoteState, ServiceCall, Step
 
-Report = Callable[[Progress], None]
+Report = Callable[[Progress | Preview], None]
 Exchange = Callable[[Report], Awaitable[Finished | Failed]]
-"""Does the whole request; may raise `ServiceFaultError`, reports progress as it goes."""
+"""Does the whole request; may raise `ServiceFaultError`, reports progress and previews as it goes."""
 
 
 KEPT: Final = 256
@@ -56,9 +57,8 @@ class DirectCalls:
             return
         while True:
             await work.news.wait()
-            progress = work.take()
-            if progress is not None:
-                yield progress
+            for news in work.take():
+                yield news
             if work.end is not None:
                 yield work.end
                 return
@@ -104,21 +104,23 @@ class DirectCalls:
 
 
 class _Work:
-    """One request: its task, the progress that nobody took yet, and its end."""
+    """One request: its task, the progress and preview that nobody took yet, and its end."""
 
     def __init__(self, exchange: Exchange, *, job: str) -> None:
         self.job = job
         self.end: Finished | Failed | None = None
         self.news = asyncio.Event()
         self._progress: Progress | None = None
+        self._preview: Preview | None = None
         self._task = asyncio.create_task(self._run(exchange), name=f"request of {job}")
 
-    def take(self) -> Progress | None:
-        """Take the progress since the last time."""
-        progress, self._progress = self._progress, None
+    def take(self) -> tuple[Progress | Preview, ...]:
+        """Take what is new since the last time."""
+        news = tuple(each for each in (self._progress, self._preview) if each is not None)
+        self._progress = self._preview = None
         if self.end is None:
             self.news.clear()
-        return progress
+        return news
 
     async def stop(self) -> None:
         """End the request, closing its connection."""
@@ -128,11 +130,14 @@ class _Work:
         if self.end is None:  # cancelled before its first step
             self._finish(_cancelled())
 
-    def _report(self, progress: Progress) -> None:
+    def _report(self, news: Progress | Preview) -> None:
         before = self._progress
-        if before is not None and before.text is not None:
-            progress = structs.replace(progress, text=before.text + (progress.text or ""))
-        self._progress = progress
+        if isinstance(news, Preview):
+            self._preview = news
+        elif before is not None and before.text is not None:
+            self._progress = structs.replace(news, text=before.text + (news.text or ""))
+        else:
+            self._progress = news
         self.news.set()
 
     async def _run(self, exchange: Exchange) -> None:

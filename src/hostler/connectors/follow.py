@@ -12,6 +12,7 @@ from hostler.connectors.faults import ServiceFaultError
 from hostler.connectors.stages import Stages
 from hostler.contracts.failure import Failure, FailureClass, Stage
 from hostler.contracts.job import Progress
+from hostler.contracts.preview import Preview
 from hostler.contracts.service import Failed, Finished, RemoteState, Step
 from hostler.contracts.timeouts import LOADING
 from hostler.kernel.units import Seconds
@@ -29,6 +30,8 @@ class Signal(Struct, frozen=True, kw_only=True):
 
     state: RemoteState
     progress: Progress | None = None
+    preview: Preview | None = None
+    """How the work looks; no sign that it moves."""
     cursor: str | None = None
     """Where a new stream goes on."""
 
@@ -91,13 +94,15 @@ class Follower:
                 end = Failed(failure=error.failure)
         yield end
 
-    async def _until_ended(self) -> AsyncGenerator[Progress]:
+    async def _until_ended(self) -> AsyncGenerator[Progress | Preview]:
         while True:
             try:
                 async with aclosing(self._signals()) as signals:
                     async for signal in signals:
                         if (progress := self._advance(signal)) is not None:
                             yield progress
+                        if signal.preview is not None:
+                            yield signal.preview
                         if signal.state in ENDED:
                             return
             except ServiceFaultError as error:

@@ -103,6 +103,8 @@ class Progress(Struct, frozen=True, kw_only=True, omit_defaults=True):
     eta_s: Seconds | None = None
     text: str | None = None
     """Text produced since the attempt's previous progress event (streamed tokens); merged by appending."""
+    preview: int | None = None
+    """Number of the attempt's latest preview picture, from 1; the picture itself is at `/v1/jobs/{id}/preview`."""
 
 
 class Attempt(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -6,6 +6,7 @@ from hostler.contracts.failure import Failure
 from hostler.contracts.job import Attempt, BlobRef, Progress, null_json
 from hostler.contracts.needs import Lane
 from hostler.contracts.offer import Offer, Pool, Standing
+from hostler.contracts.preview import Preview
 from hostler.contracts.timeouts import Timeouts
 from hostler.kernel.units import Instant, Seconds
 
@@ -81,6 +82,8 @@ class Update(Struct, frozen=True, kw_only=True):
     """The service's id of the work, stored before it is waited for, so that a crash can be reconciled."""
     remote_endpoint: str | None = None
     checkpoint: Raw | UnsetType = UNSET
+    preview: Preview | None = None
+    """Replaces the one before; shown for a minute at most, and never in an event."""
 
 
 class Succeed(Struct, frozen=True, kw_only=True, tag="succeed"):

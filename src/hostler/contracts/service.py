@@ -8,6 +8,7 @@ from msgspec import Meta, Raw, Struct
 from hostler.contracts.failure import Failure
 from hostler.contracts.job import Progress
 from hostler.contracts.offer import Pool
+from hostler.contracts.preview import Preview
 from hostler.contracts.timeouts import Timeouts
 from hostler.kernel.units import Bytes, Instant, Label, Name, Seconds
 
@@ -119,8 +120,8 @@ class Failed(Struct, frozen=True, kw_only=True, tag="failed"):
     failure: Failure
 
 
-Step = Progress | Finished | Failed
-"""What `observe` yields: any number of `Progress`, then exactly one `Finished` or `Failed`."""
+Step = Progress | Preview | Finished | Failed
+"""What `observe` yields: any number of `Progress` and `Preview`, then exactly one `Finished` or `Failed`."""
 
 
 class BreakerMode(StrEnum):

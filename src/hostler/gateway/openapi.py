@@ -11,7 +11,7 @@ from hostler.contracts.event import Event
 from hostler.contracts.job import JobRequest
 from hostler.contracts.portable import portable
 from hostler.contracts.problem import Problem
-from hostler.gateway.operation import BINARY, EVENTS, JSON, PROBLEM, Nothing, Operation
+from hostler.gateway.operation import BINARY, EVENTS, JSON, PICTURE, PROBLEM, Nothing, Operation
 from hostler.gateway.problems import TYPE_PREFIX
 from hostler.gateway.shapes import PATH_PARAMETERS
 from hostler.kernel.errors import (
@@ -136,7 +136,7 @@ def _responses(operation: Operation[Any, Any], schemas: dict[str, Anything]) -> 
             response["content"] = {EVENTS: {"schema": {"type": "string"}, "x-event": schemas[_key(Event)]}}
         elif reply.media_type is not None:
             schema = {"type": "string"} if reply.type is None else schemas[_key(reply.type)]
-            if reply.media_type == BINARY:
+            if reply.media_type in {BINARY, PICTURE}:
                 schema = {"type": "string", "format": "binary"}
             response["content"] = {reply.media_type.split(";")[0]: {"schema": schema}}
         found[str(status)] = response

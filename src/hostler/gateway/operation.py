@@ -17,6 +17,7 @@ B = TypeVar("B")
 JSON = "application/json"
 BINARY = "application/octet-stream"
 EVENTS = "text/event-stream"
+PICTURE = "image/*"
 PROBLEM = "application/problem+json"
 
 

@@ -15,6 +15,7 @@ from hostler.contracts.event import Page, Timeline
 from hostler.contracts.explain import Explanation
 from hostler.contracts.job import Job, JobRequest, JobState, Submitted
 from hostler.contracts.lease import ClaimRequest, Lease, LeaseRef, Renewal, Settled, Settlement, Update
+from hostler.contracts.preview import Preview
 from hostler.contracts.queue import Demand, KindSpec, QueueSpec, QueueStats, RegistryRow
 
 
@@ -54,9 +55,10 @@ class Broker(Protocol):
         ...
 
     async def progress(self, worker: str, updates: Sequence[Update]) -> tuple[LeaseRef, ...]:
-        """Store progress, remote ids and checkpoints; return the leases that are stale (nothing stored for those).
+        """Store progress, remote ids, checkpoints and previews; return the stale leases (nothing stored for those).
 
-        The latest wins; each update with `progress` set is one event.
+        The latest wins; each update with `progress` set is one event. A preview is gone after a minute without
+        another, and when its attempt ends.
         """
         ...
 
@@ -98,6 +100,10 @@ class Desk(Protocol):
 
     async def timeline(self, job_id: str) -> Timeline:
         """Return the events of one job, oldest first."""
+        ...
+
+    async def preview(self, job_id: str) -> Preview:
+        """Return the latest picture of running work; `NotFoundError` when there is no such job, or no picture now."""
         ...
 
     async def explain(self, job_id: str) -> Explanation:

@@ -50,7 +50,7 @@ class Connector(Protocol):
         ...
 
     def observe(self, call: ServiceCall, ref: RemoteRef) -> AsyncGenerator[Step]:
-        """Follow the work: any number of `Progress`, then exactly one `Finished` or `Failed`.
+        """Follow the work: any number of `Progress` and `Preview`, then exactly one `Finished` or `Failed`.
 
         Whoever leaves before it has ended, or right after its last step, closes it (`contextlib.aclosing`).
         Resumes by itself over dropped connections where the protocol allows it. Stage timeouts end it as `timeout`.

@@ -8,6 +8,7 @@ from hostler.testing.broker_house import BrokerHarness, House
 from hostler.testing.broker_lease import LeasePromises, SettlePromises
 from hostler.testing.broker_life import AgainPromises, CancelPromises, ExpiryPromises, ShownPromises, WhyPromises
 from hostler.testing.broker_place import PlacePromises
+from hostler.testing.broker_preview import PreviewPromises
 from hostler.testing.broker_submit import LimitPromises, SubmitPromises
 from hostler.testing.broker_watch import BookPromises, EventPromises, RosterPromises
 
@@ -23,6 +24,7 @@ class BrokerConformance(
     KeyPromises,
     LeasePromises,
     SettlePromises,
+    PreviewPromises,
     CancelPromises,
     AgainPromises,
     ShownPromises,

@@ -8,6 +8,7 @@ import jsonschema_rs
 
 from hostler.contracts.failure import FailureClass, Stage
 from hostler.contracts.job import Progress
+from hostler.contracts.preview import Preview
 from hostler.contracts.service import EndpointState, Failed, Finished, RemoteRef, RemoteState
 from hostler.contracts.timeouts import Timeouts
 from hostler.kernel.errors import ServiceUnavailableError
@@ -60,7 +61,7 @@ class WorkPromises:
             steps = await steps_of(connector, call_of(harness.quick))
         *before, end = steps
         assert isinstance(end, Finished), end
-        assert all(isinstance(step, Progress) for step in before)
+        assert all(isinstance(step, Progress | Preview) for step in before)
         fractions = [step.fraction for step in before if isinstance(step, Progress) and step.fraction is not None]
         assert fractions == sorted(fractions)
         if spec.result is not None:

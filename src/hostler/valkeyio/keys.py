@@ -59,6 +59,7 @@ KEYS: Final[tuple[KeyRow, ...]] = (
     _row("a:<seq>", "list", "job", "attempts that ended without success, oldest first (layout.ATTEMPT)"),
     _row("g:<seq>", "string", "job", "latest progress and remote reference (layout.PROGRESS)"),
     _row("c:<seq>", "string", "job", "checkpoint, sealed"),
+    _row("pv:<seq>", "string", "timed", "latest preview picture of a running job, its bytes; a minute at most"),
     _row("s:<seq>", "string", "job", "result (layout.RESULT); absent means null"),
     _row(
         "r:<lane>:<tenant>", "zset", "work", "claimable jobs by effective arrival; a trailing k marks those with a key"

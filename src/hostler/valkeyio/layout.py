@@ -9,6 +9,7 @@ from typing import Final
 
 from hostler.contracts.fence import CLAIMS
 from hostler.contracts.job import JobState
+from hostler.contracts.preview import PREVIEW_LIFE
 from hostler.policy.lifecycle import Verb
 
 VERSION: Final = 1
@@ -72,6 +73,9 @@ RECORD_TEXTS: Final = frozenset(
 """Fields of a record that are `false`, not 0, where there is nothing."""
 
 EVENTS_KEPT: Final = 64
+
+PREVIEW_MS: Final = round(PREVIEW_LIFE * 1000)
+"""How long `pv:<seq>` lives when no other follows."""
 
 ENDINGS: Final = ("succeed", "again", "hold", "die", "stopped")
 """Tags of `contracts.lease.Ending`; stored as the place from 1."""

@@ -141,6 +141,7 @@ def _preamble() -> str:
         f"local FENCE_STEP = {layout.FENCE_STEP}",
         f"local ATTEMPTS_KEPT = {layout.ATTEMPTS_KEPT}",
         f"local EVENTS_KEPT = {layout.EVENTS_KEPT}",
+        f"local PREVIEW_MS = {layout.PREVIEW_MS}",
         f"local BLANK = {{{blank}}}",
     )
     return "\n".join(lines)

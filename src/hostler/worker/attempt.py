@@ -13,6 +13,7 @@ from hostler.contracts.failure import Failure, FailureClass
 from hostler.contracts.job import INLINE_LIMIT, BlobRef, Progress, null_json
 from hostler.contracts.lease import Again, Die, Ending, Lease, LeaseRef, Settlement, Stopped, Succeed
 from hostler.contracts.offer import Pool
+from hostler.contracts.preview import Preview, preview_of
 from hostler.contracts.queue import KindSpec
 from hostler.contracts.reference import payload_reference
 from hostler.contracts.result import Kept
@@ -230,10 +231,13 @@ class Attempt:
             return Kept(ref=self._blob)
         return Kept(result=outcome.result) if len(bytes(outcome.result)) <= INLINE_LIMIT else None
 
-    def progressed(self, progress: Progress) -> None:
-        """Take a sign of life and pass it on."""
-        self.stages.touched(self.tools.clock.monotonic(), progress.stage)
-        self.tools.reports.progress(self.ref, progress)
+    def progressed(self, news: Progress | Preview) -> None:
+        """Take a sign of life and pass it on; a picture is none, and left out when it cannot be shown."""
+        if isinstance(news, Progress):
+            self.stages.touched(self.tools.clock.monotonic(), news.stage)
+            self.tools.reports.progress(self.ref, news)
+        elif (judged := preview_of(news.data)) is not None:
+            self.tools.reports.preview(self.ref, judged)
 
     async def payload(self) -> Raw:
         """Return the payload, from the blob store where it is a reference; `HostlerError` when it is not there."""

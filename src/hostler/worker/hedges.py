@@ -8,6 +8,7 @@ import structlog
 from msgspec import Raw
 
 from hostler.contracts.job import Progress
+from hostler.contracts.preview import Preview
 from hostler.contracts.service import Failed, Finished
 from hostler.dispatch.gauge import Gauge
 from hostler.dispatch.repeats import Repeats
@@ -124,7 +125,7 @@ class Beside:
         """Return the payload."""
         return await self._attempt.payload()
 
-    def progressed(self, progress: Progress) -> None:
+    def progressed(self, news: Progress | Preview) -> None:
         """Drop it: what two say about one piece of work would go to and fro."""
 
 

@@ -1,4 +1,4 @@
-"""Progress, remote ids and checkpoints on their way to the broker: coalesced per job, batched over all jobs."""
+"""Progress, previews, remote ids, checkpoints on their way to the broker: coalesced per job, batched over all jobs."""
 
 import asyncio
 from collections.abc import Callable
@@ -9,6 +9,7 @@ from msgspec import UNSET, Raw
 
 from hostler.contracts.job import Progress
 from hostler.contracts.lease import LeaseRef, Update
+from hostler.contracts.preview import PREVIEW_EVERY, Preview
 from hostler.kernel.errors import HostlerError
 from hostler.kernel.units import Seconds
 from hostler.ports.broker import Broker
@@ -19,6 +20,8 @@ _LOG = structlog.stdlib.get_logger("hostler.worker.reports")
 
 BATCH = 256
 """Most updates of one call."""
+PICTURES = 16
+"""Most previews of one call."""
 TEXT_LIMIT = 65_536
 """Characters of streamed text that wait for one report; what is over that loses its beginning."""
 
@@ -35,6 +38,7 @@ def merge(older: Progress | None, newer: Progress) -> Progress:
         message=newer.message if newer.message is not None else older.message,
         eta_s=newer.eta_s if newer.eta_s is not None else older.eta_s,
         text=text if text is None else text[-TEXT_LIMIT:],
+        preview=newer.preview if newer.preview is not None else older.preview,
     )
 
 
@@ -46,6 +50,9 @@ class _Track:
         self.progress: Progress | None = None
         self.remote: tuple[str, str] | None = None
         self.checkpoint: Raw | None = None
+        self.preview: Preview | None = None
+        self.previews = 0
+        self.preview_due = 0.0
         self.best = 0.0
         self.sent_at: float | None = None
         self.flying = False
@@ -53,10 +60,16 @@ class _Track:
 
     @property
     def dirty(self) -> bool:
+        """Tell whether anything waits that is worth waiting for: nobody waits for a picture."""
         return self.progress is not None or self.remote is not None or self.checkpoint is not None
 
-    def take(self) -> Update:
+    def take(self, *, picture: bool) -> Update:
         remote, endpoint = self.remote or (None, None)
+        preview = None
+        if picture:
+            preview, self.preview = self.preview, None
+            self.previews += 1
+            self.progress = msgspec.structs.replace(self.progress or Progress(), preview=self.previews)
         update = Update(
             job_id=self.ref.job_id,
             fence=self.ref.fence,
@@ -64,6 +77,7 @@ class _Track:
             remote=remote,
             remote_endpoint=endpoint,
             checkpoint=UNSET if self.checkpoint is None else self.checkpoint,
+            preview=preview,
         )
         self.progress = self.remote = self.checkpoint = None
         self.flying = True
@@ -82,6 +96,7 @@ class _Track:
             self.remote = (update.remote, update.remote_endpoint or "")
         if self.checkpoint is None:
             self.checkpoint = update.checkpoint or None
+        self.preview = self.preview or update.preview
 
 
 class Reports:
@@ -127,6 +142,12 @@ class Reports:
         track.progress = merge(track.progress, progress)
         self._mark(track)
 
+    def preview(self, ref: LeaseRef, preview: Preview) -> None:
+        """Note how the work looks; never waits. At most one a second is sent, the latest. Not after `close`."""
+        if (track := self._tracks.get(ref)) is not None:
+            track.preview = preview
+            self._mark(track)
+
     def checkpoint(self, ref: LeaseRef, value: Raw) -> None:
         """Note a checkpoint; never waits. It is sent in order, at once."""
         if (track := self._tracks.get(ref)) is not None:
@@ -159,7 +180,7 @@ class Reports:
             if not due:
                 await self._rest()
                 continue
-            batch = [(track, track.take()) for track in due]
+            batch = [(track, track.take(picture=shows)) for track, shows in due]
             try:
                 stale = await self._broker.progress(self._worker, [update for _, update in batch])
             except HostlerError as error:
@@ -171,8 +192,10 @@ class Reports:
                 stale = await self._each(batch)
             failures = 0
             now = self._clock.monotonic()
-            for track, _ in batch:
+            for track, update in batch:
                 track.sent_at, track.flying = now, False
+                if update.preview is not None:
+                    track.preview_due = now + PREVIEW_EVERY
                 if not track.dirty:
                     track.wake()
             for ref in stale:
@@ -205,15 +228,26 @@ class Reports:
         self._wake.set()
 
     def _ready_at(self, track: _Track) -> float:
+        if not track.dirty:
+            return max(track.preview_due, (track.sent_at or 0.0) + self._interval)
         if track.sent_at is None or track.waiters or track.checkpoint is not None:
             return 0.0
         return track.sent_at + self._interval
 
-    def _due(self) -> list[_Track]:
-        now = self._clock.monotonic()
-        due = [track for track in self._dirty.values() if self._ready_at(track) <= now][:BATCH]
-        for track in due:
-            del self._dirty[track.ref]
+    def _due(self) -> list[tuple[_Track, bool]]:
+        """Return what is to be said now, and of which the picture is to be shown; the rest stays."""
+        now, pictures = self._clock.monotonic(), 0
+        due: list[tuple[_Track, bool]] = []
+        for track in self._dirty.values():
+            if len(due) == BATCH:
+                break
+            shows = track.preview is not None and track.preview_due <= now and pictures < PICTURES
+            if self._ready_at(track) <= now and (track.dirty or shows):
+                due.append((track, shows))
+                pictures += shows
+        for track, shows in due:
+            if shows or track.preview is None:
+                del self._dirty[track.ref]
         return due
 
     async def _rest(self) -> None:

@@ -15,6 +15,7 @@ from hostler.contracts.fence import attempt_of
 from hostler.contracts.job import Progress
 from hostler.contracts.lease import Lease, LeaseRef
 from hostler.contracts.needs import Lane
+from hostler.contracts.preview import Preview
 from hostler.contracts.service import Failed, Finished, RemoteRef, RemoteState, ServiceCall, Step
 from hostler.contracts.timeouts import Timeouts
 from hostler.kernel.units import Seconds
@@ -80,8 +81,8 @@ class Errand(Protocol):
         """Return the payload; `HostlerError` when it is not there."""
         ...
 
-    def progressed(self, progress: Progress) -> None:
-        """Take a sign of life."""
+    def progressed(self, news: Progress | Preview) -> None:
+        """Take a sign of life, or a picture, which is none."""
         ...
 
 
@@ -158,7 +159,7 @@ class ServiceRun:
             answer = await asyncio.shield(self._submitting)  # who stops the work has to know what became of it
             if isinstance(answer, Finished | Failed):
                 return answer
-            if isinstance(answer, Progress):
+            if isinstance(answer, Progress | Preview):
                 raise TypeError(f"{self._connector.name}.submit returned progress, no reference and no end")
             self._remote = answer
             if answer.heritable and self._restraint is not None:

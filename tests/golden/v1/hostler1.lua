@@ -12,6 +12,7 @@ local SEQ_BASE = 100000000000
 local FENCE_STEP = 1048576
 local ATTEMPTS_KEPT = 200
 local EVENTS_KEPT = 64
+local PREVIEW_MS = 60000
 local BLANK = {0, 0, 0, 0, false, 0, 0, 0, 0, 0, false, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, false, false, 0, 0, false, 0, false, 0, false, false}
 -- Writes are collected while a call decides, and made at its end: one engine call per key or command.
 
@@ -423,7 +424,7 @@ function rec.drop(q, seq)
   if q.touched then
     q.touched[seq] = nil
   end
-  for _, kind in ipairs({'j:', 'p:', 'a:', 'g:', 'c:', 's:'}) do
+  for _, kind in ipairs({'j:', 'p:', 'a:', 'g:', 'c:', 's:', 'pv:'}) do
     write.drop(q, kind .. seq)
   end
 end
@@ -1685,6 +1686,7 @@ function life.leave(q, seq, record)
     write.zrem(q, 'dead', seq)
   elseif state == 3 then
     write.zrem(q, 'leases', seq)
+    write.drop(q, 'pv:' .. seq)
     if record[19] > 0 then
       write.zrem(q, 'cancels', seq)
     end
@@ -2985,7 +2987,7 @@ for i, seq in ipairs(seqs) do
     end
   elseif not record then
     local left = {}
-    for _, kind in ipairs({'p:', 'a:', 'g:', 'c:', 's:'}) do
+    for _, kind in ipairs({'p:', 'a:', 'g:', 'c:', 's:', 'pv:'}) do
       left[#left + 1] = q.p .. kind .. seq
     end
     if redis.call('EXISTS', unpack(left)) > 0 then
@@ -4072,16 +4074,30 @@ return reply
 
 end
 redis.register_function{function_name='hostler1_peek', callback=verb_peek, flags={'no-writes'}}
+local function verb_preview(keys, argv)
+  local meta_key = keys[1]
+  local seq = argv[1]
+-- The latest preview picture of a running job.
+-- keys meta
+-- args seq:text
+-- flags no-writes
+-- reply {whether the job is there (1 or 0), the picture or ''}
+local q = ctx.open(meta_key)
+local got = redis.call('MGET', q.p .. 'j:' .. seq, q.p .. 'pv:' .. seq)
+return {got[1] and 1 or 0, got[2] or ''}
+
+end
+redis.register_function{function_name='hostler1_preview', callback=verb_preview, flags={'no-writes'}}
 local function verb_progress(keys, argv)
   local meta_key = keys[1]
   local worker = argv[1]
   local items = cmsgpack.unpack(argv[2])
--- Store progress, remote ids and checkpoints of leases that are held; each progress is one event.
+-- Store progress, remote ids, checkpoints and previews of leases that are held; each progress is one event.
 -- keys  meta
 -- args  worker:text items:pack
 -- flags allow-oom
 -- reply {1 or 0, ...}: whether each lease is held
--- An item is {seq, fence, progress, remote, endpoint, checkpoint}, each of the last four packed text or false.
+-- An item is {seq, fence, progress, remote, endpoint, checkpoint, preview}, each of the last five text or false.
 local q = ctx.open(meta_key)
 local seqs, status = {}, {}
 for i, item in ipairs(items) do
@@ -4101,6 +4117,9 @@ for i, item in ipairs(items) do
     g[2], g[3] = item[4] or g[2], item[5] or g[3]
     if item[6] then
       write.put(q, 'c:' .. seq, item[6])
+    end
+    if item[7] then
+      write.timed(q, 'pv:' .. seq, item[7], PREVIEW_MS)
     end
     g.touched = true
   else
@@ -4724,4 +4743,4 @@ return 1
 
 end
 redis.register_function{function_name='hostler1_withdraw', callback=verb_withdraw, flags={'allow-oom'}}
-redis.register_function{function_name='hostler1_version', callback=function() return 'c066e52913d641ec544776e19059c48171fe8da66d98cb6f417ec50184f648ce' end, flags={'no-writes'}}
+redis.register_function{function_name='hostler1_version', callback=function() return 'a81bf172fb2820507ff0fd6c4fe10d71087e79a983bcbf9839155b026dafcfd2' end, flags={'no-writes'}}

@@ -11,6 +11,7 @@ from hostler.contracts.failure import Failure, FailureClass
 from hostler.contracts.job import Progress
 from hostler.contracts.lease import Again, Die, Hold, Succeed, Update
 from hostler.contracts.needs import Needs
+from hostler.contracts.preview import preview_of
 from hostler.contracts.timeouts import Timeouts
 from hostler.testing.bench import OFFER, Bench, Server
 from hostler.valkeyio.keys import owner_of, prefix
@@ -59,7 +60,11 @@ async def mixed(bench: Bench, desk: EngineDesk) -> None:
     for n in range(8):
         for m, lease in enumerate(await bench.claim(5, worker=f"w{n}", offers=[offer])):
             update = Update(
-                job_id=lease.job_id, fence=lease.fence, progress=Progress(fraction=0.5), checkpoint=Raw(b"{}")
+                job_id=lease.job_id,
+                fence=lease.fence,
+                progress=Progress(fraction=0.5),
+                checkpoint=Raw(b"{}"),
+                preview=preview_of(b"\xff\xd8\xff"),
             )
             await bench.broker.progress(f"w{n}", [update])
             if n % 4:

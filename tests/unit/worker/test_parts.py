@@ -17,18 +17,20 @@ from hostler.contracts.job import JobRequest, Progress
 from hostler.contracts.lease import Again, ClaimRequest, Lease, LeaseRef, Settlement, Succeed, Update
 from hostler.contracts.needs import Lane, Needs
 from hostler.contracts.offer import Offer, Pool
+from hostler.contracts.preview import Preview
 from hostler.contracts.queue import KindSpec
 from hostler.contracts.timeouts import Timeouts
 from hostler.contracts.worker import WorkerState
 from hostler.kernel.errors import InternalError
 from hostler.policy.lifecycle import WORKER_MOVES
 from hostler.ports.broker import Broker
-from hostler.testing.clock import SeededDice
+from hostler.ports.clock import Clock
+from hostler.testing.clock import FakeClock, SeededDice
 from hostler.testing.eventually import eventually
 from hostler.testing.wire import Wire
 from hostler.worker.capacity import Capacity
 from hostler.worker.life import Life
-from hostler.worker.reports import Reports, merge
+from hostler.worker.reports import PICTURES, Reports, merge
 from hostler.worker.settler import Settler
 from hostler.worker.stages import StageWatch, complete
 from hostler.worker.system import SystemClock
@@ -159,8 +161,11 @@ async def held(count: int) -> Held:
 
 
 @asynccontextmanager
-async def reporting(held: Held, *, interval: float, stale: Any = print) -> AsyncGenerator[Reports]:
-    reports = Reports(held.broker, "w", interval=interval, clock=SystemClock(), dice=SeededDice(), stale=stale)
+async def reporting(
+    held: Held, *, interval: float, stale: Any = print, clock: Clock | None = None
+) -> AsyncGenerator[Reports]:
+    clock = clock or SystemClock()
+    reports = Reports(held.broker, "w", interval=interval, clock=clock, dice=SeededDice(), stale=stale)
     for ref in held.refs:
         reports.open(ref)
     task = asyncio.create_task(reports.run())
@@ -191,6 +196,59 @@ async def test_reports_of_many_jobs_go_in_one_call() -> None:
             reports.progress(ref, Progress(fraction=0.5))
         await asyncio.gather(*(reports.flush(ref) for ref in leases.refs))
         assert max(map(len, leases.updates())) == 50
+
+
+def picture(number: int) -> Preview:
+    return Preview(media_type="image/jpeg", data=b"\xff\xd8\xff" + bytes([number]))
+
+
+async def test_one_picture_a_second_is_sent_the_latest_and_nobody_waits_for_it() -> None:
+    leases, clock = await held(1), FakeClock()
+    (ref,) = leases.refs
+    async with reporting(leases, interval=0.0, clock=clock) as reports:
+        reports.preview(ref, picture(0))
+        await eventually(lambda: len(leases.updates()) == 1)
+        for number in range(1, 10):
+            reports.preview(ref, picture(number))
+        reports.progress(ref, Progress(fraction=0.5))
+        await reports.flush(ref)
+        clock.advance(0.9)
+        reports.progress(ref, Progress(fraction=0.6))
+        await reports.flush(ref)
+        clock.advance(0.2)
+        reports.progress(ref, Progress(fraction=0.7))
+        await reports.flush(ref)
+        pictures = [update.preview for batch in leases.updates() for update in batch]
+        assert pictures == [picture(0), None, None, picture(9)]
+        assert await leases.model.preview(ref.job_id) == picture(9)
+        assert [each.get("preview") for each in await leases.said(ref)] == [1, None, None, 2]
+
+
+async def test_a_call_carries_few_pictures_however_many_jobs_show_one() -> None:
+    leases = await held(50)
+    async with reporting(leases, interval=0.0) as reports:
+        for ref in leases.refs:
+            reports.preview(ref, picture(1))
+            reports.progress(ref, Progress(fraction=0.5))
+        await eventually(lambda: sum(each.preview is not None for batch in leases.updates() for each in batch) == 50)
+        counts = [sum(each.preview is not None for each in batch) for batch in leases.updates()]
+        assert counts == [PICTURES, PICTURES, PICTURES, 50 - 3 * PICTURES]
+
+
+async def test_a_picture_outlives_a_call_that_was_lost_unless_a_newer_one_came() -> None:
+    leases = await held(2)
+    first, second = leases.refs
+    leases.wire.drops = 1
+    async with reporting(leases, interval=0.0) as reports:
+        reports.preview(first, picture(1))
+        reports.preview(second, picture(1))
+        await eventually(lambda: leases.updates() != [])
+        reports.preview(second, picture(2))
+        await eventually(lambda: leases.wire.drops == 0 and len(leases.updates()) > 1)
+        reports.progress(first, Progress(fraction=0.5))
+        await reports.flush(first)
+        assert await leases.model.preview(first.job_id) == picture(1)
+        assert await leases.model.preview(second.job_id) == picture(2)
 
 
 async def test_nothing_said_is_lost_while_the_engine_is_away() -> None:

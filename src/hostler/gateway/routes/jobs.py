@@ -1,7 +1,8 @@
 """Jobs: submit, list, look, follow, cancel, replay."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
 import msgspec
@@ -14,7 +15,7 @@ from hostler.contracts.job import INLINE_LIMIT, Job, JobRequest, JobState, Submi
 from hostler.contracts.reference import payload_reference
 from hostler.gateway.bodies import decode
 from hostler.gateway.follow import Story, ended, unless_gone
-from hostler.gateway.operation import EVENTS, Answer, Call, Nothing, Operation, Reply
+from hostler.gateway.operation import EVENTS, PICTURE, Answer, Call, Nothing, Operation, Reply
 from hostler.gateway.problems import as_hostler_error, problem
 from hostler.gateway.rooms import Rooms
 from hostler.gateway.routes.blobs import content_of
@@ -34,6 +35,10 @@ from hostler.kernel.errors import (
 )
 
 _BATCH_ITEM: Final = "jobs"
+_SHOWN: Final[Mapping[str, str]] = MappingProxyType(
+    {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Content-Security-Policy": "sandbox"}
+)
+"""With a picture that a service made: it is looked at, and nothing else is done with it."""
 
 
 class JobRoutes:
@@ -131,6 +136,15 @@ class JobRoutes:
             return await content_of(self._rooms.blobs, job.result_ref.sha256, media_type=job.result_ref.media_type)
         return Answer(body=bytes(job.result))
 
+    async def get_preview(self, call: Call, _query: Nothing, _body: None) -> Answer:
+        """Return the latest picture of running work, where its service shows any.
+
+        It is PNG, JPEG or WebP, gone after a minute without another and when the attempt ends. `progress.preview` of
+        the job and of its events is the picture's number: ask again when it changes.
+        """
+        found = await self._desk.preview(call.path["id"])
+        return Answer(body=found.data, media_type=found.media_type, headers=_SHOWN)
+
     async def follow_job(self, call: Call, query: EventsQuery, _body: None) -> Answer:
         """Stream a job's events until it has ended (server-sent events).
 
@@ -165,7 +179,7 @@ class JobRoutes:
 
     def operations(self) -> tuple[Operation[Any, Any], ...]:
         """Return the routes."""
-        return (*self._submitting(), *self._looking(), *self._changing())
+        return (*self._submitting(), *self._looking(), *self._watching(), *self._changing())
 
     def _submitting(self) -> tuple[Operation[Any, Any], ...]:
         return (
@@ -228,6 +242,10 @@ class JobRoutes:
                 replies={200: Reply(about="Why it is where it is.", type=Explanation)},
                 errors=(NotFoundError,),
             ),
+        )
+
+    def _watching(self) -> tuple[Operation[Any, Any], ...]:
+        return (
             Operation(
                 method="GET",
                 path="/v1/jobs/{id:str}/result",
@@ -235,6 +253,13 @@ class JobRoutes:
                 query=ResultQuery,
                 replies={200: Reply(about="The result, any JSON.", type=msgspec.Raw)},
                 errors=(NotFoundError, StateConflictError, CapacityError),
+            ),
+            Operation(
+                method="GET",
+                path="/v1/jobs/{id:str}/preview",
+                handler=self.get_preview,
+                replies={200: Reply(about="The picture.", media_type=PICTURE)},
+                errors=(NotFoundError,),
             ),
             Operation(
                 method="GET",

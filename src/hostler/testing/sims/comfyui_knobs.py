@@ -48,6 +48,8 @@ class ComfyuiKnobs(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Answers of `/system_stats` and `GET /prompt` that are 503; work is not touched."""
     previews: bool = True
     """Send a preview with every step, as `--preview-method auto` does."""
+    preview_bytes: Bytes = 0
+    """Previews are at least this large (padded)."""
     image_bytes: Bytes = 0
     """Pictures are at least this large (padded)."""
     vram: Bytes = 25_757_220_864

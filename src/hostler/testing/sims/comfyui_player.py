@@ -152,7 +152,7 @@ class PromptPlayer:
             await self._progress(run, node_id, step, steps)
             if run.knobs.previews:
                 sid = run.client
-                await self._stage.preview(run, picture(signature), node_id, sid)
+                await self._stage.preview(run, picture(signature, size=run.knobs.preview_bytes), node_id, sid)
 
     async def _progress(self, run: PromptRun, node_id: str, value: int, most: int) -> None:
         if run.modern:

@@ -55,7 +55,7 @@ function rec.drop(q, seq)
   if q.touched then
     q.touched[seq] = nil
   end
-  for _, kind in ipairs({'j:', 'p:', 'a:', 'g:', 'c:', 's:'}) do
+  for _, kind in ipairs({'j:', 'p:', 'a:', 'g:', 'c:', 's:', 'pv:'}) do
     write.drop(q, kind .. seq)
   end
 end

@@ -13,6 +13,7 @@ function life.leave(q, seq, record)
     write.zrem(q, 'dead', seq)
   elseif state == S.running then
     write.zrem(q, 'leases', seq)
+    write.drop(q, 'pv:' .. seq)
     if record[F.cancel] > 0 then
       write.zrem(q, 'cancels', seq)
     end

@@ -33,7 +33,7 @@ for i, seq in ipairs(seqs) do
     end
   elseif not record then
     local left = {}
-    for _, kind in ipairs({'p:', 'a:', 'g:', 'c:', 's:'}) do
+    for _, kind in ipairs({'p:', 'a:', 'g:', 'c:', 's:', 'pv:'}) do
       left[#left + 1] = q.p .. kind .. seq
     end
     if redis.call('EXISTS', unpack(left)) > 0 then

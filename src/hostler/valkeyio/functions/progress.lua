@@ -1,9 +1,9 @@
--- Store progress, remote ids and checkpoints of leases that are held; each progress is one event.
+-- Store progress, remote ids, checkpoints and previews of leases that are held; each progress is one event.
 -- keys  meta
 -- args  worker:text items:pack
 -- flags allow-oom
 -- reply {1 or 0, ...}: whether each lease is held
--- An item is {seq, fence, progress, remote, endpoint, checkpoint}, each of the last four packed text or false.
+-- An item is {seq, fence, progress, remote, endpoint, checkpoint, preview}, each of the last five text or false.
 local q = ctx.open(meta_key)
 local seqs, status = {}, {}
 for i, item in ipairs(items) do
@@ -23,6 +23,9 @@ for i, item in ipairs(items) do
     g[G.remote], g[G.endpoint] = item[4] or g[G.remote], item[5] or g[G.endpoint]
     if item[6] then
       write.put(q, 'c:' .. seq, item[6])
+    end
+    if item[7] then
+      write.timed(q, 'pv:' .. seq, item[7], PREVIEW_MS)
     end
     g.touched = true
   else

@@ -63,6 +63,8 @@ class A1111HttpOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Nobody else uses this server: needed to stop work, and to show how far it is, where it runs with `--nowebui`."""
     answer_limit: Bytes = 134_217_728
     """Largest answer."""
+    previews: bool = True
+    """Show pictures of running work, where the server makes any (its settings of live previews say)."""
 
 
 class A1111HttpConnector:
@@ -210,6 +212,7 @@ class A1111HttpConnector:
         patience = Patience(
             poll=self._options.poll,
             stop=self._options.stop,
+            previews=self._options.previews,
             exclusive=self._options.exclusive,
             answer_limit=self._options.answer_limit,
         )

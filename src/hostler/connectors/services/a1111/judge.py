@@ -20,6 +20,7 @@ from hostler.connectors.services.a1111.messages import (
 from hostler.connectors.transports.http import NO_CODES, Answer
 from hostler.connectors.transports.http_faults import failure_of_answer
 from hostler.contracts.failure import FailureClass
+from hostler.contracts.preview import PREVIEW_LIMIT, Preview, preview_of
 
 T = TypeVar("T")
 
@@ -31,6 +32,17 @@ _SIGNATURES: Final[tuple[tuple[bytes, Literal["image/png", "image/jpeg", "image/
     (b"\xff\xd8\xff", "image/jpeg"),
     (b"RIFF", "image/webp"),
 )
+
+
+def preview_in(url: str) -> Preview | None:
+    """Return the picture in a `data:` URL; None when it is too large, or no picture."""
+    text = url.rpartition(";base64,")[2]
+    if len(text) > PREVIEW_LIMIT * 2:
+        return None
+    try:
+        return preview_of(base64.b64decode(text, validate=True))
+    except (binascii.Error, ValueError):
+        return None
 
 
 def expect(answer: Answer) -> Answer:

@@ -114,6 +114,9 @@ class TaskView(Struct, frozen=True, kw_only=True):
     progress: float | None = None
     eta: float | None = None
     textinfo: str | None = None
+    live_preview: str | None = None
+    """The picture as a `data:` URL, when it was asked for and is another than the one named."""
+    id_live_preview: int | None = None
 
 
 class StateView(Struct, frozen=True, kw_only=True):

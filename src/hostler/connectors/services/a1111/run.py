@@ -18,6 +18,7 @@ from hostler.connectors.stages import Stages
 from hostler.connectors.transports.http import ERROR_LIMIT, Answer
 from hostler.contracts.failure import FailureClass, Stage
 from hostler.contracts.job import Progress
+from hostler.contracts.preview import PREVIEW_EVERY, PREVIEW_LIFE
 from hostler.contracts.service import Failed, Finished
 from hostler.kernel.units import Bytes, Seconds
 
@@ -49,6 +50,8 @@ class Patience(Struct, frozen=True, kw_only=True):
     poll: Seconds
     stop: Seconds
     """How long to wait until the server has stopped."""
+    previews: bool
+    """Whether pictures of the work are asked for while it runs."""
     exclusive: bool
     """Whether whatever runs there is ours."""
     answer_limit: Bytes
@@ -67,6 +70,8 @@ class A1111Run:
         self._pictures = pictures
         self._timestamp: str | None = None
         self._cut_short = False
+        self._shown = -1
+        self._show_at = 0.0
         self.stopped: bool | None = None
         """Whether the server confirmed that it stopped, once it was told to."""
 
@@ -139,10 +144,11 @@ class A1111Run:
             if not self._asked.named:
                 continue
             try:
-                sight = await self._server.look(self._asked.task, self._asked.job, within=left)
+                sight = await self._looked(within=left)
             except ServiceFaultError:
                 continue  # a server that is busy may be late with an answer; the request itself tells
             self._note(sight)
+            self._picture(sight, report)
             progress = self._progress(sight)
             if progress is None or _same(progress, last):
                 continue
@@ -150,6 +156,24 @@ class A1111Run:
                 continue
             last, since, stage = progress, time.monotonic(), _stage(sight)
             report(progress)
+
+    async def _looked(self, *, within: Seconds | None) -> Sight:
+        """Look at the task, and for its next picture when it is time for one."""
+        wanted = self._patience.previews and time.monotonic() >= self._show_at
+        try:
+            return await self._server.look(
+                self._asked.task, self._asked.job, within=within, shown=self._shown if wanted else None
+            )
+        except ServiceFaultError:
+            if wanted:  # a picture that is too much must not cost the progress as well
+                self._show_at = time.monotonic() + PREVIEW_LIFE
+            raise
+
+    def _picture(self, sight: Sight, report: Report) -> None:
+        if sight.shown is not None:
+            self._shown, self._show_at = sight.shown, time.monotonic() + PREVIEW_EVERY
+        if sight.preview is not None:
+            report(sight.preview)
 
     def _note(self, sight: Sight) -> None:
         if self._ours(sight):

@@ -7,9 +7,10 @@ from typing import Final, TypeVar
 import msgspec
 from msgspec import Struct
 
-from hostler.connectors.services.a1111.judge import expect
+from hostler.connectors.services.a1111.judge import expect, preview_in
 from hostler.connectors.services.a1111.messages import PendingView, ProgressView, StateView, TaskView
 from hostler.connectors.transports.http import Answer, HttpTransport
+from hostler.contracts.preview import Preview
 from hostler.kernel.units import Seconds
 
 T = TypeVar("T")
@@ -38,6 +39,9 @@ class Sight(Struct, frozen=True, kw_only=True):
     fraction: float | None = None
     eta: Seconds | None = None
     text: str | None = None
+    preview: Preview | None = None
+    shown: int | None = None
+    """The server's number of the picture that came with it, also of one that cannot be passed on."""
 
 
 class A1111Server:
@@ -60,12 +64,14 @@ class A1111Server:
         answer = await self._call("GET", "/internal/pending-tasks")
         return 0 if answer.status in _NO_SUCH_PATH else expect(answer).json(PendingView).size
 
-    async def look(self, task: str, job: str, *, within: Seconds | None = None) -> Sight:
-        """Say how a task of the kind `job` (`scripts_txt2img`) is.
+    async def look(self, task: str, job: str, *, within: Seconds | None = None, shown: int | None = None) -> Sight:
+        """Say how a task of the kind `job` (`scripts_txt2img`) is, with its picture if it is not the one `shown`.
 
+        No picture is asked for while `shown` is None: the server draws them only for those who ask.
         After a task that failed the server goes on to call it active: it runs only while work of its kind goes on.
         """
-        body = msgspec.json.encode({"id_task": task, "id_live_preview": -1, "live_preview": False})
+        asked = {"id_task": task, "id_live_preview": -1 if shown is None else shown, "live_preview": shown is not None}
+        body = msgspec.json.encode(asked)
         answer = await self._call("POST", "/internal/progress", body=body, within=within)
         if answer.status in _NO_SUCH_PATH:
             state = (await self.progress(within=within)).state
@@ -75,7 +81,15 @@ class A1111Server:
         if view.active and state.job_count != 0 and state.job == job:
             fraction = None if view.progress is None else min(max(view.progress, 0.0), 1.0)
             eta = None if view.eta is None else max(view.eta, 0.0)
-            return Sight(phase=Phase.RUNNING, state=state, fraction=fraction, eta=eta, text=view.textinfo)
+            return Sight(
+                phase=Phase.RUNNING,
+                state=state,
+                fraction=fraction,
+                eta=eta,
+                text=view.textinfo,
+                preview=None if view.live_preview is None else preview_in(view.live_preview),
+                shown=None if view.live_preview is None else view.id_live_preview,
+            )
         return Sight(phase=Phase.QUEUED if view.queued else Phase.GONE, state=state, text=view.textinfo)
 
     async def interrupt(self) -> None:

@@ -64,6 +64,8 @@ class ComfyuiHttpOptions(Struct, frozen=True, kw_only=True, forbid_unknown_field
     """When to come back to a server that has more."""
     file_limit: Bytes = 268_435_456
     """Largest file that is fetched, 256 MiB; it is held in memory for a moment."""
+    previews: bool = True
+    """Show pictures of running work, where the server makes any (`--preview-method`)."""
 
 
 class ComfyuiHttpConnector:
@@ -94,6 +96,7 @@ class ComfyuiHttpConnector:
             files=files,
             stopped=Stopped(),
             within=options.timeout,
+            previews=options.previews,
         )
 
     async def __aenter__(self) -> Self:

@@ -19,6 +19,7 @@ from hostler.connectors.follow import ENDED, Signal
 from hostler.connectors.services.comfyui.files import FileTransfer, texts_of
 from hostler.connectors.services.comfyui.judge import ended_badly
 from hostler.connectors.services.comfyui.messages import HistoryEntry, SocketMessage, WorkflowResult
+from hostler.connectors.services.comfyui.previews import preview_in
 from hostler.connectors.services.comfyui.server import ComfyuiServer, Sight
 from hostler.connectors.services.comfyui.story import Story
 from hostler.connectors.transports.conversation import Limits
@@ -70,6 +71,8 @@ class Tools(Struct, frozen=True, kw_only=True):
     stopped: Stopped
     within: Seconds
     """How long a prompt may take to stop."""
+    previews: bool
+    """Whether its pictures are passed on while it runs."""
 
 
 class ComfyuiRun:
@@ -111,7 +114,7 @@ class ComfyuiRun:
     async def _heard(self, message: bytes) -> Signal | None:
         """Return what a message says of this prompt, if anything."""
         if not message.startswith(b"{"):
-            return None  # a preview
+            return self._shown(message)
         try:
             said = msgspec.json.decode(message, type=SocketMessage)
         except (msgspec.MsgspecError, UnicodeError):
@@ -129,6 +132,12 @@ class ComfyuiRun:
             if (signal := await self.status()).state in ENDED:
                 return signal
         return None
+
+    def _shown(self, message: bytes) -> Signal | None:
+        preview = None
+        if self._tools.previews:
+            preview = preview_in(message, self._ref.id, running=self._story.runs)
+        return None if preview is None else Signal(state=RemoteState.RUNNING, preview=preview)
 
     async def look(self) -> Sight:
         """Return how it is; what the history said stays."""

@@ -34,6 +34,11 @@ class Story:
         """Whether the graph was learnt."""
         return bool(self._classes)
 
+    @property
+    def runs(self) -> bool:
+        """Whether it is known to have begun."""
+        return self._began
+
     def begin(self) -> None:
         """Know that it runs."""
         self._began = True
