@@ -38,6 +38,7 @@ READING = {"state": "/s", "states": {"ok": "succeeded"}}
         ({"kinds": [KIND], "errors": {"statuses": {"99": "auth"}}}, r"\$\.errors\.statuses"),
         ({"kinds": [KIND], "health": {"state": "/s"}}, "state and states belong together"),
         ({"kinds": [KIND], "url": "x"}, "unknown field `url`"),
+        ({"kinds": [{**KIND, "http_cache": {"enabled": True}}]}, 'submit = {method = "GET", ...}'),
     ],
 )
 def test_options_that_cannot_work_are_refused_with_what_to_write(options: dict[str, Any], hint: str) -> None:

@@ -38,8 +38,19 @@ class Submit(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     method: Method = "POST"
     headers: dict[str, str] = {}
     """As `{"Idempotency-Key": "{job}"}`."""
-    body: Json | UnsetType = "{payload}"
-    """JSON in which `{payload}`, `{payload/prompt}`, `{job}`, `{fence}` and `{kind}` stand for their values."""
+    body: Json | UnsetType = UNSET
+    """JSON in which `{payload}`, `{payload/prompt}`, `{job}`, `{fence}` and `{kind}` stand for their values.
+
+    The payload unless given; a GET has none unless one is given.
+    """
+
+
+class Caching(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What becomes of answers to a GET that the service allows to be given again (RFC 9111)."""
+
+    enabled: bool = True
+    assume_fresh: Seconds = 0.0
+    """How long an answer is good that does not say it: of itself none is."""
 
 
 class Reading(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -133,6 +144,8 @@ class HttpKind(DeclaredKind, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """The result is all text of the stream, as `{"text": "..."}`, not its last event."""
     reading: Reading | None = None
     """How to read the answer (and events) of this kind; the endpoint's `reading` unless given."""
+    http_cache: Caching | None = None
+    """Of a GET whose answer is the work; as the service says unless given."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -142,6 +155,18 @@ class HttpKind(DeclaredKind, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             raise ValueError("work that has an id is followed by `work` and read by the endpoint's `reading`")
         if self.stream is None and (self.last is not None or self.gather):
             raise ValueError('last and gather are about a stream: write stream = "sse" or "ndjson"')
+        if self.http_cache is not None and not self._reads:
+            raise ValueError('http_cache is about a GET whose answer is the work: submit = {method = "GET", ...}')
+
+    @property
+    def _reads(self) -> bool:
+        return self.submit.method == "GET" and self.id is None and self.stream is None
+
+    @property
+    def caching(self) -> Caching | None:
+        """Return how answers of this kind are given again; None where none is."""
+        found = (self.http_cache or Caching()) if self._reads else None
+        return found if found is not None and found.enabled else None
 
 
 class Health(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -196,6 +221,8 @@ class HttpJsonOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Limit of each call that is not the work itself."""
     answer_limit: Bytes = 16_777_216
     """Largest answer or stream of work."""
+    http_cache_size: Bytes = 8_388_608
+    """All answers together that are kept to be given again."""
 
     def __post_init__(self) -> None:
         names = [kind.name for kind in self.kinds]

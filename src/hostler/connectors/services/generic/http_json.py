@@ -15,9 +15,10 @@ from hostler.connectors.services.generic.answers import Document, accepted, read
 from hostler.connectors.services.generic.declared import Types
 from hostler.connectors.services.generic.description import Capabilities, HttpJsonOptions, HttpKind
 from hostler.connectors.services.generic.pointers import find_all, number_at, text_at
-from hostler.connectors.services.generic.work import Exchange, JsonWork, Ready, ready
+from hostler.connectors.services.generic.work import Exchange, JsonWork, Ready, altering, ready
 from hostler.connectors.stages import Stages
 from hostler.connectors.transports.http import Answer, HttpTransport
+from hostler.connectors.transports.http_cache import HttpCache
 from hostler.contracts.failure import FailureClass, Stage
 from hostler.contracts.offer import Pool
 from hostler.contracts.queue import KindSpec
@@ -57,6 +58,7 @@ class HttpJsonConnector:
         self._http = HttpTransport(
             config.url, settings=config.http, api_key=config.api_key, connect=self._options.timeout
         )
+        self._cache = HttpCache(self._options.http_cache_size)
         self._calls = DirectCalls()
 
     async def __aenter__(self) -> Self:
@@ -149,18 +151,19 @@ class HttpJsonConnector:
                 return await self._hand_over(call, kind, asked, stages)
         except ServiceFaultError as error:
             return Failed(failure=error.failure)
-        exchange = Exchange(self._http, stages, asked, kind=kind, options=self._options)
+        exchange = Exchange(self._http, self._cache, stages, asked, kind=kind, options=self._options)
         return self._calls.start(call, exchange.run)
 
     async def _hand_over(self, call: ServiceCall, kind: HttpKind, asked: Ready, stages: Stages) -> RemoteRef:
         limit, _, _ = stages.left(Stage.CONNECT)
-        answer = await self._http.call(
-            asked.method,
-            asked.path,
-            headers=asked.headers,
-            body=asked.body,
-            within=self._options.timeout if limit is None else limit,
-        )
+        with altering(self._cache, asked):
+            answer = await self._http.call(
+                asked.method,
+                asked.path,
+                headers=asked.headers,
+                body=asked.body,
+                within=self._options.timeout if limit is None else limit,
+            )
         found = accepted(answer, self._options.errors)
         told = text_at(found.value, kind.id)
         if not told:
@@ -231,7 +234,7 @@ class HttpJsonConnector:
             return None
         fitting = [one.name for one in self._options.kinds if one.id is not None and kind in {None, one.name}]
         types = tuple(self._types[name] for name in fitting)
-        return JsonWork(self._http, ref, options=self._options, follow=follow, types=types)
+        return JsonWork(self._http, self._cache, ref, options=self._options, follow=follow, types=types)
 
     async def _get(self, path: str) -> Answer:
         return await self._http.call("GET", path, within=self._options.timeout)

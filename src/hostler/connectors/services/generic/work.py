@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Generator, Mapping
+from contextlib import aclosing, contextmanager
 from typing import Final
 
 import msgspec
@@ -23,10 +23,19 @@ from hostler.connectors.services.generic.answers import (
     spoken,
 )
 from hostler.connectors.services.generic.declared import Types
-from hostler.connectors.services.generic.description import Events, Follow, HttpJsonOptions, HttpKind, Request, Submit
-from hostler.connectors.services.generic.templates import Scope, fill, write_header, write_path
+from hostler.connectors.services.generic.description import (
+    Caching,
+    Events,
+    Follow,
+    HttpJsonOptions,
+    HttpKind,
+    Request,
+    Submit,
+)
+from hostler.connectors.services.generic.templates import Scope, fill, names_in, write_header, write_path
 from hostler.connectors.stages import Stages
-from hostler.connectors.transports.http import Answer, HttpStream, HttpTransport
+from hostler.connectors.transports.http import Answer, HttpStream, HttpTransport, StreamedAnswer
+from hostler.connectors.transports.http_cache import Asked, HttpCache
 from hostler.contracts.failure import FailureClass, Stage
 from hostler.contracts.service import Failed, Finished, RemoteRef, RemoteState
 from hostler.kernel.units import Bytes
@@ -36,6 +45,9 @@ CONTENT_TYPES: Final[Mapping[str, frozenset[str]]] = {
     "ndjson": frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl", "application/json"}),
 }
 
+OWN: Final = frozenset({"job", "fence"})
+"""What is another one for each job and attempt."""
+
 
 class Ready(Struct, frozen=True, kw_only=True):
     """A request whose names are filled in."""
@@ -44,6 +56,8 @@ class Ready(Struct, frozen=True, kw_only=True):
     path: str
     headers: dict[str, str]
     body: bytes | None
+    own: frozenset[str] = frozenset()
+    """Names of the headers that say which job or attempt it is."""
 
 
 def ready(request: Request | Submit | Events, scope: Scope) -> Ready:
@@ -52,17 +66,39 @@ def ready(request: Request | Submit | Events, scope: Scope) -> Ready:
     path = write_path(request.path, scope)
     if isinstance(request, Events):
         return Ready(method="GET", path=path, headers=headers, body=None)
-    body = None if request.body is UNSET else msgspec.json.encode(fill(request.body, scope))
-    return Ready(method=request.method, path=path, headers=headers, body=body)
+    template = request.body
+    if template is UNSET and isinstance(request, Submit) and request.method != "GET":
+        template = "{payload}"
+    body = None if template is UNSET else msgspec.json.encode(fill(template, scope))
+    own = frozenset(name for name, value in request.headers.items() if OWN >= set(names_in(value)) != set())
+    return Ready(method=request.method, path=path, headers=headers, body=body, own=own)
+
+
+@contextmanager
+def altering(cache: HttpCache, asked: Ready) -> Generator[None]:
+    """Send a request inside; unless it only reads, what is kept of its path is not true afterwards, whatever came."""
+    try:
+        yield
+    finally:
+        if asked.method != "GET":
+            cache.changed(asked.path)
 
 
 class JsonWork:
     """One piece of accepted work, as `RemoteWork`; `types` are those that its result must fit one of."""
 
     def __init__(
-        self, http: HttpTransport, ref: RemoteRef, *, options: HttpJsonOptions, follow: Follow, types: tuple[Types, ...]
+        self,
+        http: HttpTransport,
+        cache: HttpCache,
+        ref: RemoteRef,
+        *,
+        options: HttpJsonOptions,
+        follow: Follow,
+        types: tuple[Types, ...],
     ) -> None:
         self._http = http
+        self._cache = cache
         self._options = options
         self._follow = follow
         self._types = types
@@ -159,23 +195,32 @@ class JsonWork:
     async def ask(self, request: Request, *, limit: Bytes | None = None) -> Answer:
         """Send one of the requests about this work."""
         asked = ready(request, self._scope)
-        return await self._http.call(
-            asked.method,
-            asked.path,
-            headers=asked.headers,
-            body=asked.body,
-            within=self._options.timeout,
-            limit=self._options.answer_limit if limit is None else limit,
-        )
+        with altering(self._cache, asked):
+            return await self._http.call(
+                asked.method,
+                asked.path,
+                headers=asked.headers,
+                body=asked.body,
+                within=self._options.timeout,
+                limit=self._options.answer_limit if limit is None else limit,
+            )
 
 
 class Exchange:
     """Work that is one request: its answer, whole or in events, is the end."""
 
     def __init__(
-        self, http: HttpTransport, stages: Stages, asked: Ready, *, kind: HttpKind, options: HttpJsonOptions
+        self,
+        http: HttpTransport,
+        cache: HttpCache,
+        stages: Stages,
+        asked: Ready,
+        *,
+        kind: HttpKind,
+        options: HttpJsonOptions,
     ) -> None:
         self._http = http
+        self._cache = cache
         self._stages = stages
         self._asked = asked
         self._kind = kind
@@ -185,29 +230,51 @@ class Exchange:
 
     async def run(self, report: Report) -> Finished | Failed:
         """Do it."""
+        asked, caching = self._asked, self._kind.caching
         since = time.monotonic()
+        with altering(self._cache, asked):
+            async with self._stages.within(Stage.RUN):
+                if caching is not None:
+                    return await self._cached(caching)
+                async with self._send({}) as stream:
+                    if self._kind.stream is None:
+                        return self._judged(await stream.answer())
+                    await expect_stream(stream, self._kind.stream, self._options)
+                    found = await self._read(stream, report, since=since)
+        return self._result(found)
+
+    def _send(self, more: Mapping[str, str]) -> StreamedAnswer:
+        asked = self._asked
         first_byte, _, _ = self._stages.left(Stage.FIRST_BYTE)
         idle, _, _ = self._stages.left(Stage.IDLE)
-        asked = self._asked
-        async with (
-            self._stages.within(Stage.RUN),
-            self._http.stream(
-                asked.method,
-                asked.path,
-                headers=asked.headers,
-                body=asked.body,
-                first_byte=first_byte,
-                silence=idle if self._kind.stream is None else None,
-                limit=self._options.answer_limit,
-            ) as stream,
-        ):
-            if self._kind.stream is None:
-                found = accepted(await stream.answer(), self._options.errors)
-                if self._reading.state is not None:
-                    self._end(found)
-            else:
-                await expect_stream(stream, self._kind.stream, self._options)
-                found = await self._read(stream, report, since=since)
+        return self._http.stream(
+            asked.method,
+            asked.path,
+            headers={**asked.headers, **more},
+            body=asked.body,
+            first_byte=first_byte,
+            silence=idle if self._kind.stream is None else None,
+            limit=self._options.answer_limit,
+        )
+
+    async def _cached(self, caching: Caching) -> Finished | Failed:
+        """Take an answer that may be given again, where there is one; one that is no success is not kept."""
+        asked = Asked(path=self._asked.path, headers=self._asked.headers, body=self._asked.body, own=self._asked.own)
+        patience, _, _ = self._stages.left(Stage.FIRST_BYTE)
+        answer = await self._cache.get(asked, self._send, assumed=caching.assume_fresh, patience=patience)
+        try:
+            end = self._judged(answer)
+        except ServiceFaultError:
+            self._cache.forget(asked, answer)
+            raise
+        if isinstance(end, Failed):
+            self._cache.forget(asked, answer)
+        return end
+
+    def _judged(self, answer: Answer) -> Finished | Failed:
+        found = accepted(answer, self._options.errors)
+        if self._reading.state is not None:
+            self._end(found)
         return self._result(found)
 
     async def _read(self, stream: HttpStream, report: Report, *, since: float) -> Document | None:
