@@ -175,8 +175,9 @@ class Gauge:
         return self._latencies.get(kind, Latency())
 
     def median(self, kind: str) -> Seconds | None:
-        """Return how long half of the last calls of a kind took at most; None while they are too few."""
-        return quantile(self.latency(kind), 0.5)
+        """Return how long half of the last calls of a kind took at most; None while they are too few or long ago."""
+        known = self.latency(kind)
+        return quantile(known, 0.5) if self._clock.monotonic() - known.at < STALE else None
 
     def averages(self) -> Mapping[str, Seconds]:
         """Return how long calls take, by kind."""

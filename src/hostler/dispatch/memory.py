@@ -30,7 +30,7 @@ class Memory:
     def __init__(self, clock: Clock, *, dwell: Seconds = DWELL) -> None:
         self._clock = clock
         self._dwell = dwell
-        self._loaded = Loaded()
+        self._loaded = self._before = Loaded()
         self._lines: Mapping[str, Line] = {}
         self._usual: Seconds | None = None
         self._under_way = 0
@@ -62,6 +62,7 @@ class Memory:
         self._under_way += 1
         loads = not set(models) <= set(self._loaded.models)
         if loads:
+            self._before = self._loaded
             self._hold(models)
         return loads
 
@@ -73,6 +74,9 @@ class Memory:
         self._quiet_since = self._clock.monotonic()
         if failure is None:
             self._learn(took, loads=loads)
+        elif loads and (failure.unsent or failure.class_ is FailureClass.CANCELLED):
+            if set(models) == set(self._loaded.models):  # as far as is known it loaded nothing; a probe knows better
+                self._loaded = self._before
         elif loads and (failure.class_ in _CANNOT or failure.stage is Stage.LOAD):
             failed = {**self._loaded.failed, **dict.fromkeys(models, self._quiet_since)}
             self._loaded = msgspec.structs.replace(self._loaded, models=(), failed=failed)

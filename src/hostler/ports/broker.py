@@ -43,7 +43,7 @@ class Broker(Protocol):
     async def demand(self, queue: str) -> tuple[Demand, ...]:
         """Return what waits for models, lane by lane: jobs that may be claimed now and name at least one.
 
-        Nothing while the queue is paused or drained. The first 64 tenants in turn are looked at, and 64 lanes of each.
+        Nothing while the queue is paused or drained. The first 64 tenants in turn are looked at, and 16 lanes of each.
         """
         ...
 

@@ -95,7 +95,8 @@ class Restraint:
         if self._repeats is None:
             return None
         if not any(
-            each.outcome == "retry" and each.error is not None and each.error.class_ in STORMS for each in self._tries()
+            each.outcome == "retry" and each.error is not None and each.error.class_ in STORMS and not each.error.unsent
+            for each in self._tries()
         ):
             self._repeats.called()
             return None

@@ -116,7 +116,9 @@ class Station:
         slots = self.offer.pools.get("slots")
         if slots is None:  # it was never asked yet, so it is not healthy either
             return self.offer
-        pools = {**self.offer.pools, "slots": msgspec.structs.replace(slots, free=float(self.gauge.spare()))}
+        drains = self.gauge.memory.next is not None and self.gauge.outstanding > 0
+        spare = 0.0 if drains else float(self.gauge.spare())
+        pools = {**self.offer.pools, "slots": msgspec.structs.replace(slots, free=spare)}
         return msgspec.structs.replace(self.offer, pools=pools)
 
     @property

@@ -167,4 +167,4 @@ class WorkerStock:
 def _over(lease: Lease) -> bool:
     """Tell whether the last attempt is known to have failed: then nothing goes on there, and another may be better."""
     last = lease.history[-1].error if lease.history else None
-    return last is not None and last.class_ is not FailureClass.LOST
+    return last is not None and not last.unsent and last.class_ is not FailureClass.LOST

@@ -3470,7 +3470,7 @@ local function verb_demand(keys, argv)
 -- args most:int
 -- flags no-writes
 -- reply {now, {lane, packed lane, waiting, ready at of the head of its line, ...}}; nothing while the queue is held
--- At most `most` tenants, those whose turn comes first, and 64 lanes of each are looked at.
+-- At most `most` tenants, those whose turn comes first, and the 16 lanes of each whose jobs came first are looked at.
 local q = ctx.open(meta_key)
 if q.m.paused == 1 or q.m.draining == 1 then
   return {int(q.now), {}}
@@ -3478,7 +3478,7 @@ end
 local found, seqs, where = {}, {}, {}
 for _, tenant in ipairs(redis.call('ZRANGE', q.p .. 'TN', 0, most - 1)) do
   local numbers = {}
-  for _, lane in ipairs(redis.call('ZRANGE', q.p .. 'tl:' .. tenant, 0, 63)) do
+  for _, lane in ipairs(redis.call('ZRANGE', q.p .. 'tl:' .. tenant, 0, 15)) do
     numbers[#numbers + 1] = tonumber(lane)
   end
   local rows = lanes.rows(q, numbers)
@@ -4743,4 +4743,4 @@ return 1
 
 end
 redis.register_function{function_name='hostler1_withdraw', callback=verb_withdraw, flags={'allow-oom'}}
-redis.register_function{function_name='hostler1_version', callback=function() return 'a81bf172fb2820507ff0fd6c4fe10d71087e79a983bcbf9839155b026dafcfd2' end, flags={'no-writes'}}
+redis.register_function{function_name='hostler1_version', callback=function() return '92272302c503aadce54a88abc2f7d8c2cace3892fd7e66696c1fc9e342391a73' end, flags={'no-writes'}}

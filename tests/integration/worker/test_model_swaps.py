@@ -5,11 +5,17 @@ from itertools import pairwise
 
 from hostler.connectors.catalogue import build
 from hostler.contracts.needs import Needs
+from hostler.dispatch.gauge import Gauge
+from hostler.dispatch.repeats import Repeats
+from hostler.policy.pressure import Line
 from hostler.ports.connector import Connector
+from hostler.ports.discovery import Placed
 from hostler.testing.eventually import eventually
 from hostler.testing.fabric import Fabric
 from hostler.testing.sims.ollama import OllamaHTTPService
 from hostler.testing.sims.ollama_knobs import OllamaKnobs
+from hostler.worker.station import Station
+from hostler.worker.system import SystemClock, SystemDice
 
 SMALL, LARGE = "sim-chat:latest", "sim-large:latest"
 ONE_AT_A_TIME = OllamaKnobs(gpu_memory=400_000_000, load=0.15, first_token=0.01, token=0.001, tokens=5)
@@ -77,3 +83,22 @@ async def test_a_model_that_nobody_waits_for_is_no_reason_to_keep_a_job_waiting(
             for model in (SMALL, LARGE, SMALL, LARGE):
                 await fabric.result(await chat(fabric, model), within=20.0)
         assert changes(ran(server)) == 3
+
+
+async def test_an_endpoint_that_is_to_change_its_model_takes_nothing_more_until_it_is_idle() -> None:
+    clock = SystemClock()
+    async with OllamaHTTPService(ONE_AT_A_TIME) as server, connector(server) as endpoint:
+        gauge = Gauge(clock=clock, dice=SystemDice(), first=4)
+        station = Station(
+            Placed(connector=endpoint, url=server.url),
+            {},
+            clock,
+            gauge,
+            Repeats("ollama", clock=clock, dice=SystemDice()),
+        )
+        await station.look()
+        running = gauge.begin("chat.complete")
+        gauge.memory.decide({LARGE: Line(waiting=1, oldest=1.0)}, station.offer.models)
+        assert (gauge.memory.next, station.spared().pools["slots"].free) == (LARGE, 0.0)
+        gauge.end(running, None)
+        assert station.spared().pools["slots"].free == 1.0

@@ -5,7 +5,7 @@ import pytest
 
 from hostler.contracts.failure import Failure, FailureClass
 from hostler.contracts.service import BreakerMode, Cooling
-from hostler.dispatch.gauge import COOL, COOLEST, DEAREST, RAMP, RAMP_LEAST, Gauge
+from hostler.dispatch.gauge import COOL, COOLEST, DEAREST, RAMP, RAMP_LEAST, STALE, Gauge
 from hostler.testing.clock import FakeClock, SeededDice
 
 BROKEN = Failure(class_=FailureClass.TRANSIENT, message="it broke")
@@ -189,3 +189,11 @@ def test_an_endpoint_that_lacks_what_it_offers_time_after_time_is_left_alone_lon
     call(gauge, clock)
     call(gauge, clock, lacking)
     assert gauge.spare() > 0
+
+
+def test_how_long_calls_take_is_known_only_while_some_were_made_of_late(clock: FakeClock, gauge: Gauge) -> None:
+    for _ in range(8):
+        call(gauge, clock, took=40.0)
+    assert gauge.median("draw") == 40.0
+    clock.advance(STALE)
+    assert gauge.median("draw") is None

@@ -127,3 +127,15 @@ def test_a_model_that_is_waited_for_stays_no_longer_than_ten_loads_take(memory: 
     clock.advance(1.0)
     memory.decide(lines, ABLE)
     assert memory.next == "a"
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        Failure(class_=FailureClass.OVERLOADED, message="our limit", details={"unsent": True}),
+        Failure(class_=FailureClass.CANCELLED, message="stopped from here"),
+    ],
+)
+def test_a_call_that_never_went_out_brings_no_model(memory: Memory, clock: FakeClock, failure: Failure) -> None:
+    call(memory, clock, "b", failure)
+    assert (tuple(memory.models), stands(memory).swaps) == (("a",), ("b", "c"))

@@ -3,7 +3,7 @@
 -- args most:int
 -- flags no-writes
 -- reply {now, {lane, packed lane, waiting, ready at of the head of its line, ...}}; nothing while the queue is held
--- At most `most` tenants, those whose turn comes first, and 64 lanes of each are looked at.
+-- At most `most` tenants, those whose turn comes first, and the 16 lanes of each whose jobs came first are looked at.
 local q = ctx.open(meta_key)
 if q.m.paused == 1 or q.m.draining == 1 then
   return {int(q.now), {}}
@@ -11,7 +11,7 @@ end
 local found, seqs, where = {}, {}, {}
 for _, tenant in ipairs(redis.call('ZRANGE', q.p .. 'TN', 0, most - 1)) do
   local numbers = {}
-  for _, lane in ipairs(redis.call('ZRANGE', q.p .. 'tl:' .. tenant, 0, 63)) do
+  for _, lane in ipairs(redis.call('ZRANGE', q.p .. 'tl:' .. tenant, 0, 15)) do
     numbers[#numbers + 1] = tonumber(lane)
   end
   local rows = lanes.rows(q, numbers)
