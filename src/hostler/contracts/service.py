@@ -82,6 +82,8 @@ class ServiceCall(Struct, frozen=True, kw_only=True):
     tenant: str = ""
     models: tuple[str, ...] = ()
     """Models that the job needs, as its needs name them."""
+    beside: bool = False
+    """Whether another endpoint was asked first, and may answer yet: limits count both."""
 
 
 class RemoteRef(Struct, frozen=True, kw_only=True):

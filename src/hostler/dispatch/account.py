@@ -11,11 +11,15 @@ from hostler.contracts.service import Failed, Finished, ServiceCall
 from hostler.contracts.usage import Tokens
 from hostler.kernel.errors import InvalidError
 from hostler.kernel.settings import PriceSettings
-from hostler.policy.limits import CENT, FINE_CENTS
+from hostler.policy.limits import CENT, FINE_CENTS, MOST_LIMITS
 from hostler.policy.terms import NARROW, NO_MODEL, Scope, Term, term
 from hostler.ports.connector import Connector
 
 _MILLION: Final = 1_000_000
+_MOST_TOKENS: Final = 1_000_000_000_000
+"""No call takes more; a count beyond that is no number to reckon with."""
+_MOST_TERMS: Final = MOST_LIMITS - 1
+"""Limits of one entry: a call also asks whether its endpoint is held."""
 _REFUSED: Final = frozenset(
     {
         FailureClass.OVERLOADED,
@@ -32,7 +36,7 @@ class Account:
     """The limits of one connector's entry.
 
     `InvalidError` for a text that is no limit, and for one that this connector cannot account for: tokens of which
-    it has no count for one of its kinds, cents without a price.
+    it has no count for one of its kinds, cents without a price; also for the same limit twice, and for more than 15.
     """
 
     def __init__(self, connector: Connector, limits: Sequence[str], price: PriceSettings | None = None) -> None:
@@ -40,6 +44,10 @@ class Account:
         self._terms = tuple(term(text) for text in limits)
         self._price = price or PriceSettings()
         self._meter: Meter | None = connector.meter if isinstance(connector, Metered) else None
+        if twice := sorted({text for text in limits if limits.count(text) > 1}):
+            raise InvalidError(f"{', '.join(map(repr, twice))}: the same limit is written twice", field="limits")
+        if len(limits) > _MOST_TERMS:
+            raise InvalidError(f"{len(limits)} limits are more than an entry may have: {_MOST_TERMS}", field="limits")
         for one in self._terms:
             self._judge(one, priced=price is not None)
 
@@ -62,7 +70,11 @@ class Account:
         return tuple(found)
 
     def used(self, call: ServiceCall, wants: Sequence[Want], ended: Finished | Failed) -> Mapping[str, int]:
-        """Return what a call took, by a limit's name; a limit that is not named was used as expected."""
+        """Return what a call took, by a limit's name; a limit that is not named was used as expected.
+
+        No call is charged more than all of a limit, whatever its service counts: what is wrong about one answer must
+        not keep everybody out for longer than that.
+        """
         amounts = [want.limit for want in wants if want.limit.kind is LimitKind.AMOUNT]
         if not amounts:
             return {}
@@ -71,7 +83,7 @@ class Account:
         tokens = None if self._meter is None else self._meter.used(call, ended.result)
         if tokens is None and self._counts_tokens:
             return {}
-        return {limit.name: self._units(limit, tokens or Tokens()) for limit in amounts}
+        return {limit.name: min(self._units(limit, tokens or Tokens()), limit.most) for limit in amounts}
 
     @property
     def _counts_tokens(self) -> bool:
@@ -95,7 +107,8 @@ class Account:
         if limit.unit != FINE_CENTS:
             return tokens.total
         price = self._price
-        cents = price.call + (price.input * tokens.input + price.output * tokens.output) / _MILLION
+        taken, given = min(tokens.input, _MOST_TOKENS), min(tokens.output, _MOST_TOKENS)
+        cents = price.call + (price.input * taken + price.output * given) / _MILLION
         return math.ceil(round(cents * CENT, 6))
 
     def _judge(self, one: Term, *, priced: bool) -> None:

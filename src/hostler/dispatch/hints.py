@@ -5,6 +5,7 @@ import asyncio
 import structlog
 
 from hostler.contracts.rates import RateHint
+from hostler.dispatch.gauge import COOLEST
 from hostler.kernel.errors import EngineError
 from hostler.kernel.units import Seconds
 from hostler.policy.limits import pause_of
@@ -35,9 +36,13 @@ class Hints:
             self._keep(asyncio.get_running_loop().create_task(self.tell(pause), name=f"hold {self.gate}"))
 
     async def tell(self, seconds: Seconds) -> None:
-        """Let nobody call for so long; an engine that is away means that only this process knows."""
+        """Let nobody call for so long, `COOLEST` at most: then one call finds out whether that still holds.
+
+        An engine that is away means that only this process knows.
+        """
         if seconds <= 0.0 or not self.gate:
             return
+        seconds = min(seconds, COOLEST)
         self._until = max(self._until, asyncio.get_running_loop().time() + seconds)
         try:
             await self._limiter.hold(self.gate, seconds)

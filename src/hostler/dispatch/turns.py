@@ -32,6 +32,7 @@ class Turn:
 
     def __init__(self, call: ServiceCall, wants: Sequence[Want]) -> None:
         self.call = call
+        self.name: Final = _named(call)
         self.leased: Final = tuple(want for want in wants if want.limit.kind is not LimitKind.RATE)
         self.followed = False
         """Whether somebody follows the work: without that it is not kept for long."""
@@ -63,7 +64,7 @@ class Turns:
         while True:
             try:
                 async with asyncio.timeout(_ASKED_WITHIN):
-                    answer = await self._limiter.take(call.job_id, wants, fence=call.fence, lease=self._lease)
+                    answer = await self._limiter.take(_named(call), wants, fence=call.fence, lease=self._lease)
             except (EngineError, TimeoutError) as error:
                 words = f"the limits of {self._endpoint} cannot be asked for: {error or 'no answer in time'}"
                 return _ours(words, UNASKED)
@@ -96,7 +97,7 @@ class Turns:
             return
         try:
             async with asyncio.timeout(_ASKED_WITHIN):
-                await self._limiter.settle(turn.call.job_id, turn.leased, fence=turn.call.fence, used=used)
+                await self._limiter.settle(turn.name, turn.leased, fence=turn.call.fence, used=used)
         except (EngineError, TimeoutError) as error:
             _LOG.warning("a turn was not given back and lapses", job=turn.call.job_id, error=f"{error!r}")
 
@@ -135,13 +136,18 @@ class Turns:
         call = turn.call
         try:
             async with asyncio.timeout(_ASKED_WITHIN):
-                if await self._limiter.renew(call.job_id, turn.leased, fence=call.fence, lease=self._lease):
+                if await self._limiter.renew(turn.name, turn.leased, fence=call.fence, lease=self._lease):
                     return
                 for want in turn.leased:
                     if want.limit.kind is LimitKind.IN_FLIGHT:
-                        await self._limiter.take(call.job_id, [want], fence=call.fence, lease=self._lease)
+                        await self._limiter.take(turn.name, [want], fence=call.fence, lease=self._lease)
         except (EngineError, TimeoutError) as error:
             _LOG.warning("a turn was not renewed", job=call.job_id, error=f"{error!r}")
+
+
+def _named(call: ServiceCall) -> str:
+    """Return a call's name among those that share a limit: a second call of a job holds what it takes for itself."""
+    return f"{call.job_id}+" if call.beside else call.job_id
 
 
 def _ours(words: str, after: Seconds, *, limit: str | None = None, narrow: bool = False) -> Failure:

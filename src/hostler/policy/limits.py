@@ -6,6 +6,7 @@ than `allowance` ahead. Both are whole microseconds and rounded so that no windo
 
 import hashlib
 import re
+from http import HTTPStatus
 from typing import Final
 from urllib.parse import quote
 
@@ -16,6 +17,8 @@ from hostler.contracts.rates import RateHint, Room
 from hostler.kernel.errors import InvalidError
 from hostler.kernel.units import Seconds
 
+MOST_LIMITS: Final = 16
+"""Limits of one call at most."""
 _MICRO: Final = 1_000_000
 _MOST: Final = 1_000_000_000_000
 _LONGEST: Final[Seconds] = 31 * 86_400.0
@@ -25,6 +28,7 @@ _AT_A_TIME: Final = re.compile(r"in_flight (\d{1,13})")
 _FORMS: Final = "3/s, 60/min burst 5, 100000 tokens/min, 500 cents/day, 10/15s or in_flight 4"
 _SHARE: Final = 4
 _NAME_MOST: Final = 200
+_REFUSALS: Final = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
 _LOW: Final = 0.1
 """Below this share of what a service allows it is time to slow down."""
 _PACE: Final[Seconds] = 0.1
@@ -112,9 +116,9 @@ def pause_of(hint: RateHint) -> Seconds | None:
 
     With the last tenth of the calls each of them waits for its share of the time until all are back, and the last one
     for all of it, since somebody may have used that already; with the last tenth of the tokens the wait grows to that
-    time. A time to come back counts as it is said.
+    time. A time to come back counts as it is said with a refusal; beside an answer it is no word about limits.
     """
-    if hint.retry_after is not None:
+    if hint.retry_after is not None and hint.status in _REFUSALS:
         return hint.retry_after
     waits = [_pace(hint.requests), _thin(hint.tokens)]
     return max((wait for wait in waits if wait), default=None)

@@ -20,6 +20,8 @@ QUOTA_HOLD: Final[Seconds] = 300.0
 
 LIMITED: Final[Seconds] = 0.05
 """First spread of the time at which work comes back that a limit of ours refused; it doubles each time in a row."""
+LIMITED_LEAST: Final[Seconds] = 1.0
+"""The spread grows to this, or to the time that the limit named where that is longer."""
 LIMITED_MOST: Final[Seconds] = 30.0
 
 _MESSAGE: Final = 2_000
@@ -110,8 +112,9 @@ def after_failure(
 
 def _limited(failure: Failure, refused: int, dice: Callable[[], float]) -> Ending:
     """Let it come back when the limit may grant it, spread more each time, so that many do not ask at once."""
-    spread = min(LIMITED_MOST, LIMITED * 2.0 ** min(refused, 16))
-    return Again(failure=failure, delay=(failure.retry_after or 0.0) + dice() * spread, counted=False)
+    after = failure.retry_after or 0.0
+    spread = min(LIMITED_MOST, max(LIMITED_LEAST, after), LIMITED * 2.0 ** min(refused, 16))
+    return Again(failure=failure, delay=after + dice() * spread, counted=False)
 
 
 def _no_room(failure: Failure, *, policy: RetryPolicy, overloads: int, dice: Callable[[], float]) -> Ending:

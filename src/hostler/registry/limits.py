@@ -6,12 +6,10 @@ from typing import Any, Final, cast
 from hostler.contracts.limit import Grant, Limit, LimitKind, LimitLook, LimitView, Wait, Want
 from hostler.kernel.errors import InvalidError
 from hostler.kernel.units import Seconds
-from hostler.policy.limits import allowance, charge, named, view, written
+from hostler.policy.limits import MOST_LIMITS, allowance, charge, named, view, written
 from hostler.valkeyio.instants import instant
 from hostler.valkeyio.library import HasClient, Library
 
-MOST_LIMITS: Final = 16
-"""Limits of one call at most."""
 LEASE_LEAST: Final[Seconds] = 0.1
 LEASE_MOST: Final[Seconds] = 86_400.0
 HOLD_MOST: Final[Seconds] = 86_400.0

@@ -145,6 +145,7 @@ class ServiceRun:
             timeouts=attempt.timeouts,
             deadline=None if left is None else clock.now() + timedelta(seconds=left),  # the engine's clock may differ
             history=tuple(each.error for each in lease.history if each.error is not None),
+            beside=self._restraint is None,
         )
         earlier = None if self._restraint is None else await self._earlier(attempt)
         if isinstance(earlier, Finished):

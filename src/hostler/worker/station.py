@@ -106,10 +106,14 @@ class Station:
         return before != self.offer
 
     def roomy(self, models: AbstractSet[str]) -> bool:
-        """Tell whether one more call may go there now, besides what is claimed, without a load of these models."""
-        full = self.probe.busy is not None and self.probe.slots is not None and self.probe.busy >= self.probe.slots
+        """Tell whether one more call may go there now, besides what is claimed, without a load of these models.
+
+        Where it has slots, other workers may have taken them: there its last probe must have found some of them idle.
+        """
+        busy, slots = self.probe.busy, self.gauge.slots
+        idle = slots is None or (busy is not None and max(busy, self.gauge.outstanding) < slots)
         cold = self._loaded is not None and not models <= set(self._loaded)
-        return self.offer.healthy and self.gauge.spare() > 0 and not full and not cold
+        return self.offer.healthy and self.gauge.spare() > 0 and idle and not cold
 
     def spared(self) -> Offer:
         """Return the offer with what the endpoint may get now."""

@@ -11,7 +11,9 @@ from aiohttp import web
 
 from hostler.connectors.catalogue import build
 from hostler.contracts.limit import LimitKind
+from hostler.contracts.rates import RateHint, Room
 from hostler.dispatch.account import Account
+from hostler.dispatch.gauge import COOLEST
 from hostler.dispatch.hints import Hints
 from hostler.dispatch.limited import Limited
 from hostler.kernel.settings import PriceSettings
@@ -123,7 +125,7 @@ async def test_two_workers_slow_down_by_what_the_headers_say_and_never_see_a_429
 async def test_without_a_limit_of_its_own_an_endpoint_that_asked_for_a_pause_is_left_alone_by_all_until_it_is_lifted(
     fabric: Fabric, clients: Clients
 ) -> None:
-    service = Counted(most=1, window=3600.0)
+    service = Counted(most=1, window=1e8)  # whenever it begins, there is much of it left
     limiter = EngineLimiter(clients)
     async with listening(service) as url, AsyncExitStack() as stack:
         for _ in range(2):
@@ -184,3 +186,20 @@ async def test_a_call_that_the_service_refused_has_used_nothing(fabric: Fabric, 
             await eventually(refused, within=10.0)
     assert [one.name for one in await limiter.list()] == [gate(limited.endpoint).name]
     assert gate(limited.endpoint).kind is LimitKind.RATE
+
+
+async def test_one_word_of_a_service_holds_its_endpoint_for_some_minutes_at_most(clients: Clients) -> None:
+    limiter = EngineLimiter(clients)
+    hints = Hints(limiter)
+    hints.gate = gate("e1").name
+    hints.hear(RateHint(status=200, retry_after=86_400.0))
+    hints.hear(RateHint(status=429, retry_after=86_400.0))
+    hints.hear(RateHint(status=200, requests=Room(limit=10, remaining=0, reset=86_400.0)))
+
+    async def told() -> bool:
+        return bool(await limiter.list())
+
+    await eventually(told)
+    await hints.tell(86_400.0)
+    (held,) = await limiter.list()
+    assert COOLEST - 60.0 < held.held_s <= COOLEST

@@ -3,15 +3,24 @@
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 
+import msgspec
 import pytest
 from aiohttp import web
 
-from hostler.connectors.catalogue import build
+from hostler.connectors.config import ConnectorConfig
+from hostler.connectors.services.simulation.simulation_http import SimulationHttpConnector
 from hostler.contracts.queue import KindSpec
+from hostler.contracts.service import Failed, Probe, RemoteRef, ServiceCall, ServiceCapabilities, Source
+from hostler.dispatch.gauge import Gauge
+from hostler.dispatch.repeats import Repeats
+from hostler.ports.discovery import Placed
+from hostler.testing.clock import FakeClock, SeededDice
+from hostler.testing.connectors_house import Work, call_of, submitted
 from hostler.testing.eventually import eventually
 from hostler.testing.fabric import Fabric
 from hostler.testing.sims.http import Handler, SimulationHTTPService
 from hostler.testing.sims.knobs import SimKnobs
+from hostler.worker.station import Station
 
 QUICK = SimKnobs(duration=0.01, steps=1, slots=16)
 HANGS = SimKnobs(duration=0.01, steps=1, slots=16, hang_rate=1.0)
@@ -23,6 +32,20 @@ class Trap:
 
     def __init__(self) -> None:
         self.armed = False
+        self.calls: list[ServiceCall] = []
+        """What was asked of either endpoint."""
+
+
+class Noting(SimulationHttpConnector):
+    """A connector that notes the calls that it got."""
+
+    def __init__(self, config: ConnectorConfig, calls: list[ServiceCall]) -> None:
+        super().__init__(config)
+        self._calls = calls
+
+    async def submit(self, call: ServiceCall) -> RemoteRef | Failed:
+        self._calls.append(call)
+        return await super().submit(call)
 
 
 class Trapped(SimulationHTTPService):
@@ -59,7 +82,10 @@ async def two(fabric: Fabric, trap: Trap, *, read: bool = True) -> AsyncGenerato
     async with AsyncExitStack() as stack:
         one = await stack.enter_async_context(Trapped(trap))
         other = await stack.enter_async_context(Trapped(trap))
-        connectors = [build("simulation-http", url=service.url) for service in (one, other)]
+        connectors = [
+            Noting(ConnectorConfig(url=service.url, endpoint=service.url.rpartition(":")[2]), trap.calls)
+            for service in (one, other)
+        ]
         await stack.enter_async_context(fabric.worker(connectors=connectors, slots=32))
         for kind, payload in (("sim.echo", {"value": 1}), ("image.generate", IMAGE)):
             while any(_done(service, kind) < 10 for service in (one, other)):
@@ -86,6 +112,7 @@ async def test_a_read_that_hangs_is_answered_by_another_endpoint_recorded_once_a
             ["started", "cancelled"],
             ["started", "finished"],
         ]
+        assert [call.beside for call in trap.calls if call.job_id == job] == [False, True]
         found = await fabric.get(job)
         assert (found.attempt, found.attempts) == (1, ())
         assert [event.type for event in await fabric.events(job)].count("finish") == 1
@@ -105,3 +132,48 @@ async def test_what_is_no_read_or_not_by_an_operators_word_is_never_asked_twice_
             await fabric.result(await fabric.submit(kind, payload))
         assert (await fabric.get(job)).state == "running"
         assert sorted(service.happened(job) for service in services) == [[], ["started"]]
+
+
+class Reticent(SimulationHttpConnector):
+    """A connector of a service that says neither how busy it is nor, unless it is configured, how many slots it has."""
+
+    def __init__(self, config: ConnectorConfig) -> None:
+        super().__init__(config)
+        self._told = config.slots
+
+    async def probe(self) -> Probe:
+        return msgspec.structs.replace(await super().probe(), busy=None, slots=self._told)
+
+    async def capabilities(self) -> ServiceCapabilities:
+        found = await super().capabilities()
+        return found if self._told else msgspec.structs.replace(found, pools={})
+
+
+@pytest.mark.parametrize(
+    ("connector", "slots", "running", "room"),
+    [
+        (SimulationHttpConnector, 2, 1, True),
+        (SimulationHttpConnector, 2, 2, False),
+        (Reticent, 2, 0, False),
+        (Reticent, None, 2, True),
+    ],
+)
+async def test_a_second_call_goes_only_where_slots_are_known_to_be_idle_whoever_has_the_others_or_to_what_has_none(
+    connector: type[SimulationHttpConnector], slots: int | None, running: int, *, room: bool
+) -> None:
+    clock = FakeClock()
+    async with SimulationHTTPService(SimKnobs(duration=60.0, slots=2)) as service:
+        config = ConnectorConfig(url=service.url, endpoint="e1", slots=slots)
+        async with connector(config) as asked, SimulationHttpConnector(config) as others:
+            for n in range(running):
+                await submitted(others, call_of(Work(kind="sim.echo", payload={"value": n}), job=f"j{n}"))
+            station = Station(
+                Placed(connector=asked, url=service.url, source=Source.STATIC),
+                {},
+                clock,
+                Gauge(clock=clock, dice=SeededDice(), first=64),
+                Repeats("simulation", clock=clock, dice=SeededDice()),
+            )
+            await station.look()
+            assert station.offer.healthy
+            assert station.roomy(frozenset()) is room

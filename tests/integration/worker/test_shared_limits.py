@@ -272,6 +272,30 @@ async def test_stopped_work_gives_its_place_back_at_once(clients: Clients) -> No
             assert isinstance(await limited.submit(call_of(work, job="two")), RemoteRef)
 
 
+async def test_a_second_call_of_a_job_takes_a_place_of_its_own_and_gives_back_no_other(clients: Clients) -> None:
+    work, limiter = Work(kind="sim.echo", payload={"value": 1, "duration": 60.0}), EngineLimiter(clients)
+    async with SimulationHTTPService(SimKnobs(duration=60.0)) as one, SimulationHTTPService(QUICK) as other:
+
+        def limited(url: str, most: int) -> Limited:
+            connector = build("simulation-http", url=url, options={"poll": 0.05})
+            return Limited(connector, limiter, Account(connector, [f"in_flight {most} per service"]), patience=0.0)
+
+        first = call_of(work, job="hedged")
+        beside = msgspec.structs.replace(first, beside=True, payload=msgspec.Raw(b'{"value": 1}'))
+        async with limited(one.url, 1) as slow, limited(other.url, 1) as quick:
+            assert isinstance(await slow.submit(first), RemoteRef)
+            refused = await quick.submit(beside)
+            assert isinstance(refused, Failed)
+            assert refused.failure.unsent
+        async with limited(one.url, 2) as slow, limited(other.url, 2) as quick:
+            assert isinstance(await slow.submit(first), RemoteRef)
+            ref = await quick.submit(beside)
+            assert isinstance(ref, RemoteRef)
+            assert [one.leases for one in await limiter.list()] == [1, 2]
+            assert isinstance([step async for step in quick.observe(beside, ref)][-1], Finished)
+            assert [one.leases for one in await limiter.list()] == [1, 1]
+
+
 def most_at_once(effects: Sequence[Effect]) -> int:
     """Return how many runs went on at the same time at most, by what the service did."""
     now = most = 0

@@ -53,6 +53,11 @@ def test_a_time_to_come_back_is_a_hint_and_so_is_a_429_by_itself() -> None:
     assert hint(500) is None
 
 
+def test_a_moment_may_be_written_in_milliseconds_since_1970() -> None:
+    moment = NOW.timestamp() + 90
+    assert reset_in(str(int(moment * 1000)), NOW) == reset_in(str(int(moment)), NOW) == 90.0
+
+
 @pytest.mark.parametrize(
     ("text", "seconds"),
     [

@@ -62,6 +62,19 @@ def test_used_is_what_the_service_counted_nothing_when_it_refused_and_as_expecte
         assert account.used(asked, wants, failed) == known
 
 
+@pytest.mark.parametrize("counted", [10**12, 10**400], ids=["much", "endless"])
+def test_no_call_is_charged_more_than_all_of_a_limit_whatever_its_service_counts(counted: int) -> None:
+    account = Account(OPENAI, ["5000 tokens/min", "100 cents/day"], DEAR)
+    asked = call(max_tokens=50)
+    wants = [want for want, _ in account.wants(asked)]
+    usage = {"prompt_tokens": 7, "completion_tokens": counted, "total_tokens": counted}
+    said = Finished(result=Raw(json.dumps({"usage": usage}).encode()))
+    used = account.used(asked, wants, said)
+    assert all(used.get(want.limit.name, 0) <= want.limit.most for want in wants)
+    if counted < 2**63:
+        assert [used[want.limit.name] for want in wants] == [5000, 100_000]
+
+
 def test_a_price_for_each_call_needs_no_count_of_tokens() -> None:
     account = Account(SIMULATION, ["100 cents/day"], PriceSettings(call=1.5))
     asked = call("image.generate")
@@ -84,6 +97,8 @@ def test_the_model_is_the_payloads_else_what_the_job_needs() -> None:
         (["100 cents/day"], None, "set price beside it"),
         (["100 cents/day"], DEAR, "no count of tokens"),
         (["in_flight 0"], None, "at least 1"),
+        (["3/s", "9/min", "3/s"], None, "'3/s': the same limit is written twice"),
+        ([f"{n}/s" for n in range(1, 17)], None, "16 limits are more than an entry may have: 15"),
     ],
 )
 def test_a_limit_that_cannot_be_kept_account_of_is_refused_at_once(

@@ -114,7 +114,13 @@ def test_the_fewer_tokens_are_left_the_longer_is_the_pause(remaining: int, pause
 
 def test_a_time_to_come_back_counts_as_it_is_said() -> None:
     assert pause_of(RateHint(status=429, retry_after=2.5, requests=Room(remaining=0, reset=9.0))) == 2.5
+    assert pause_of(RateHint(status=503, retry_after=2.5)) == 2.5
     assert pause_of(RateHint(status=429)) is None
+
+
+def test_a_time_to_come_back_beside_an_answer_is_no_word_about_limits() -> None:
+    assert pause_of(RateHint(status=200, retry_after=86_400.0)) is None
+    assert pause_of(RateHint(status=202, retry_after=86_400.0, requests=Room(remaining=0, reset=9.0))) == 9.0
 
 
 PARTS = {Scope.ENDPOINT: "e1", Scope.SERVICE: "openai", Scope.MODEL: "gpt {x} y", Scope.TENANT: "blue"}

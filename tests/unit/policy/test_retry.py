@@ -95,8 +95,14 @@ def test_no_room_without_a_time_backs_off_by_its_own_count() -> None:
 
 @pytest.mark.row("003:328")
 def test_what_a_limit_of_ours_refused_waits_as_told_counts_nowhere_and_is_spread_more_each_time() -> None:
-    failure = Failure(class_=C.OVERLOADED, message="words", retry_after=17.0, details={"unsent": True})
-    for refused, spread in ((0, 0.05), (3, 0.4), (50, 30.0)):
+    for refused, after, spread in (
+        (0, 17.0, 0.05),
+        (3, 17.0, 0.4),
+        (50, 17.0, 17.0),
+        (50, 0.02, 1.0),  # no longer than the limit is about
+        (50, 3600.0, 30.0),
+    ):
+        failure = Failure(class_=C.OVERLOADED, message="words", retry_after=after, details={"unsent": True})
         ending = after_failure(
             failure,
             policy=RetryPolicy(attempts=1, overloads=1),
@@ -108,7 +114,7 @@ def test_what_a_limit_of_ours_refused_waits_as_told_counts_nowhere_and_is_spread
             worker="w1",
             refused=refused,
         )
-        assert ending == Again(failure=failure, delay=17.0 + spread / 2, counted=False)
+        assert ending == Again(failure=failure, delay=after + spread / 2, counted=False)
 
 
 def test_no_room_has_a_budget_of_its_own() -> None:

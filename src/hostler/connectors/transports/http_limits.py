@@ -17,6 +17,8 @@ _PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|us|µs|ns|d|h|m|s)")
 _UNITS: Final = {"d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
 _EPOCH_FROM: Final = 1e9
 """A reset that is a larger number is a moment in seconds since 1970, not a duration."""
+_MILLIS_FROM: Final = 1e12
+"""One that is larger than this is in milliseconds."""
 _NAMES: Final = ("x-ratelimit-{part}-{kind}", "anthropic-ratelimit-{kind}-{part}")
 
 
@@ -26,7 +28,8 @@ def rate_hint(status: int, headers: Mapping[str, str], *, now: datetime | None =
     Understood are `x-ratelimit-{limit,remaining,reset}-{requests,tokens}` (OpenAI and those like it), the same
     without `-requests` (GitHub), `anthropic-ratelimit-{requests,tokens}-{limit,remaining,reset}`, and
     `retry-after-ms` and `Retry-After`. A reset is seconds, a duration as Go writes it (`1s`, `6m0s`, `20ms`), a date,
-    or seconds since 1970. What makes no sense is taken for not said; nothing is below zero or above a day.
+    or seconds or milliseconds since 1970. What makes no sense is taken for not said; nothing is below zero or above a
+    day.
     """
     at = now or datetime.now(UTC)
     requests = _room(headers, "requests", (*_NAMES, "x-ratelimit-{part}"), at)
@@ -42,7 +45,8 @@ def reset_in(text: str, now: datetime) -> Seconds | None:
     text = text.strip()
     seconds = _amount(text)
     if seconds is not None:
-        left = seconds - now.timestamp() if seconds >= _EPOCH_FROM else seconds
+        moment = seconds / 1000.0 if seconds >= _MILLIS_FROM else seconds
+        left = moment - now.timestamp() if seconds >= _EPOCH_FROM else seconds
     elif text and not _PART.sub("", text):
         left = sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
     else:
