@@ -21,8 +21,8 @@ SMALL, LARGE = "sim-chat:latest", "sim-large:latest"
 ONE_AT_A_TIME = OllamaKnobs(gpu_memory=400_000_000, load=0.15, first_token=0.01, token=0.001, tokens=5)
 
 
-def connector(server: OllamaHTTPService) -> Connector:
-    return build("ollama-http", url=server.url, slots=1, options={"single": True})
+def connector(server: OllamaHTTPService, *, slots: int = 1) -> Connector:
+    return build("ollama-http", url=server.url, slots=slots, options={"single": True})
 
 
 async def chat(fabric: Fabric, model: str) -> str:
@@ -87,7 +87,7 @@ async def test_a_model_that_nobody_waits_for_is_no_reason_to_keep_a_job_waiting(
 
 async def test_an_endpoint_that_is_to_change_its_model_takes_nothing_more_until_it_is_idle() -> None:
     clock = SystemClock()
-    async with OllamaHTTPService(ONE_AT_A_TIME) as server, connector(server) as endpoint:
+    async with OllamaHTTPService(ONE_AT_A_TIME) as server, connector(server, slots=2) as endpoint:
         gauge = Gauge(clock=clock, dice=SystemDice(), first=4)
         station = Station(
             Placed(connector=endpoint, url=server.url),
@@ -101,4 +101,4 @@ async def test_an_endpoint_that_is_to_change_its_model_takes_nothing_more_until_
         gauge.memory.decide({LARGE: Line(waiting=1, oldest=1.0)}, station.offer.models)
         assert (gauge.memory.next, station.spared().pools["slots"].free) == (LARGE, 0.0)
         gauge.end(running, None)
-        assert station.spared().pools["slots"].free == 1.0
+        assert station.spared().pools["slots"].free == 2.0
