@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Final, Protocol
 
 from msgspec import Struct, structs
@@ -137,13 +137,20 @@ class Follower:
                 if signal is None:
                     return
                 if isinstance(signal, Exception):
-                    raise signal
+                    try:
+                        raise signal
+                    finally:  # an exception that its own frames hold keeps connections until the collector comes
+                        del signal
                 self._strikes = self._drops = 0
                 yield signal
         finally:
             if not reading.done():
                 reading.cancel()
                 await asyncio.wait({reading})
+            with suppress(asyncio.CancelledError):  # taken out, so that its frames and their connection go now
+                reading.exception()
+            while not heard.empty():
+                heard.get_nowait()
 
     async def _next(self, heard: "_Heard") -> Signal | Exception | None:
         """Return what was heard next; raises `TimeoutError` when it is time to ask for the status."""
@@ -213,11 +220,11 @@ class Follower:
 
 async def _read(stream: AsyncGenerator[Signal], heard: _Heard) -> None:
     """Read a stream to its end, or until it breaks: one task for it all, however many signals there are."""
-    end: Exception | None = None
     try:
         async with aclosing(stream):
             async for signal in stream:
                 await heard.put(signal)
     except Exception as error:  # noqa: BLE001 - raised where the signals are taken
-        end = error
-    await heard.put(end)
+        await heard.put(error)
+    else:
+        await heard.put(None)
