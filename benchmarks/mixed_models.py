@@ -1,6 +1,6 @@
 """Jobs of several models on fewer llama.cpp servers that hold one each: Hostler beside round robin and least busy.
 
-`python -m benchmarks.mixed_models [--jobs N] [--rate R] [--rounds N]` (extra `demo`). Every way gets the same jobs at
+`python -m benchmarks.mixed_models [--jobs N] [--rate R] [--rounds N] [--models N]` (extra `demo`). Every way gets the same jobs at
 the same times, from servers that begin empty. A job waits from its arrival until its model is in memory and begins to
 answer, by the servers' own logs. Round robin and least busy send at once, as a load balancer does, and the servers
 queue; Hostler keeps what waits and gives it out.
@@ -60,10 +60,10 @@ class Outcome(Struct, frozen=True, kw_only=True):
         return sorted(self.waits)[min(len(self.waits) - 1, int(share * len(self.waits)))]
 
 
-def schedule(jobs: int, rate: float, seed: int) -> list[Asked]:
+def schedule(jobs: int, rate: float, seed: int, models: int) -> list[Asked]:
     """Return jobs that come at random, so many a second."""
     dice, at, found = random.Random(seed), 0.0, list[Asked]()
-    names, weights = zip(*SHARES, strict=True)
+    names, weights = zip(*SHARES[:models], strict=True)
     for number in range(jobs):
         at += dice.expovariate(rate)
         found.append(Asked(f"job{seed}-{number}", at, dice.choices(names, weights)[0]))
@@ -142,7 +142,7 @@ async def measure(folder: Path, way: str, jobs: list[Asked]) -> Outcome:
     return Outcome(warm=statistics.fmean(not rows[asked.name]["loads"] for asked in jobs), waits=waits)
 
 
-async def run(jobs: int, rate: float, rounds: int) -> None:
+async def run(jobs: int, rate: float, rounds: int, models: int) -> None:
     """Measure all ways, round by round, and print one table."""
     with tempfile.TemporaryDirectory(prefix="hostler-models-") as name:
         folder = Path(name)
@@ -150,7 +150,7 @@ async def run(jobs: int, rate: float, rounds: int) -> None:
             write_model(folder / f"{model}.gguf", seed=seed)
         print("| round | way | warm | wait p50 s | wait p95 s | wait max s |\n|---|---|---|---|---|---|", flush=True)
         for number in range(rounds):
-            asked = schedule(jobs, rate, number + 1)
+            asked = schedule(jobs, rate, number + 1, models)
             for way in ("round robin", "least busy", "Hostler"):
                 found = await measure(folder, way, asked)
                 numbers = " | ".join(
@@ -165,9 +165,10 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=200)
     parser.add_argument("--rate", type=float, default=1.5)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--models", type=int, choices=range(1, len(SHARES) + 1), default=len(SHARES))
     asked = parser.parse_args()
     configure(LogSettings(level="error"), role="bench")
-    asyncio.run(run(asked.jobs, asked.rate, asked.rounds))
+    asyncio.run(run(asked.jobs, asked.rate, asked.rounds, asked.models))
 
 
 if __name__ == "__main__":

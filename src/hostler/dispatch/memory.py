@@ -1,5 +1,6 @@
 """What an endpoint that holds one model at a time has in its memory, as the calls that go there tell."""
 
+import math
 from collections.abc import Collection, Mapping
 from typing import Final
 
@@ -15,6 +16,10 @@ LULL: Final[Seconds] = 3.0
 """How long nothing may come of jobs that are said to wait; then they evidently cannot come here, and others may."""
 LOADS: Final = 10.0
 """A model need stay no longer than so many loads take, where one was seen: then loads are a tenth of the time."""
+RECENT: Final[Seconds] = 30.0
+"""How fast it is forgotten that a model was asked for."""
+DEAREST: Final = 64.0
+"""An endpoint whose model is in demand counts as so many times dearer to those who would put that out, at most."""
 SMOOTH: Final = 0.25
 """Weight of the latest call in the usual length of one."""
 _CANNOT: Final = frozenset({FailureClass.OUT_OF_MEMORY, FailureClass.CAPABILITY_MISMATCH})
@@ -33,6 +38,9 @@ class Memory:
         self._loaded = self._before = Loaded()
         self._lines: Mapping[str, Line] = {}
         self._usual: Seconds | None = None
+        self._asked = 0.0
+        """Calls for the model in memory; each counts less as time goes by."""
+        self._asked_at = clock.monotonic()
         self._under_way = 0
         self._quiet_since = clock.monotonic()
         self.single = False
@@ -64,6 +72,8 @@ class Memory:
         if loads:
             self._before = self._loaded
             self._hold(models)
+        now = self._clock.monotonic()
+        self._asked, self._asked_at = 1.0 + (0.0 if loads else self._demand(now)), now
         return loads
 
     def ended(self, models: Collection[str], failure: Failure | None, took: Seconds, *, loads: bool) -> None:
@@ -104,12 +114,17 @@ class Memory:
             return Standing(weight=weight, loaded=(), swaps=() if busy else (self.next,))
         if busy or any((line := self._lines.get(name)) is not None and line.waiting > 0 for name in loaded):
             return Standing(weight=weight, loaded=loaded, swaps=())
-        open_to = free(self._loaded, able, now=self._clock.monotonic()) - frozenset(taken)
-        return Standing(weight=weight, loaded=loaded, swaps=tuple(sorted(open_to)))
+        now = self._clock.monotonic()
+        open_to = free(self._loaded, able, now=now) - frozenset(taken)
+        dear = min(DEAREST, 1.0 + self._demand(now))  # so that what is put out is what is asked for least
+        return Standing(weight=weight * dear, loaded=loaded, swaps=tuple(sorted(open_to)))
 
     @property
     def _is_quiet(self) -> bool:
         return self._under_way == 0 and self._clock.monotonic() - self._quiet_since >= LULL
+
+    def _demand(self, now: Seconds) -> float:
+        return self._asked * math.exp((self._asked_at - now) / RECENT)
 
     def _hold(self, models: Collection[str]) -> None:
         failed = {name: at for name, at in self._loaded.failed.items() if name not in models}

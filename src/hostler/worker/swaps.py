@@ -19,7 +19,7 @@ from hostler.worker.station import Station
 
 _LOG = structlog.stdlib.get_logger("hostler.worker.swaps")
 
-LOOK: Final[Seconds] = 0.5
+LOOK: Final[Seconds] = 0.25
 """How often the engine is asked, by workers that have an endpoint that holds one model at a time."""
 AT_A_TIME: Final = 10
 """Queues that are asked in that time at most; with more of them it is done so much less often."""

@@ -139,3 +139,14 @@ def test_a_model_that_is_waited_for_stays_no_longer_than_ten_loads_take(memory: 
 def test_a_call_that_never_went_out_brings_no_model(memory: Memory, clock: FakeClock, failure: Failure) -> None:
     call(memory, clock, "b", failure)
     assert (tuple(memory.models), stands(memory).swaps) == (("a",), ("b", "c"))
+
+
+def test_the_model_that_is_asked_for_least_is_the_cheapest_to_put_out(clock: FakeClock) -> None:
+    often, seldom = Memory(clock), Memory(clock)
+    for memory, times in ((often, 5), (seldom, 1)):
+        memory.saw(("a",), single=True)
+        for _ in range(times):
+            call(memory, clock, "a", took=0.0)
+    assert stands(often).weight > stands(seldom).weight > 1.0
+    clock.advance(3_600.0)
+    assert stands(often).weight == pytest.approx(1.0)
