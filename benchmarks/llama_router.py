@@ -99,7 +99,8 @@ async def serve(folder: Path) -> None:
     async def log(_: web.Request) -> web.Response:
         return web.json_response(router.log)
 
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=120)) as session:
+    fresh = aiohttp.TCPConnector(force_close=True)  # the next process may get the port of one that is gone
+    async with aiohttp.ClientSession(connector=fresh, timeout=aiohttp.ClientTimeout(total=120)) as session:
         app = web.Application()
         app[ROUTER], app[SESSION] = router, session
         app.add_routes(
