@@ -1,9 +1,9 @@
-"""Jobs of several models on fewer llama.cpp servers that hold one each: Hostler beside round robin and least busy.
+"""Jobs of several models on llama.cpp servers that hold one each: Hostler beside round robin and least busy.
 
 `python -m benchmarks.mixed_models [--jobs N] [--rate R] [--rounds N] [--models N]` (extra `demo`). Every way gets the
-same jobs at the same times, from servers that begin empty. A job waits from its arrival until its model is in memory and begins to
-answer, by the servers' own logs. Round robin and least busy send at once, as a load balancer does, and the servers
-queue; Hostler keeps what waits and gives it out.
+same jobs at the same times, from servers that begin empty. A job waits from its arrival until its model is in memory
+and begins to answer, by the servers' own logs. Round robin and least busy send at once, as a load balancer does, and
+the servers queue; Hostler keeps what waits and gives it out.
 """
 
 import argparse
