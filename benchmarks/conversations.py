@@ -11,27 +11,20 @@ import asyncio
 import random
 import tempfile
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack, aclosing
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
 from msgspec import Struct
 
-from hostler.broker.desk import EngineDesk
-from hostler.broker.engine import EngineBroker
-from hostler.broker.foreman import EngineForeman
 from hostler.connectors.catalogue import build
 from hostler.connectors.chat import CHAT
 from hostler.contracts.queue import KindSpec
-from hostler.kernel.settings import EngineSettings, LogSettings
-from hostler.registry.engine import EngineRegistry
+from hostler.kernel.settings import LogSettings
 from hostler.telemetry.logs import configure
-from hostler.testing.bench import Server
-from hostler.testing.fabric import Fabric, Ports
+from hostler.testing.engine_fabric import own_fabric
 from hostler.testing.llama import LlamaServer, write_model
-from hostler.valkeyio.engine import Engine
-from hostler.valkeyio.library import Library
 
 SERVERS, SLOTS, CONTEXT, TOKENS = 4, 4, 4096, 16
 WAYS: Final = ("round robin", "least busy", "Hostler, no sessions", "Hostler")
@@ -91,18 +84,9 @@ def balancer(session: aiohttp.ClientSession, urls: list[str], choose: Callable[[
 
 async def fabric_of(stack: AsyncExitStack, urls: list[str], *, sessions: bool) -> Ask:
     """Submit each turn as a job to one worker with all servers."""
-    server = Server()
-    server.start()
-    stack.callback(server.kill)
-    await server.up()
-    engine = await stack.enter_async_context(Engine.open(EngineSettings(url=f"unix://{server.socket}"), role="bench"))
-    await Library(engine).ensure()
-    broker = await stack.enter_async_context(aclosing(EngineBroker(engine)))
-    desk = await stack.enter_async_context(aclosing(EngineDesk(engine)))
-    foreman = EngineForeman(engine)
+    fabric = await stack.enter_async_context(own_fabric())
     if not sessions:
-        await foreman.declare_kind(KindSpec(name=CHAT, queue="chat", service="openai", affinity=()))
-    fabric = Fabric(Ports(broker=broker, desk=desk, foreman=foreman, registry=EngineRegistry(engine)))
+        await fabric.ports.foreman.declare_kind(KindSpec(name=CHAT, queue="chat", service="openai", affinity=()))
     connectors = [build("openai-http", url=url) for url in urls]
     await stack.enter_async_context(fabric.worker(connectors=connectors, slots=SERVERS * SLOTS))
 

@@ -13,26 +13,19 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import AsyncExitStack, aclosing
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import aiohttp
 from msgspec import Struct
 
 from benchmarks.llama_router import logged, routers
-from hostler.broker.desk import EngineDesk
-from hostler.broker.engine import EngineBroker
-from hostler.broker.foreman import EngineForeman
 from hostler.connectors.catalogue import build
 from hostler.contracts.needs import Needs
-from hostler.kernel.settings import EngineSettings, LogSettings
-from hostler.registry.engine import EngineRegistry
+from hostler.kernel.settings import LogSettings
 from hostler.telemetry.logs import configure
-from hostler.testing.bench import Server
-from hostler.testing.fabric import Fabric, Ports
+from hostler.testing.engine_fabric import own_fabric
 from hostler.testing.llama import write_model
-from hostler.valkeyio.engine import Engine
-from hostler.valkeyio.library import Library
 
 SERVERS = 4
 SHARES = (("one", 36), ("two", 26), ("three", 16), ("four", 12), ("five", 6), ("six", 4))
@@ -101,18 +94,7 @@ async def balanced(urls: list[str], jobs: list[Asked], choose: Callable[[list[in
 
 async def fabricated(urls: list[str], jobs: list[Asked]) -> float:
     """Submit each job when it comes to one worker with all servers; return when it began."""
-    server = Server()
-    server.start()
-    await server.up()
-    async with AsyncExitStack() as stack:
-        stack.callback(server.kill)
-        engine = await stack.enter_async_context(
-            Engine.open(EngineSettings(url=f"unix://{server.socket}"), role="bench")
-        )
-        await Library(engine).ensure()
-        broker = await stack.enter_async_context(aclosing(EngineBroker(engine)))
-        desk = await stack.enter_async_context(aclosing(EngineDesk(engine)))
-        fabric = Fabric(Ports(broker=broker, desk=desk, foreman=EngineForeman(engine), registry=EngineRegistry(engine)))
+    async with own_fabric() as fabric, AsyncExitStack() as stack:
         connectors = [build("openai-http", url=url, slots=1, options={"single": True}) for url in urls]
         await stack.enter_async_context(fabric.worker(connectors=connectors, slots=SERVERS))
         began = time.time()

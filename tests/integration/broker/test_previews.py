@@ -1,6 +1,6 @@
 """The engine forgets a picture by itself, whatever becomes of whoever sent it."""
 
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator
 
 import pytest
 
@@ -12,14 +12,6 @@ from hostler.testing.bench import Bench, Server
 from hostler.valkeyio.keys import prefix
 
 PICTURE = b"\xff\xd8\xff some light"
-
-
-@pytest.fixture(scope="module")
-def server() -> Generator[Server]:
-    found = Server()
-    found.start()
-    yield found
-    found.kill()
 
 
 @pytest.fixture

@@ -1,17 +1,14 @@
 """What is promised of order and spread holds whichever gateway a job came by and whichever worker asks."""
 
-from contextlib import AsyncExitStack, aclosing
+from contextlib import AsyncExitStack
 from typing import Any
 
 import msgspec
 from tests.integration.gateway.conftest import House, Opening
 
-from hostler.broker.desk import EngineDesk
-from hostler.broker.engine import EngineBroker
-from hostler.broker.foreman import EngineForeman
 from hostler.connectors.catalogue import build
-from hostler.registry.engine import EngineRegistry
-from hostler.testing.fabric import Fabric, Ports
+from hostler.testing.engine_fabric import fabric_on
+from hostler.testing.fabric import Fabric
 from hostler.testing.sims.effects import Effect
 from hostler.testing.sims.http import SimulationHTTPService
 from hostler.testing.sims.knobs import SimKnobs
@@ -37,10 +34,7 @@ async def test_priority_and_spread_hold_across_gateways_and_workers(engine: Engi
         services = [await stack.enter_async_context(SimulationHTTPService(SLOW)) for _ in range(2)]
         fabrics: list[Fabric] = []
         for service in services:
-            broker = await stack.enter_async_context(aclosing(EngineBroker(engine)))
-            desk = await stack.enter_async_context(aclosing(EngineDesk(engine)))
-            ports = Ports(broker=broker, desk=desk, foreman=EngineForeman(engine), registry=EngineRegistry(engine))
-            fabrics.append(Fabric(ports))
+            fabrics.append(await stack.enter_async_context(fabric_on(engine)))
             connector = build("simulation-http", url=service.url, options={"poll": 0.05})
             await stack.enter_async_context(fabrics[-1].worker(connectors=[connector], slots=4))
         assert (await gateways[0].ask("POST", "/v1/queues/image/pause", json={"reason": "not yet"})).status < 300

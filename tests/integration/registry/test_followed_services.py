@@ -2,14 +2,11 @@
 
 from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
 
-from hostler.broker.desk import EngineDesk
-from hostler.broker.engine import EngineBroker
-from hostler.broker.foreman import EngineForeman
 from hostler.connectors.catalogue import build
 from hostler.contracts.needs import Needs
 from hostler.contracts.service import BreakerMode, Enrolment
@@ -17,14 +14,13 @@ from hostler.contracts.worker import WorkerState
 from hostler.ports.connector import Connector
 from hostler.registry.discovery import EngineDiscovery, Followed, Where
 from hostler.registry.endpoints import EngineEndpoints
-from hostler.registry.engine import EngineRegistry
+from hostler.testing.engine_fabric import fabric_on
 from hostler.testing.eventually import eventually
-from hostler.testing.fabric import Fabric, Ports
+from hostler.testing.fabric import Fabric
 from hostler.testing.sims.http import SimulationHTTPService
 from hostler.testing.sims.knobs import SimKnobs
 from hostler.valkeyio.engine import Engine
 from hostler.valkeyio.keys import registry_key
-from hostler.valkeyio.library import Library
 
 CONNECTOR = "simulation-http"
 QUICK = SimKnobs(duration=0.01, steps=2, slots=4)
@@ -52,11 +48,8 @@ def runs(service: SimulationHTTPService) -> Counter[str]:
 
 @pytest.fixture
 async def fabric(engine: Engine) -> AsyncGenerator[Fabric]:
-    await Library(engine).ensure()
-    async with AsyncExitStack() as stack:
-        broker = await stack.enter_async_context(aclosing(EngineBroker(engine)))
-        desk = await stack.enter_async_context(aclosing(EngineDesk(engine)))
-        yield Fabric(Ports(broker=broker, desk=desk, foreman=EngineForeman(engine), registry=EngineRegistry(engine)))
+    async with fabric_on(engine) as found:
+        yield found
 
 
 @pytest.fixture

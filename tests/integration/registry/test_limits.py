@@ -3,14 +3,12 @@
 import asyncio
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncGenerator, Generator
 from datetime import datetime
 
 import pytest
 
-from hostler.testing.bench import Clients, Server
+from hostler.testing.bench import Server
 from hostler.testing.limits import most_in_a_window
-from hostler.valkeyio.library import Library
 
 WORKERS = 4
 EACH = 40
@@ -45,23 +43,6 @@ async def main(socket, text, most):
 
 asyncio.run(main(*sys.argv[1:]))
 """
-
-
-@pytest.fixture
-def server() -> Generator[Server]:
-    found = Server()
-    found.start("--appendfsync", "no")
-    yield found
-    found.kill()
-
-
-@pytest.fixture
-async def clients(server: Server) -> AsyncGenerator[Clients]:
-    await server.up()
-    found = Clients(server.socket)
-    await Library(found).ensure()
-    yield found
-    await found.aclose()
 
 
 async def ready(server: Server, text: str) -> Process:

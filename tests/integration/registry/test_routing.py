@@ -7,9 +7,6 @@ from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 import msgspec
 import pytest
 
-from hostler.broker.desk import EngineDesk
-from hostler.broker.engine import EngineBroker
-from hostler.broker.foreman import EngineForeman
 from hostler.connectors.catalogue import build
 from hostler.contracts.job import JobRequest, Submitted
 from hostler.contracts.needs import Avoid, Needs
@@ -18,10 +15,10 @@ from hostler.policy.sightings import endpoints_of
 from hostler.ports.discovery import Placed
 from hostler.registry.discovery import EngineDiscovery
 from hostler.registry.endpoints import EngineEndpoints
-from hostler.registry.engine import EngineRegistry
 from hostler.testing.bench import Clients, Server
+from hostler.testing.engine_fabric import fabric_on
 from hostler.testing.eventually import eventually
-from hostler.testing.fabric import Fabric, Ports
+from hostler.testing.fabric import Fabric
 from hostler.testing.sims.http import SimulationHTTPService
 from hostler.testing.sims.knobs import SimKnobs
 from hostler.valkeyio.engine import Engine
@@ -34,11 +31,8 @@ QUICK = SimKnobs(duration=0.01, steps=2, slots=4)
 
 @pytest.fixture
 async def fabric(engine: Engine) -> AsyncGenerator[Fabric]:
-    await Library(engine).ensure()
-    async with AsyncExitStack() as stack:
-        broker = await stack.enter_async_context(aclosing(EngineBroker(engine)))
-        desk = await stack.enter_async_context(aclosing(EngineDesk(engine)))
-        yield Fabric(Ports(broker=broker, desk=desk, foreman=EngineForeman(engine), registry=EngineRegistry(engine)))
+    async with fabric_on(engine) as found:
+        yield found
 
 
 @asynccontextmanager

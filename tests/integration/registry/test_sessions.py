@@ -2,14 +2,11 @@
 
 from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import AsyncExitStack, aclosing
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
 
-from hostler.broker.desk import EngineDesk
-from hostler.broker.engine import EngineBroker
-from hostler.broker.foreman import EngineForeman
 from hostler.connectors.catalogue import build
 from hostler.contracts.needs import Needs
 from hostler.contracts.queue import KindSpec
@@ -19,14 +16,13 @@ from hostler.policy.affinity import LABEL
 from hostler.ports.connector import Connector
 from hostler.registry.discovery import EngineDiscovery, Followed, Where
 from hostler.registry.endpoints import EngineEndpoints
-from hostler.registry.engine import EngineRegistry
+from hostler.testing.engine_fabric import fabric_on
 from hostler.testing.eventually import eventually
-from hostler.testing.fabric import Fabric, Ports
+from hostler.testing.fabric import Fabric
 from hostler.testing.llama import LlamaServer, require_extra
 from hostler.testing.sims.http import SimulationHTTPService
 from hostler.testing.sims.knobs import SimKnobs
 from hostler.valkeyio.engine import Engine
-from hostler.valkeyio.library import Library
 
 CONNECTOR = "simulation-http"
 NAMES = ("east", "north", "west")
@@ -80,9 +76,8 @@ class Site:
 
 @pytest.fixture
 async def fabric(engine: Engine) -> AsyncGenerator[Fabric]:
-    await Library(engine).ensure()
-    async with aclosing(EngineBroker(engine)) as broker, aclosing(EngineDesk(engine)) as desk:
-        yield Fabric(Ports(broker=broker, desk=desk, foreman=EngineForeman(engine), registry=EngineRegistry(engine)))
+    async with fabric_on(engine) as found:
+        yield found
 
 
 @pytest.fixture

@@ -7,15 +7,13 @@ goes on with the good endpoint beside it.
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Callable
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from tests.integration.connectors.test_bad_services import OPTIONS
 
-from hostler.broker.desk import EngineDesk
-from hostler.broker.engine import EngineBroker
-from hostler.broker.foreman import EngineForeman
 from hostler.connectors.catalogue import build
 from hostler.contracts.failure import FailureClass
 from hostler.contracts.job import Job
@@ -25,30 +23,17 @@ from hostler.contracts.timeouts import Timeouts
 from hostler.policy.sightings import endpoints_of, why_not
 from hostler.registry.discovery import EngineDiscovery
 from hostler.registry.endpoints import EngineEndpoints
-from hostler.registry.engine import EngineRegistry
+from hostler.testing.engine_fabric import fabric_on
 from hostler.testing.eventually import eventually
-from hostler.testing.fabric import Fabric, Ports
+from hostler.testing.fabric import Fabric
 from hostler.testing.sims.http import SimulationHTTPService
 from hostler.testing.sims.knobs import SimKnobs
 from hostler.valkeyio.engine import Engine
 from hostler.valkeyio.keys import registry_key
-from hostler.valkeyio.library import Library
 
 QUICK = SimKnobs(duration=0.01, steps=2, slots=4)
-MEGABYTE = 1_048_576
 HUGE = 2_147_483_648
 HASTE = Timeouts(connect=3.0, first_byte=2.0, idle=2.0, run=3.0)
-OPTIONS: dict[str, Any] = {
-    "kinds": [
-        {"name": "any.answer", "submit": {"path": "/do"}},
-        {"name": "any.work", "submit": {"path": "/work"}, "id": "/id"},
-        {"name": "any.stream", "submit": {"path": "/stream"}, "stream": "sse", "last": "[DONE]"},
-    ],
-    "reading": {"state": "/state", "states": {"on": "running", "done": "succeeded"}},
-    "work": {"status": {"path": "/work/{id}"}, "events": {"path": "/work/{id}/events"}, "poll": 0.1},
-    "capabilities": {"path": "/models", "models": "/*"},
-    "answer_limit": MEGABYTE,
-}
 
 
 @dataclass
@@ -95,11 +80,8 @@ class Hypocrite:
 
 @pytest.fixture
 async def house(engine: Engine) -> AsyncGenerator[Fabric]:
-    await Library(engine).ensure()
-    async with AsyncExitStack() as stack:
-        broker = await stack.enter_async_context(aclosing(EngineBroker(engine)))
-        desk = await stack.enter_async_context(aclosing(EngineDesk(engine)))
-        yield Fabric(Ports(broker=broker, desk=desk, foreman=EngineForeman(engine), registry=EngineRegistry(engine)))
+    async with fabric_on(engine) as found:
+        yield found
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import asyncio
 import resource
 import sys
 from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,15 +12,13 @@ from typing import Any
 import pytest
 
 from hostler.blobs import open_blobs
-from hostler.broker.desk import EngineDesk
-from hostler.broker.engine import EngineBroker
-from hostler.broker.foreman import EngineForeman
 from hostler.connectors.catalogue import build
 from hostler.contracts.worker import Worker, WorkerState
 from hostler.kernel.settings import EngineSettings
 from hostler.registry.engine import EngineRegistry
+from hostler.testing.engine_fabric import fabric_on
 from hostler.testing.eventually import eventually
-from hostler.testing.fabric import Fabric, Ports
+from hostler.testing.fabric import Fabric
 from hostler.testing.sims.http import SimulationHTTPService
 from hostler.testing.sims.knobs import SimKnobs
 from hostler.valkeyio.engine import Engine
@@ -32,11 +30,8 @@ from hostler.worker.system import SystemClock
 
 @pytest.fixture
 async def house(engine: Engine) -> AsyncGenerator[Fabric]:
-    await Library(engine).ensure()
-    async with AsyncExitStack() as stack:
-        broker = await stack.enter_async_context(aclosing(EngineBroker(engine)))
-        desk = await stack.enter_async_context(aclosing(EngineDesk(engine)))
-        yield Fabric(Ports(broker=broker, desk=desk, foreman=EngineForeman(engine), registry=EngineRegistry(engine)))
+    async with fabric_on(engine) as found:
+        yield found
 
 
 @asynccontextmanager

@@ -1,7 +1,7 @@
 """What a service says of its own limits, heard by one worker and kept by all."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Generator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,10 +19,9 @@ from hostler.dispatch.limited import Limited
 from hostler.kernel.settings import PriceSettings
 from hostler.policy.limits import gate
 from hostler.registry.limits import EngineLimiter
-from hostler.testing.bench import Clients, Server
+from hostler.testing.bench import Clients
 from hostler.testing.eventually import eventually
 from hostler.testing.fabric import Fabric
-from hostler.valkeyio.library import Library
 
 CHAT = {"model": "small", "messages": [{"role": "user", "content": "hello"}], "stream": False, "max_tokens": 100}
 
@@ -78,23 +77,6 @@ async def listening(service: Counted) -> AsyncGenerator[str]:
         yield f"http://{host}:{port}"
     finally:
         await runner.cleanup()
-
-
-@pytest.fixture
-def server() -> Generator[Server]:
-    found = Server()
-    found.start("--appendfsync", "no")
-    yield found
-    found.kill()
-
-
-@pytest.fixture
-async def clients(server: Server) -> AsyncGenerator[Clients]:
-    await server.up()
-    found = Clients(server.socket)
-    await Library(found).ensure()
-    yield found
-    await found.aclose()
 
 
 def chat(

@@ -1,6 +1,6 @@
 """Workers that keep to one limit together."""
 
-from collections.abc import AsyncGenerator, Generator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack
 from datetime import datetime
 from types import AsyncGeneratorType
@@ -18,7 +18,7 @@ from hostler.contracts.service import Failed, Finished, RemoteRef, RemoteState, 
 from hostler.dispatch.account import Account
 from hostler.dispatch.limited import Limited
 from hostler.registry.limits import EngineLimiter
-from hostler.testing.bench import Clients, Server
+from hostler.testing.bench import Clients
 from hostler.testing.connectors_house import Work, call_of
 from hostler.testing.eventually import eventually
 from hostler.testing.fabric import Fabric
@@ -26,7 +26,6 @@ from hostler.testing.limits import most_in_a_window
 from hostler.testing.sims.effects import Effect
 from hostler.testing.sims.http import SimulationHTTPService
 from hostler.testing.sims.knobs import SimKnobs
-from hostler.valkeyio.library import Library
 
 PROMPT = {"prompt": "a lighthouse", "width": 64, "height": 64}
 QUICK = SimKnobs(duration=0.0, slots=16)
@@ -44,23 +43,6 @@ class Noting(EngineLimiter):
         if isinstance(answer, Grant):
             self._granted.append(answer.at)
         return answer
-
-
-@pytest.fixture
-def server() -> Generator[Server]:
-    found = Server()
-    found.start("--appendfsync", "no")
-    yield found
-    found.kill()
-
-
-@pytest.fixture
-async def clients(server: Server) -> AsyncGenerator[Clients]:
-    await server.up()
-    found = Clients(server.socket)
-    await Library(found).ensure()
-    yield found
-    await found.aclose()
 
 
 @pytest.mark.row("003:330")

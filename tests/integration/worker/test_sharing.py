@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import AsyncExitStack, aclosing
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,6 @@ import pytest
 
 import hostler
 from hostler.blobs.folder import FolderBlobs
-from hostler.broker.desk import EngineDesk
-from hostler.broker.engine import EngineBroker
-from hostler.broker.foreman import EngineForeman
 from hostler.connectors.catalogue import build
 from hostler.contracts.job import INLINE_LIMIT
 from hostler.contracts.queue import CacheMode, CachePolicy, KindSpec, QueueSpec, RetryPolicy
@@ -20,14 +17,13 @@ from hostler.contracts.result import Flight, Kept, Taken
 from hostler.kernel.errors import EngineUnavailableError
 from hostler.kernel.units import Seconds
 from hostler.policy.caching import LABEL
-from hostler.registry.engine import EngineRegistry
 from hostler.registry.results import EngineResults
+from hostler.testing.engine_fabric import fabric_on
 from hostler.testing.eventually import eventually
-from hostler.testing.fabric import Fabric, Ports
+from hostler.testing.fabric import Fabric
 from hostler.testing.sims.http import SimulationHTTPService
 from hostler.testing.sims.knobs import SimKnobs
 from hostler.valkeyio.engine import Engine
-from hostler.valkeyio.library import Library
 
 QUEUE = "c"
 IMAGE = {"prompt": "a lighthouse"}
@@ -41,11 +37,7 @@ async def service() -> AsyncIterator[SimulationHTTPService]:
 
 @pytest.fixture
 async def fabric(engine: Engine) -> AsyncGenerator[Fabric]:
-    await Library(engine).ensure()
-    async with AsyncExitStack() as stack:
-        broker = await stack.enter_async_context(aclosing(EngineBroker(engine)))
-        desk = await stack.enter_async_context(aclosing(EngineDesk(engine)))
-        fabric = Fabric(Ports(broker=broker, desk=desk, foreman=EngineForeman(engine), registry=EngineRegistry(engine)))
+    async with fabric_on(engine) as fabric:
         await fabric.ports.foreman.declare_queue(QueueSpec(name=QUEUE))
         yield fabric
 
