@@ -1,0 +1,1 @@
+"""What breaks the system on purpose, and what judges the history of it."""
