@@ -18,6 +18,7 @@ import msgspec
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from hostler.chaos.check import Submission, Told
 from hostler.contracts.failure import Failure, FailureClass
 from hostler.contracts.job import JobRequest, Progress, Submitted
 from hostler.contracts.lease import (
@@ -37,7 +38,6 @@ from hostler.contracts.offer import Pool
 from hostler.policy.affinity import LABEL
 from hostler.policy.lanes import derive, shun
 from hostler.testing.broker_house import BrokerHarness, request
-from hostler.testing.history import Submission, Told
 from hostler.testing.machine_twins import QUEUE, STANDINGS, WORKERS, Twins, lease_facts
 
 T = TypeVar("T")

@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from hostler.chaos.check import Submission, Terms, Told, Verdict, check
 from hostler.contracts.lease import Lease, Settlement
 from hostler.contracts.offer import Offer, Pool, Standing
 from hostler.contracts.queue import KindSpec, QueueSpec
@@ -12,7 +13,6 @@ from hostler.contracts.worker import Worker, WorkerState
 from hostler.kernel.errors import HostlerError
 from hostler.testing.broker_house import FOREVER, BrokerHarness
 from hostler.testing.clock import FakeClock
-from hostler.testing.history import Submission, Terms, Told, Verdict, check
 from hostler.testing.machine_compare import all_events, all_jobs, job_facts, stats_facts, story
 from hostler.testing.machine_model import JudgingModel
 

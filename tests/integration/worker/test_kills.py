@@ -15,6 +15,7 @@ import pytest
 from hostler.broker.desk import EngineDesk
 from hostler.broker.engine import EngineBroker
 from hostler.broker.foreman import EngineForeman
+from hostler.chaos.check import Submission, check
 from hostler.contracts.api import JobFilter
 from hostler.contracts.event import Event
 from hostler.contracts.job import JobRequest, JobState
@@ -23,7 +24,6 @@ from hostler.kernel.settings import EngineSettings
 from hostler.registry.engine import EngineRegistry
 from hostler.testing.eventually import eventually
 from hostler.testing.fabric import Fabric, Ports
-from hostler.testing.history import Submission, check
 from hostler.valkeyio.engine import Engine
 from hostler.valkeyio.library import Library
 

@@ -16,6 +16,7 @@ import hostler
 from hostler.broker.desk import EngineDesk
 from hostler.broker.engine import EngineBroker
 from hostler.broker.foreman import EngineForeman
+from hostler.chaos.check import Submission, check
 from hostler.contracts.event import Event
 from hostler.contracts.job import JobRequest
 from hostler.contracts.queue import KindSpec, QueueSpec, RetryPolicy
@@ -26,7 +27,6 @@ from hostler.ports.registry import Registry
 from hostler.registry.engine import EngineRegistry
 from hostler.testing.eventually import eventually
 from hostler.testing.fabric import Fabric, Ports
-from hostler.testing.history import Submission, check
 from hostler.testing.wire import Wire
 from hostler.valkeyio.engine import Engine
 from hostler.valkeyio.library import Library

@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any, Final
 
 from hostler.broker.desk import EngineDesk
+from hostler.chaos.check import Effect, Submission, Terms, check
 from hostler.cli.demo.load import Group, Planned
 from hostler.cli.demo.screen import Screen
 from hostler.cli.demo.stage import SLOTS, Stage
@@ -18,7 +19,6 @@ from hostler.contracts.worker import WorkerState
 from hostler.kernel.errors import HostlerError, InternalError
 from hostler.kernel.settings import EngineSettings
 from hostler.kernel.units import Seconds
-from hostler.testing.history import Effect, Submission, Terms, check
 from hostler.testing.sims.effects import Effect as SimEffect
 from hostler.valkeyio.engine import Engine
 

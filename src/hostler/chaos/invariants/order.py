@@ -1,11 +1,11 @@
 """Invariants of claims: who may get a job (S10), in which order (S11), and not while paused (S17)."""
 
+from hostler.chaos.facts import Finding, History, Rule
 from hostler.contracts.event import Event
 from hostler.contracts.job import JobState
 from hostler.policy.lanes import lane_key, lane_of
 from hostler.policy.lifecycle import Verb
 from hostler.policy.matching import lacks
-from hostler.testing.history_facts import Finding, History, Rule
 
 _STRIDE = 10_080
 _SAME = 0.001

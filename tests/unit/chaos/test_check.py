@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from hostler.broker.model import ModelBroker
+from hostler.chaos.check import Effect, Submission, Terms, Told, Verdict, check
 from hostler.contracts.api import JobFilter
 from hostler.contracts.event import Event
 from hostler.contracts.failure import Failure, FailureClass
@@ -18,7 +19,6 @@ from hostler.contracts.queue import KindSpec
 from hostler.testing.broker import BrokerHarness, House
 from hostler.testing.broker_house import QUEUE, request
 from hostler.testing.clock import FakeClock
-from hostler.testing.history import Effect, Submission, Terms, Told, Verdict, check
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 J = "q.1"

@@ -9,13 +9,14 @@ what is missing is named in `unjudged`, never taken as good. A finding has the f
 
 from collections.abc import Mapping, Sequence
 
+from hostler.chaos.facts import Finding, History, Submission, Told, Verdict
+from hostler.chaos.invariants.books import BOOKS
+from hostler.chaos.invariants.life import LIFE
+from hostler.chaos.invariants.order import ORDER
+from hostler.chaos.record import Effect, Terms
 from hostler.contracts.event import Event
 from hostler.contracts.job import Job
 from hostler.contracts.queue import QueueStats
-from hostler.testing.history_books import BOOKS
-from hostler.testing.history_facts import Effect, Finding, History, Submission, Terms, Told, Verdict
-from hostler.testing.history_life import LIFE
-from hostler.testing.history_order import ORDER
 
 RULES = (*LIFE, *ORDER, *BOOKS)
 

@@ -3,10 +3,10 @@
 from collections import Counter
 from datetime import datetime, timedelta
 
+from hostler.chaos.facts import Finding, History, Rule
 from hostler.contracts.event import Event
 from hostler.contracts.job import JobState
 from hostler.policy.lifecycle import Verb
-from hostler.testing.history_facts import Finding, History, Rule
 
 
 def nothing_lost(history: History) -> list[Finding] | None:

@@ -2,10 +2,10 @@
 
 from itertools import pairwise, zip_longest
 
+from hostler.chaos.facts import Finding, History, Rule, terminal
 from hostler.contracts.event import Event
 from hostler.contracts.job import Job, JobState
 from hostler.policy.lifecycle import JOB_MOVES, Verb
-from hostler.testing.history_facts import Finding, History, Rule, terminal
 
 _VERBS = frozenset(str(verb) for verb in Verb)
 

@@ -3,11 +3,11 @@
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 
-from msgspec import Struct, field
+from msgspec import Struct
 
+from hostler.chaos.record import Effect, Terms
 from hostler.contracts.event import Event
 from hostler.contracts.job import Job, JobRequest, JobState
-from hostler.contracts.offer import Offer
 from hostler.contracts.queue import QueueStats
 from hostler.kernel.units import Seconds
 
@@ -29,37 +29,6 @@ class Told(Struct, frozen=True, kw_only=True):
     accepted: bool
     delay: Seconds | None = None
     """How long the next attempt had to wait, if the settlement said so."""
-
-
-class Effect(Struct, frozen=True, kw_only=True):
-    """One thing that a service did for a job, in the order in which it did them."""
-
-    job: str
-    fence: int
-
-
-class Terms(Struct, frozen=True, kw_only=True):
-    """What was promised to this queue; None is not judged."""
-
-    slots: dict[str, int] | None = None
-    """Jobs that each worker may hold at the same time."""
-    offers: dict[str, tuple[Offer, ...]] | None = None
-    """What each worker offered, all the time."""
-    depth: int | None = None
-    tenant_depth: int | None = None
-    key_running: int = 1
-    attempts: int | None = None
-    crashes: int | None = None
-    backoff_cap: Seconds | None = None
-    """Longest delay of a retry."""
-    head_start: Seconds = 60.0
-    weights: dict[str, int] = field(default_factory=dict[str, int])
-    window: Seconds = 3600.0
-    """How long an idempotency key is remembered."""
-    unknown_submits: int = 0
-    """Submits whose answer was never seen: they may or may not have happened."""
-    effectful: frozenset[str] = frozenset()
-    """Kinds whose success needs an effect."""
 
 
 class Finding(Struct, frozen=True, kw_only=True):

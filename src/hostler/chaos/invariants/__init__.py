@@ -1,0 +1,1 @@
+"""The invariants of the reliability suite, each a rule over a recorded history."""
