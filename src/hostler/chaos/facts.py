@@ -1,6 +1,7 @@
 """What a history is made of, and what the judge says about it."""
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from functools import cached_property
 
 from msgspec import Struct
@@ -82,6 +83,7 @@ class History:
         stats: QueueStats | None,
         audit: Sequence[str] | None,
         terms: Terms,
+        renewed: Mapping[tuple[str, int], Sequence[datetime]] | None = None,
     ) -> None:
         self.events = events
         self.submitted = submitted
@@ -91,6 +93,8 @@ class History:
         self.stats = stats
         self.audit = audit
         self.terms = terms
+        self.renewed = renewed or {}
+        """When the renewals of each job's fence were asked for, of those that were granted."""
 
     @cached_property
     def jobs(self) -> dict[str, list[Event]]:

@@ -45,7 +45,8 @@ class Terms(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknow
     """Submits whose answer was never seen: they may or may not have happened."""
     effectful: frozenset[str] = frozenset()
     """Kinds whose success needs an effect."""
-    lease: Seconds = 10.0
+    lease: Seconds | None = None
+    """How long a lease lasts; none is taken back before that."""
 
 
 class Bounds(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -100,6 +101,8 @@ class Op(Said, frozen=True, kw_only=True, tag="op"):
     job: str | None = None
     """Of verbs for one job."""
     queue: str | None = None
+    operation: str | None = None
+    """The operation id that went with it: the same one again is the same operation, and is answered the same."""
     value: Value | None = None
     """What was asked (`invoke`), answered (`ok`) or refused (`fail`)."""
 
@@ -178,9 +181,9 @@ class Fault(Said, frozen=True, kw_only=True, tag="fault"):
 class Mark(Said, frozen=True, kw_only=True, tag="mark"):
     """A turn in the run.
 
-    `healed`: the last fault is over. `drained`: every job had its end, or the wait for that was given up.
-    `read`: all events, jobs and books that could be read at the end stand in the record. What needs the whole record
-    is judged only after `read`.
+    `began`: from here on every fault is in the record. `healed`: the last fault is over. `drained`: every job had its
+    end, or the wait for that was given up. `read`: all events, jobs and books that could be read at the end stand in
+    the record; what needs the whole of it is judged only after that.
     """
 
     what: Literal["began", "quiet", "healed", "drained", "read"]

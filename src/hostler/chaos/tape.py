@@ -120,43 +120,59 @@ class Process:
 
     @contextlib.contextmanager
     def doing(
-        self, op: str, value: Value | None = None, *, job: str | None = None, queue: str | None = None
+        self,
+        op: str,
+        value: Value | None = None,
+        *,
+        job: str | None = None,
+        queue: str | None = None,
+        operation: str | None = None,
     ) -> Generator[Doing]:
         """Record an operation around its call: `ok` unless the call raises.
 
         An error of ours that says *it was refused* is a `fail`; any other way out, a cancelled task included, is
         `info`. The error goes on.
         """
-        doing = Doing()
-        self._note(op, "invoke", value, job, queue)
+        doing, about = Doing(), _About(op=op, job=job, queue=queue, operation=operation)
+        self._note(about, "invoke", value)
         try:
             yield doing
         except HostlerError as error:
             if isinstance(error, _UNCERTAIN):
-                self._lost(op, Refused(code=error.code), job, queue)
+                self._lost(about, Refused(code=error.code))
             else:
-                self._note(op, "fail", Refused(code=error.code), job, queue)
+                self._note(about, "fail", Refused(code=error.code))
             raise
         except (Exception, asyncio.CancelledError):  # whatever it was: nobody knows what happened
-            self._lost(op, None, job, queue)
+            self._lost(about, None)
             raise
-        self._note(op, doing.type, doing.value, job, queue)
+        self._note(about, doing.type, doing.value)
 
-    def _lost(self, op: str, value: Value | None, job: str | None, queue: str | None) -> None:
-        self._note(op, "info", value, job, queue)
+    def _lost(self, about: "_About", value: Value | None) -> None:
+        self._note(about, "info", value)
         self._lives += 1
 
-    def _note(self, op: str, type_: OpType, value: Value | None, job: str | None, queue: str | None) -> None:
+    def _note(self, about: "_About", type_: OpType, value: Value | None) -> None:
         clock = self._tape.clock
         self._tape.write(
             Op(
                 process=self.name,
-                op=op,
+                op=about.op,
                 type=type_,
                 t_mono=clock.monotonic(),
                 t_wall=clock.now(),
-                job=job,
-                queue=queue,
+                job=about.job,
+                queue=about.queue,
+                operation=about.operation,
                 value=value,
             )
         )
+
+
+class _About(msgspec.Struct, frozen=True, kw_only=True):
+    """What an operation is about."""
+
+    op: str
+    job: str | None
+    queue: str | None
+    operation: str | None

@@ -15,7 +15,6 @@ class Requests(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field=
     """A `submit` of these jobs in one call."""
 
     requests: tuple[JobRequest, ...]
-    operation: str | None = None
 
 
 class Answer(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -40,7 +39,6 @@ class Wanted(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="i
 
     worker: str
     limit: int = 1
-    operation: str | None = None
 
 
 class Leased(Struct, frozen=True, kw_only=True, omit_defaults=True):

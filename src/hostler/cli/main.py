@@ -29,6 +29,7 @@ COMMANDS = {
     "cache": "hostler.cli.cache:cache",
     "limits": "hostler.cli.limits:limits",
     "doctor": "hostler.cli.doctor:doctor",
+    "chaos": "hostler.cli.chaos:chaos",
     "backup": "hostler.cli.archive:backup",
     "restore": "hostler.cli.archive:restore",
 }
@@ -51,6 +52,7 @@ SUMMARIES = {
     "cache": "Show and clear the results kept for equal jobs.",
     "limits": "Show the limits that all processes share, and lift what holds calls.",
     "doctor": "Check settings, engine, gateway, services and this machine.",
+    "chaos": "Break a system on purpose, and judge what its history says.",
     "backup": "Save a data folder to one file.",
     "restore": "Fill a new data folder from a backup.",
 }

@@ -7,6 +7,8 @@ from hostler.contracts.event import Event
 from hostler.contracts.job import Job, JobState
 from hostler.policy.lifecycle import JOB_MOVES, Verb
 
+_CLOSE = 0.05
+"""Seconds by which a client's and the engine's clock may differ on one machine."""
 _VERBS = frozenset(str(verb) for verb in Verb)
 
 
@@ -56,7 +58,7 @@ def exclusive(history: History) -> list[Finding]:
         if event.job is None or event.state is None:
             continue
         if event.state is not JobState.RUNNING:
-            held.pop(event.job, None)
+            found.extend(_early(history, held.pop(event.job, None), event))
             continue
         if event.job in held:
             sentence = f"{event.job} was claimed by {event.worker} while {held[event.job].worker} held it"
@@ -64,6 +66,18 @@ def exclusive(history: History) -> list[Finding]:
         held[event.job] = event
         found.extend(_crowded(history, held, event))
     return found
+
+
+def _early(history: History, claim: Event | None, event: Event) -> list[Finding]:
+    """Find a lease that was taken back before it can have run out, renewed or not."""
+    lease = history.terms.lease
+    if lease is None or claim is None or event.job is None or event.type not in (Verb.REAP, Verb.BURY):
+        return []
+    stood = (event.at - max([claim.at, *history.renewed.get((event.job, claim.attempt or 0), ())])).total_seconds()
+    if stood >= lease - _CLOSE:
+        return []
+    sentence = f"the lease of {claim.worker} on {event.job} was taken back after {stood:.3f} s of {lease:g} s"
+    return [_finding("S5", sentence, event.job, claim, event)]
 
 
 def _crowded(history: History, held: dict[str, Event], event: Event) -> list[Finding]:

@@ -1,0 +1,8 @@
+"""`hostler chaos`: break a system on purpose, and judge what its history says."""
+
+from cyclopts import App
+
+chaos = App(name="chaos", help="Break a system on purpose, and judge what its history says.")
+chaos.command(
+    "hostler.cli.check:check", name="check", help="Judge a history, or a live queue, by every promise and bound."
+)
