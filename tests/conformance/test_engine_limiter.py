@@ -10,6 +10,7 @@ from hostler.registry.limits import EngineLimiter
 from hostler.testing.bench import Clients, Server
 from hostler.testing.broker_engine import HeldClock
 from hostler.testing.limits import LimiterConformance, LimiterHarness, most_in_a_window, waits, want
+from hostler.testing.limits_line import LineConformance
 from hostler.valkeyio.client import send
 from hostler.valkeyio.keys import owner_of
 from hostler.valkeyio.library import Library
@@ -57,6 +58,12 @@ async def harness(server: Server, clients: Clients) -> AsyncGenerator[LimiterHar
 
 
 class TestEngineLimiter(LimiterConformance):
+    @pytest.fixture
+    async def harness(self, harness: LimiterHarness) -> LimiterHarness:
+        return harness
+
+
+class TestEngineLine(LineConformance):
     @pytest.fixture
     async def harness(self, harness: LimiterHarness) -> LimiterHarness:
         return harness

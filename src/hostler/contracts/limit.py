@@ -23,6 +23,17 @@ class LimitKind(StrEnum):
     """Calls at a time, each by a lease."""
 
 
+class Line(StrEnum):
+    """What a call that may not go yet has in the line at the limit that lets it wait."""
+
+    NONE = ""
+    """Nothing: whoever asks first, then, is granted."""
+    OWN = "own"
+    """The moment it was told is its own: so many are told of each as may go then."""
+    FULL = "full"
+    """No moment: so many wait already that they have all that there are."""
+
+
 class Limit(Struct, frozen=True, kw_only=True):
     """One limit: no window of `per` seconds, wherever it begins, has more than `most`."""
 
@@ -59,6 +70,7 @@ class Wait(Struct, frozen=True, kw_only=True, tag="wait"):
     """The limit that lets it wait longest."""
     after: Seconds
     """When to ask again. Not before then can it be granted; for calls in flight, one may end any time."""
+    line: Line = Line.NONE
 
 
 class LimitView(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -7,16 +7,18 @@ from typing import Final
 import structlog
 
 from hostler.contracts.failure import Failure, FailureClass
-from hostler.contracts.limit import Grant, LimitKind, Want
+from hostler.contracts.limit import Grant, LimitKind, Line, Wait, Want
 from hostler.contracts.service import ServiceCall
 from hostler.kernel.errors import EngineError
-from hostler.kernel.units import Seconds
+from hostler.kernel.units import Json, Seconds
 from hostler.ports.limiter import Limiter
 
 _LOG = structlog.stdlib.get_logger("hostler.dispatch.turns")
 
 PATIENCE: Final[Seconds] = 1.0
 """How long a call waits for its turn where it is; who has to wait longer goes back to its queue."""
+NARROW_PATIENCE: Final[Seconds] = 0.25
+"""How long it waits where others have room beside it: the place that it waits in could be theirs."""
 UNASKED: Final[Seconds] = 1.0
 """When a call comes back whose limits could not be asked for, since the engine did not answer."""
 LEASE: Final[Seconds] = 30.0
@@ -59,24 +61,35 @@ class Turns:
     async def take(self, call: ServiceCall, wants: Sequence[Want], narrow: frozenset[str]) -> Failure | None:
         """Take a turn, or return why there is none; `narrow` are the limits that leave the endpoint to others."""
         loop = asyncio.get_running_loop()
-        ends, poll = loop.time() + self._patience, _POLL
+        began, poll, held = loop.time(), _POLL, _held(call)
         places = {want.limit.name for want in wants if want.limit.kind is LimitKind.IN_FLIGHT}
         while True:
+            left = began + min(self._patience, NARROW_PATIENCE) - loop.time()
             try:
                 async with asyncio.timeout(_ASKED_WITHIN):
-                    answer = await self._limiter.take(_named(call), wants, fence=call.fence, lease=self._lease)
+                    answer = await self._limiter.take(
+                        _named(call),
+                        wants,
+                        fence=call.fence,
+                        lease=self._lease,
+                        narrow=narrow,
+                        held=held,
+                        patience=left if left > poll else 0.0,
+                    )
             except (EngineError, TimeoutError) as error:
                 words = f"the limits of {self._endpoint} cannot be asked for: {error or 'no answer in time'}"
                 return _ours(words, UNASKED)
             if isinstance(answer, Grant):
                 self._begin(Turn(call, wants))
                 return None
+            if answer.line is not Line.NONE:
+                held = answer.limit if answer.line is Line.OWN else None
             pause = max(answer.after, _LEAST)
-            if answer.limit in places:  # a place may come free any time, and nobody says so
+            if answer.limit in places and answer.line is Line.NONE:  # one may come free any time, and nobody says so
                 pause, poll = min(pause, poll), min(poll * 2, _POLL_MOST)
-            if loop.time() + pause > ends:
-                words = f"limit {answer.limit} is used up for {answer.after:.2f} s"
-                return _ours(words, answer.after, limit=answer.limit, narrow=answer.limit in narrow)
+            patience = min(self._patience, NARROW_PATIENCE) if answer.limit in narrow else self._patience
+            if loop.time() + pause > began + patience:
+                return _refused(answer, narrow=answer.limit in narrow, held=held == answer.limit)
             await asyncio.sleep(pause)
 
     async def resume(self, call: ServiceCall, wants: Sequence[Want]) -> None:
@@ -150,11 +163,21 @@ def _named(call: ServiceCall) -> str:
     return f"{call.job_id}+" if call.beside else call.job_id
 
 
-def _ours(words: str, after: Seconds, *, limit: str | None = None, narrow: bool = False) -> Failure:
-    """Return a refusal that the service has no part in: `unsent` says that the call never left."""
-    details: dict[str, str | bool] = {"unsent": True}
-    if limit is not None:
-        details["limit"] = limit
+def _held(call: ServiceCall) -> str | None:
+    """Return in which limit's line a call has held a moment, since it was last refused."""
+    last = call.history[-1].details if call.history and not call.beside else {}
+    return str(last["limit"]) if last.get("line") == Line.OWN else None
+
+
+def _refused(answer: Wait, *, narrow: bool, held: bool) -> Failure:
+    """Return what a job is told that has to wait for a limit; `line` says whether it comes at a moment of its own."""
+    details: dict[str, Json] = {"limit": answer.limit}
     if narrow:
-        details["narrow"] = True
-    return Failure(class_=FailureClass.OVERLOADED, message=words, retry_after=after, details={**details})
+        details |= {"narrow": True, "line": (Line.OWN if held else Line.FULL).value}
+    return _ours(f"limit {answer.limit} is used up for {answer.after:.2f} s", answer.after, details)
+
+
+def _ours(words: str, after: Seconds, details: dict[str, Json] | None = None) -> Failure:
+    """Return a refusal that the service has no part in: `unsent` says that the call never left."""
+    found = {"unsent": True, **(details or {})}
+    return Failure(class_=FailureClass.OVERLOADED, message=words, retry_after=after, details=found)

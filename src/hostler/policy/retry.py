@@ -8,6 +8,7 @@ import msgspec
 
 from hostler.contracts.failure import Failure, FailureClass
 from hostler.contracts.lease import Again, Die, Ending, Hold, Lease, Stopped
+from hostler.contracts.limit import Line
 from hostler.contracts.needs import Lane
 from hostler.contracts.queue import RetryPolicy
 from hostler.kernel.units import Seconds
@@ -23,6 +24,8 @@ LIMITED: Final[Seconds] = 0.05
 LIMITED_LEAST: Final[Seconds] = 1.0
 """The spread grows to this, or to the time that the limit named where that is longer."""
 LIMITED_MOST: Final[Seconds] = 30.0
+LINE_HALF: Final[Seconds] = 30.0
+"""Half of the time ahead for which a limit that others have room beside gives moments away."""
 
 _MESSAGE: Final = 2_000
 """Longest message of a failure."""
@@ -111,8 +114,16 @@ def after_failure(
 
 
 def _limited(failure: Failure, refused: int, dice: Callable[[], float]) -> Ending:
-    """Let it come back when the limit may grant it, spread more each time, so that many do not ask at once."""
+    """Let it come back when the limit may grant it, spread more each time, so that many do not ask at once.
+
+    Who was given a moment of its own comes then; who found none left, while the later half of them is given away.
+    """
     after = failure.retry_after or 0.0
+    line = failure.details.get("line")
+    if line == Line.OWN:
+        return Again(failure=failure, delay=after, counted=False)
+    if line == Line.FULL:
+        return Again(failure=failure, delay=after + dice() * LINE_HALF, counted=False)
     spread = min(LIMITED_MOST, max(LIMITED_LEAST, after), LIMITED * 2.0 ** min(refused, 16))
     return Again(failure=failure, delay=after + dice() * spread, counted=False)
 

@@ -1,6 +1,6 @@
 """Limits that hold for all processes together."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 from hostler.contracts.limit import Grant, Limit, LimitLook, LimitView, Wait, Want
@@ -14,13 +14,28 @@ class Limiter(Protocol):
     Amounts count when they are reserved; a call that used more than it reserved is charged for it when it is settled.
     """
 
-    async def take(self, call: str, wants: Sequence[Want], *, fence: int = 0, lease: Seconds = 60.0) -> Grant | Wait:
+    async def take(
+        self,
+        call: str,
+        wants: Sequence[Want],
+        *,
+        fence: int = 0,
+        lease: Seconds = 60.0,
+        narrow: Collection[str] = (),
+        held: str | None = None,
+        patience: Seconds = 0.0,
+    ) -> Grant | Wait:
         """Take what `call` needs of all these limits in one step, or nothing of any.
 
         Amounts and places in flight are leased to the call for `lease` seconds: a process that dies gives its places
         back then; what it reserved stays charged. A call that holds its lease already pays nothing of those again.
         A higher `fence` is a later attempt at the same call: it takes over the place that an earlier one held, reserves
         amounts anew, and no earlier one has a say over them any more.
+
+        Limits that are named `narrow` have a line: who is refused by one is told a moment of its own (`Wait.line`),
+        after those of all who were refused before, and nobody without one goes before them. `held` names the limit in
+        whose line the call had a moment, which is now: when it cannot go even so, it keeps that as long as it would
+        wait for no longer than `patience`, else it is told another. Moments whose calls do not come are given up soon.
         `InvalidError` for a call that needs more units than may ever go at once, or names a limit twice.
         """
         ...

@@ -1,9 +1,9 @@
 """The limits of all processes, on the engine."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final, cast
 
-from hostler.contracts.limit import Grant, Limit, LimitKind, LimitLook, LimitView, Wait, Want
+from hostler.contracts.limit import Grant, Limit, LimitKind, LimitLook, LimitView, Line, Wait, Want
 from hostler.kernel.errors import InvalidError
 from hostler.kernel.units import Seconds
 from hostler.policy.limits import MOST_LIMITS, allowance, charge, named, view, written
@@ -22,7 +22,17 @@ class EngineLimiter:
     def __init__(self, engine: HasClient, *, library: Library | None = None) -> None:
         self._library = library or Library(engine)
 
-    async def take(self, call: str, wants: Sequence[Want], *, fence: int = 0, lease: Seconds = 60.0) -> Grant | Wait:
+    async def take(
+        self,
+        call: str,
+        wants: Sequence[Want],
+        *,
+        fence: int = 0,
+        lease: Seconds = 60.0,
+        narrow: Collection[str] = (),
+        held: str | None = None,
+        patience: Seconds = 0.0,
+    ) -> Grant | Wait:
         """Take of all limits or of none."""
         _judge(wants)
         words = [
@@ -34,14 +44,16 @@ class EngineLimiter:
                 str(charge(want.limit, want.units)),
                 str(allowance(want.limit)),
                 "" if _is_gate(want) else written(want.limit),
+                "" if want.limit.name not in narrow else "held" if want.limit.name == held else "last",
             )
         ]
+        waits = round(max(0.0, patience) * _MICRO)
         reply = await self._library.call_registry(
-            "limit_take", call=call, fence=fence, lease=_micros(lease), wants=words
+            "limit_take", call=call, fence=fence, lease=_micros(lease), patience=waits, wants=words
         )
-        at, after, name = cast("tuple[bytes, bytes, bytes]", reply)
+        at, after, name, line = cast("tuple[bytes, bytes, bytes, bytes]", reply)
         if name:
-            return Wait(limit=name.decode(), after=int(after) / _MICRO)
+            return Wait(limit=name.decode(), after=int(after) / _MICRO, line=Line(line.decode()))
         return Grant(at=instant(int(at)))
 
     async def settle(

@@ -120,7 +120,7 @@ KEYS: Final[tuple[KeyRow, ...]] = (
         "lim:<name>",
         "string",
         "timed",
-        "a shared limit: packed (paid for until, nobody before, leases, how it is written), while it says anything",
+        "a shared limit: packed (paid for until, nobody before, leases, text, its line), while it says anything",
     ),
     _reg("limends", "zset", "registry", "shared limit -> when its row ends"),
     _reg("rc:<key>", "string", "timed", "a kept result, sealed"),

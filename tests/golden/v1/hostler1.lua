@@ -2505,8 +2505,9 @@ function sweep.passes(q)
   end
 end
 
--- Limits that all processes share. A row is {paid for until, nobody before, {lease, ...}, how it is written}; a lease
--- is {call, its end, what it was charged, how much of that would still come back, fence}. Times are microseconds.
+-- Limits that all processes share. A row is {paid for until, nobody before, {lease, ...}, how it is written, next moment
+-- in its line, pace of that line, last grant}; a lease is {call, its end, what it was charged, how much of that would
+-- still come back, fence, its begin}. Times are microseconds.
 -- `limends` has the names of all rows by their end.
 
 local limits = {POLL = 1000000}
@@ -2515,7 +2516,7 @@ local limits = {POLL = 1000000}
 -- back no more than was outstanding at any moment since it was charged.
 function limits.row(q, name)
   local packed = redis.call('GET', q.p .. 'lim:' .. name)
-  local row = packed and cmsgpack.unpack(packed) or {0, 0, {}, ''}
+  local row = packed and cmsgpack.unpack(packed) or {0, 0, {}, '', 0, 0, 0}
   local ahead, leases = math.max(0, row[1] - q.now), {}
   for _, lease in ipairs(row[3]) do
     if lease[2] > q.now then
@@ -2529,7 +2530,7 @@ end
 
 -- Keep a row for as long as it says anything.
 function limits.keep(q, name, row)
-  local ends = math.max(row[1], row[2])
+  local ends = math.max(row[1], row[2], row[5])
   for _, lease in ipairs(row[3]) do
     ends = math.max(ends, lease[2])
   end
@@ -2584,9 +2585,96 @@ function limits.take(q, row, want, call, fence, ends)
     want.lease[2], want.lease[5] = math.max(want.lease[2], ends), fence
     return
   end
+  limits.pace(q, row, want)
   row[1] = math.max(row[1], q.now) + want.charge
   if want.kind ~= 'rate' then
-    table.insert(row[3], {call, ends, want.charge, want.charge, fence})
+    table.insert(row[3], {call, ends, want.charge, want.charge, fence, q.now})
+  end
+end
+
+-- The line at a limit beside which others have room (one model's, one tenant's): who is refused is given a moment of
+-- its own to come back at, behind those who were refused before, so that they do not all ask at once and again.
+-- Nobody is remembered: a row knows the next moment to give away, and the pace of its line: how long a call in flight
+-- takes, or how many times slower than the limit allows calls went while others waited.
+
+-- No moment is given away that is further ahead of when there is room at all.
+local FURTHEST = 60000000
+-- With room for so long and nobody who used it, those who are waited for come no more: they ended, or nobody runs them.
+local DESERTED = 1000000
+-- Rather a little early than that nobody is there: so the pace finds its way back, too.
+local EARLY = 0.9
+local SLOWEST = 10
+
+local function waited_for(q, row, want)
+  if row[5] <= q.now then
+    return false
+  end
+  if want.kind == 'in_flight' then
+    return #row[3] > 0
+  end
+  return q.now - math.max(row[2], row[7], row[1] + want.charge - want.allow) <= DESERTED
+end
+
+-- How much later than one call the next may go.
+local function step(q, row, want)
+  if want.kind ~= 'in_flight' then
+    return want.charge * math.max(1, row[6] * EARLY)
+  end
+  local ages = 0
+  for _, lease in ipairs(row[3]) do
+    ages = ages + q.now - lease[6]
+  end
+  local takes = math.max(ages / math.max(1, #row[3]), row[6] > 0 and row[6] or limits.POLL)
+  return takes * EARLY / want.allow
+end
+
+-- How long until one may go who has no moment of its own: behind all who have one.
+function limits.behind(q, row, want, after)
+  if want.kind == 'in_flight' or not waited_for(q, row, want) then
+    return after
+  end
+  return math.max(after, row[5] - q.now)
+end
+
+-- Whether who is refused needs a moment: a new one, or another, since what is left is too long to be waited for here.
+function limits.lacks(want, after, patience)
+  if want.line == 'held' then
+    return patience == 0 or (want.kind ~= 'in_flight' and after > patience)
+  end
+  return want.line == 'last'
+end
+
+-- Give the next moment away. Returns how long until then, and whether it is one of its own: with all of them given away
+-- it comes back when half of them are over.
+function limits.line(q, row, want, after)
+  local first, flow = q.now + after, step(q, row, want)
+  if want.kind == 'in_flight' then
+    first = math.max(q.now, row[2]) + flow
+  end
+  local moment = waited_for(q, row, want) and math.max(first, row[5]) or first
+  if moment > q.now + after + FURTHEST then
+    return after + FURTHEST / 2, 'full'
+  end
+  row[5] = moment + flow
+  return moment - q.now, 'own'
+end
+
+-- A call goes: how slowly they follow one another, while others wait.
+function limits.pace(q, row, want)
+  if want.charge > 0 then
+    if row[5] > q.now and row[7] > 0 then
+      local slower = math.min(SLOWEST, (q.now - row[7]) / want.charge)
+      row[6] = (row[6] > 0 and row[6] or 1) * 0.8 + slower * 0.2
+    end
+    row[7] = q.now
+  end
+end
+
+-- A call in flight has ended: how long they take.
+function limits.took(q, row, lease)
+  if lease[3] == 0 then
+    local took = q.now - lease[6]
+    row[6] = row[6] > 0 and row[6] * 0.8 + took * 0.2 or took
   end
 end
 
@@ -3738,7 +3826,7 @@ local q = ctx.open(meta_key)
 local row = limits.row(q, name)
 local left = math.max(0, row[2] - q.now)
 if left > 0 then
-  row[2] = 0
+  row[2], row[5] = 0, 0
   limits.keep(q, name, row)
   events.say(q, 'limit', false, nil, false, {limit = name, to = 'lifted', reason = reason ~= '' and reason or nil})
   ctx.commit(q)
@@ -3839,8 +3927,10 @@ for i = 1, #used, 2 do
     if beyond > 0 then
       row[1] = math.max(row[1], q.now) + beyond
     else
-      row[1] = row[1] - math.min(-beyond, lease[4])
+      local back = math.min(-beyond, lease[4])
+      row[1], row[5] = row[1] - back, row[5] - back
     end
+    limits.took(q, row, lease)
     limits.keep(q, used[i], row)
   end
 end
@@ -3856,32 +3946,43 @@ local function verb_limit_take(keys, argv)
   local call = argv[1]
   local fence = tonumber(argv[2])
   local lease = tonumber(argv[3])
-  local wants = tail(argv, 4)
+  local patience = tonumber(argv[4])
+  local wants = tail(argv, 5)
 -- A call takes what it needs of all its limits, or nothing of any.
 -- keys meta
--- args call:text fence:int lease:int *wants:text
--- reply {now, 0, ''} when granted, else {now, microseconds until it is worth asking again, the limit that says so}
--- A want is five words: limit, kind, charge, allowance (of calls in flight: how many), how the limit is written.
+-- args call:text fence:int lease:int patience:int *wants:text
+-- reply {now, 0, '', ''} when granted, else {now, microseconds until it is worth asking again, the limit that says so,
+-- whether that is a moment of its own}
+-- A want is six words: limit, kind, charge, allowance (of calls in flight: how many), how the limit is written, and for
+-- a limit with a line whether the call comes last there or has held a moment.
 local q = ctx.open(meta_key)
-local taken, longest, slowest = {}, 0, ''
-for i = 1, #wants, 5 do
+local taken, longest, slowest = {}, 0, nil
+for i = 1, #wants, 6 do
   local row = limits.row(q, wants[i])
   local want = {kind = wants[i + 1], charge = tonumber(wants[i + 2]), allow = tonumber(wants[i + 3])}
-  want.about = wants[i + 4]
+  want.about, want.line = wants[i + 4], wants[i + 5]
   local lease, at = limits.lease(row, call, fence)
   if lease and want.kind == 'amount' and lease[5] < fence then
     table.remove(row[3], at) -- the work runs once more: what it used before stays charged
     lease = nil
   end
   want.lease = want.kind ~= 'rate' and lease or nil
-  local after = limits.after(q, row, want)
+  local one = {wants[i], row, want, limits.after(q, row, want)}
+  local after = want.line == 'last' and not want.lease and limits.behind(q, row, want, one[4]) or one[4]
   if after > longest then
-    longest, slowest = after, wants[i]
+    longest, slowest = after, one
   end
-  taken[#taken + 1] = {wants[i], row, want}
+  taken[#taken + 1] = one
 end
-if longest > 0 then
-  return {int(q.now), int(math.ceil(longest)), slowest}
+if slowest then
+  local own = ''
+  if limits.lacks(slowest[3], longest, patience) then
+    longest, own = limits.line(q, slowest[2], slowest[3], slowest[4])
+    slowest[2][4] = slowest[3].about
+    limits.keep(q, slowest[1], slowest[2])
+    ctx.commit(q)
+  end
+  return {int(q.now), int(math.ceil(longest)), slowest[1], own}
 end
 limits.trim(q)
 for _, one in ipairs(taken) do
@@ -3889,7 +3990,7 @@ for _, one in ipairs(taken) do
   limits.keep(q, one[1], one[2])
 end
 ctx.commit(q)
-return {int(q.now), '0', ''}
+return {int(q.now), '0', '', ''}
 
 end
 redis.register_function{function_name='hostler1_limit_take', callback=verb_limit_take, flags={}}
@@ -4743,4 +4844,4 @@ return 1
 
 end
 redis.register_function{function_name='hostler1_withdraw', callback=verb_withdraw, flags={'allow-oom'}}
-redis.register_function{function_name='hostler1_version', callback=function() return '92272302c503aadce54a88abc2f7d8c2cace3892fd7e66696c1fc9e342391a73' end, flags={'no-writes'}}
+redis.register_function{function_name='hostler1_version', callback=function() return '5dd63b2e01450c0915815823d0c95637aa1e8d45b9792081fcaa61f32c46ac62' end, flags={'no-writes'}}

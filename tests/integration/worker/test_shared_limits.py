@@ -1,10 +1,11 @@
 """Workers that keep to one limit together."""
 
+import itertools
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack
 from datetime import datetime
 from types import AsyncGeneratorType
-from typing import cast
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -38,8 +39,8 @@ class Noting(EngineLimiter):
         super().__init__(engine)
         self._granted = granted
 
-    async def take(self, call: str, wants: Sequence[Want], *, fence: int = 0, lease: float = 60.0) -> Grant | Wait:
-        answer = await super().take(call, wants, fence=fence, lease=lease)
+    async def take(self, call: str, wants: Sequence[Want], **options: Any) -> Grant | Wait:
+        answer = await super().take(call, wants, **options)
         if isinstance(answer, Grant):
             self._granted.append(answer.at)
         return answer
@@ -59,6 +60,41 @@ async def test_four_workers_call_one_endpoint_no_more_often_than_its_limit(fabri
     assert {job.state for job in ended} == {"succeeded"}
     assert started == len(granted) == len(jobs)
     assert most_in_a_window(granted, 1.0) <= 8
+
+
+class Holding(Noting):
+    """A limiter that notes of each call that it granted whether that held a moment in a line."""
+
+    def __init__(self, engine: Clients, granted: list[datetime], held: dict[str, bool]) -> None:
+        super().__init__(engine, granted)
+        self._held = held
+
+    async def take(self, call: str, wants: Sequence[Want], **options: Any) -> Grant | Wait:
+        self._held[call] = options["held"] is not None
+        return await super().take(call, wants, **options)
+
+
+@pytest.mark.row("003:330")
+async def test_a_backlog_of_one_tenant_comes_back_job_by_job_in_the_order_in_which_it_was_refused(
+    fabric: Fabric, clients: Clients
+) -> None:
+    granted: list[datetime] = []
+    held: dict[str, bool] = {}
+    async with SimulationHTTPService(QUICK) as service, AsyncExitStack() as stack:
+        for _ in range(4):
+            connector = build("simulation-http", url=service.url, options={"poll": 0.1})
+            limiter = Holding(clients, granted, held)
+            limited = Limited(connector, limiter, Account(connector, ["8/s per tenant"]))
+            await stack.enter_async_context(fabric.worker(connectors=[limited], slots=4))
+        jobs = [await fabric.submit("image.generate", PROMPT, tenant="loud") for _ in range(24)]
+        ended = [await fabric.ended(job, within=60.0) for job in jobs]
+    assert most_in_a_window(granted, 1.0) <= 8
+    assert all(held[job.id] for job in ended if job.attempts)
+    refused = [job.attempts[0] for job in ended if job.attempts]
+    assert {each.error is not None and each.error.details["line"] for each in refused} == {"own"}  # there were some
+    moments = [(each.ended_at, each.error.retry_after) for each in refused if each.error is not None]
+    told = [at.timestamp() + (after or 0.0) for at, after in sorted(moments)]
+    assert all(later - first > 0.0 for first, later in itertools.pairwise(told))
 
 
 @pytest.mark.row("003:328")
@@ -94,11 +130,11 @@ class Refusing(EngineLimiter):
         super().__init__(engine)
         self._times = times
 
-    async def take(self, call: str, wants: Sequence[Want], *, fence: int = 0, lease: float = 60.0) -> Grant | Wait:
+    async def take(self, call: str, wants: Sequence[Want], **options: Any) -> Grant | Wait:
         if self._times:
             self._times -= 1
             return Wait(limit=wants[0].limit.name, after=0.02)
-        return await super().take(call, wants, fence=fence, lease=lease)
+        return await super().take(call, wants, **options)
 
 
 @pytest.mark.row("003:328")
@@ -142,6 +178,7 @@ async def test_one_tenants_limit_leaves_the_endpoint_to_the_others_and_is_named_
             error = (await fabric.get(second)).error
             assert error is not None
             assert error.details["limit"] == "simulation|tenant=loud|1/h_per_tenant"
+            assert error.details["line"] == "own"
 
 
 @pytest.mark.row("002:189")

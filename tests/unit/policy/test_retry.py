@@ -117,6 +117,26 @@ def test_what_a_limit_of_ours_refused_waits_as_told_counts_nowhere_and_is_spread
         assert ending == Again(failure=failure, delay=after + spread / 2, counted=False)
 
 
+@pytest.mark.parametrize(("line", "delay"), [("own", 17.0), ("full", 17.0 + 15.0)])
+def test_who_has_a_moment_in_a_line_comes_then_and_who_has_none_before_the_line_is_over(
+    line: str, delay: float
+) -> None:
+    details = {"unsent": True, "narrow": True, "line": line}
+    failure = Failure(class_=C.OVERLOADED, message="words", retry_after=17.0, details={**details})
+    ending = after_failure(
+        failure,
+        policy=RetryPolicy(),
+        attempts_used=0,
+        overloads=0,
+        dice=lambda: 0.5,
+        others_fit=True,
+        lane=LANE,
+        worker="w1",
+        refused=50,
+    )
+    assert ending == Again(failure=failure, delay=delay, counted=False)
+
+
 def test_no_room_has_a_budget_of_its_own() -> None:
     policy = RetryPolicy(overloads=3)
     assert isinstance(end(C.OVERLOADED, overloads=2, policy=policy)[1], Again)

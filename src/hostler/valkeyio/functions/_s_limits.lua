@@ -1,5 +1,6 @@
--- Limits that all processes share. A row is {paid for until, nobody before, {lease, ...}, how it is written}; a lease
--- is {call, its end, what it was charged, how much of that would still come back, fence}. Times are microseconds.
+-- Limits that all processes share. A row is {paid for until, nobody before, {lease, ...}, how it is written, next moment
+-- in its line, pace of that line, last grant}; a lease is {call, its end, what it was charged, how much of that would
+-- still come back, fence, its begin}. Times are microseconds.
 -- `limends` has the names of all rows by their end.
 
 local limits = {POLL = 1000000}
@@ -8,7 +9,7 @@ local limits = {POLL = 1000000}
 -- back no more than was outstanding at any moment since it was charged.
 function limits.row(q, name)
   local packed = redis.call('GET', q.p .. 'lim:' .. name)
-  local row = packed and cmsgpack.unpack(packed) or {0, 0, {}, ''}
+  local row = packed and cmsgpack.unpack(packed) or {0, 0, {}, '', 0, 0, 0}
   local ahead, leases = math.max(0, row[1] - q.now), {}
   for _, lease in ipairs(row[3]) do
     if lease[2] > q.now then
@@ -22,7 +23,7 @@ end
 
 -- Keep a row for as long as it says anything.
 function limits.keep(q, name, row)
-  local ends = math.max(row[1], row[2])
+  local ends = math.max(row[1], row[2], row[5])
   for _, lease in ipairs(row[3]) do
     ends = math.max(ends, lease[2])
   end
@@ -77,8 +78,9 @@ function limits.take(q, row, want, call, fence, ends)
     want.lease[2], want.lease[5] = math.max(want.lease[2], ends), fence
     return
   end
+  limits.pace(q, row, want)
   row[1] = math.max(row[1], q.now) + want.charge
   if want.kind ~= 'rate' then
-    table.insert(row[3], {call, ends, want.charge, want.charge, fence})
+    table.insert(row[3], {call, ends, want.charge, want.charge, fence, q.now})
   end
 end

@@ -6,7 +6,7 @@ local q = ctx.open(meta_key)
 local row = limits.row(q, name)
 local left = math.max(0, row[2] - q.now)
 if left > 0 then
-  row[2] = 0
+  row[2], row[5] = 0, 0
   limits.keep(q, name, row)
   events.say(q, 'limit', false, nil, false, {limit = name, to = 'lifted', reason = reason ~= '' and reason or nil})
   ctx.commit(q)

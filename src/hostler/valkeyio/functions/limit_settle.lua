@@ -15,8 +15,10 @@ for i = 1, #used, 2 do
     if beyond > 0 then
       row[1] = math.max(row[1], q.now) + beyond
     else
-      row[1] = row[1] - math.min(-beyond, lease[4])
+      local back = math.min(-beyond, lease[4])
+      row[1], row[5] = row[1] - back, row[5] - back
     end
+    limits.took(q, row, lease)
     limits.keep(q, used[i], row)
   end
 end
