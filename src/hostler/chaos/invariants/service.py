@@ -1,0 +1,225 @@
+"""Invariants of what clients and readers saw: S1's parts, S16, S18, S19, S20."""
+
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import Final
+
+from msgspec import Struct
+
+from hostler.chaos.acts import Act
+from hostler.chaos.facts import Finding
+from hostler.chaos.record import Granted, Heard
+from hostler.chaos.values import Answers, Leases, Refused
+from hostler.chaos.whole import Whole
+from hostler.contracts.event import Event
+from hostler.contracts.limit import Limit, LimitKind
+
+WholeRule = Callable[[Whole], "list[Finding] | str"]
+"""Judges one invariant over a whole record; a sentence when too little was recorded to judge it."""
+
+
+class Lost(Struct, frozen=True, kw_only=True):
+    """Where, among the acknowledged submits, those stood that are lost."""
+
+    prefix: int = 0
+    """Before the first that is there."""
+    middle: int = 0
+    """Between others that are there: the damning ones."""
+    postfix: int = 0
+    """After the last that is there, as an engine loses that did not sync."""
+
+
+def lost_where(acknowledged: Sequence[str], lost: frozenset[str]) -> Lost:
+    """Sort lost jobs by their place in the order of acknowledgement."""
+    kept = [place for place, job in enumerate(acknowledged) if job not in lost]
+    first, last = (kept[0], kept[-1]) if kept else (len(acknowledged), len(acknowledged))
+    places = [place for place, job in enumerate(acknowledged) if job in lost]
+    return Lost(
+        prefix=sum(place < first for place in places),
+        middle=sum(first < place < last for place in places),
+        postfix=sum(place > last for place in places),
+    )
+
+
+def one_answer(whole: Whole) -> list[Finding] | str:
+    """S9: an operation sent again under its id is answered as before, a claim at most by what it still holds."""
+    same: dict[tuple[str, str], list[Act]] = {}
+    for act in whole.acts:
+        if act.operation is not None and act.type == "ok":
+            same.setdefault((act.op, act.operation), []).append(act)
+    twice = {key: acts for key, acts in same.items() if len(acts) > 1}
+    if not twice:
+        return "no operation was answered twice under one id"
+    found: list[Finding] = []
+    for (op, operation), acts in twice.items():
+        first, *later = sorted(acts, key=lambda act: act.end)
+        if any(not _same(first, act) for act in later):
+            jobs = tuple(dict.fromkeys(job for act in acts for job in _jobs(act)))
+            sentence = f"the {op} with operation {operation!r} was answered twice, and differently"
+            found.append(Finding(invariant="S9", sentence=sentence, jobs=jobs))
+    return found
+
+
+def _same(first: Act, later: Act) -> bool:
+    if isinstance(first.answered, Leases) and isinstance(later.answered, Leases):
+        return set(later.answered.leases) <= set(first.answered.leases)
+    return first.answered == later.answered
+
+
+def _jobs(act: Act) -> list[str]:
+    if isinstance(act.answered, Leases):
+        return [lease.job for lease in act.answered.leases]
+    if isinstance(act.answered, Answers):
+        return [answer.id for answer in act.answered.answers if answer.id is not None]
+    return [] if act.job is None else [act.job]
+
+
+def within_rates(whole: Whole) -> list[Finding] | str:
+    """S16: no window of a limit's length, wherever it begins, has more grants or units than the limit says."""
+    by_limit: dict[Limit, list[Granted]] = {}
+    for line in whole.of(Granted):
+        if line.limit.kind is not LimitKind.IN_FLIGHT and line.limit.per is not None:
+            by_limit.setdefault(line.limit, []).append(line)
+    if not by_limit:
+        return "no grants of a rate limit are in the record"
+    found: list[Finding] = []
+    for limit, lines in by_limit.items():
+        found.extend(_overrun(limit, sorted(lines, key=lambda line: line.at)))
+    return found
+
+
+def _overrun(limit: Limit, grants: list[Granted]) -> list[Finding]:
+    per = timedelta(seconds=limit.per or 0.0)
+    first, units = 0, 0
+    for last, grant in enumerate(grants):
+        units += grant.units
+        while grants[first].at + per <= grant.at:
+            units -= grants[first].units
+            first += 1
+        if units > limit.most:
+            window = f"{grants[first].at.isoformat()} to {grant.at.isoformat()}"
+            sentence = f"{limit.name} let {units} go from {window}, {limit.most} in {limit.per:g} s are allowed"
+            return [Finding(invariant="S16", sentence=f"{sentence} ({last - first + 1} grants)")]
+    return []
+
+
+def delivered(whole: Whole) -> list[Finding] | str:
+    """S18: each reader gets every move of what it asked for, once and in order, over all its connections."""
+    heard = [line for line in whole.of(Heard) if line.queue in whole.streams]
+    if not heard:
+        return "no reader of a live stream whose events are known is in the record"
+    readers: dict[tuple[str, str, str | None], list[Heard]] = {}
+    for line in heard:
+        readers.setdefault((line.reader, line.queue, line.job), []).append(line)
+    found: list[Finding] = []
+    for (reader, queue, _), lines in readers.items():
+        found.extend(_Listener(reader, whole.streams[queue], lines).judge())
+    return found
+
+
+class _Listener:
+    """One reader of one stream, over its connections."""
+
+    def __init__(self, reader: str, stream: tuple[Event, ...], lines: list[Heard]) -> None:
+        self._reader = reader
+        self._stream = {event.offset: event for event in stream}
+        self._lines = lines
+        self._found: list[Finding] = []
+
+    def judge(self) -> list[Finding]:
+        for line in self._lines:
+            place = line.after
+            for push in line.pushes:
+                true = self._stream.get(push.offset)
+                said = (push.type, push.job, push.state)
+                if true is not None and said != (true.type, true.job, true.state):
+                    self._say(f"was told {push.type} of {push.job} where {true.type} of {true.job} stands", push.offset)
+                if push.offset <= place:
+                    self._say(f"got {push.offset} again after {place}", push.offset)
+                elif not line.gap:
+                    self._skipped(line, place, push.offset)
+                place = max(place, push.offset)
+            if line.until is not None and not line.gap:
+                self._skipped(line, place, line.until + 1)
+        self._between()
+        return self._found
+
+    def _between(self) -> None:
+        """A connection goes on where the one before ended: a reader that asks behind that gets things again."""
+        place = 0
+        for line in self._lines:
+            if line.after < place:
+                self._say(f"asked for what stands above {line.after} and had {place} already", line.after)
+            elif line.after > place and not line.gap and place:
+                self._skipped(line, place, line.after + 1)
+            place = max([place, *(push.offset for push in line.pushes)])
+
+    def _skipped(self, line: Heard, place: int, until: int) -> None:
+        """Moves above `place` and below `until` that the reader was not told."""
+        for offset in range(place + 1, until):
+            event = self._stream.get(offset)
+            if event is not None and event.state is not None and line.job in (None, event.job):
+                self._say(f"never got the {event.type} of {event.job} after {place}", offset)
+                return
+
+    def _say(self, sentence: str, offset: int) -> None:
+        event = self._stream.get(offset)
+        jobs = (event.job,) if event is not None and event.job else ()
+        self._found.append(
+            Finding(invariant="S18", sentence=f"{self._reader} {sentence}", jobs=jobs, offsets=(offset,))
+        )
+
+
+def secret(whole: Whole) -> list[Finding] | str:
+    """S19: no canary stands anywhere in the record but in its header."""
+    if not whole.header.canaries:
+        return "the header names no canaries"
+    return [
+        Finding(
+            invariant="S19",
+            sentence=f"canary {leak.canary} of {len(whole.header.canaries)} stands in {leak.place.file}, line "
+            f"{leak.place.number}",
+        )
+        for leak in whole.leaks
+    ]
+
+
+NOT_FOUND: Final = "not-found"
+
+
+def read_your_submit(whole: Whole) -> list[Finding] | str:
+    """S20: a job that was acknowledged before a `get` began is found by it, unless it was purged meanwhile."""
+    acked: dict[str, float] = {}
+    for act in whole.acts:
+        if act.op == "submit" and isinstance(act.answered, Answers):
+            for answer in act.answered.answers:
+                if answer.id is not None:
+                    acked[answer.id] = min(act.end, acked.get(answer.id, act.end))
+    gone = {event.job for events in whole.streams.values() for event in events if event.type == "purge"}
+    gone |= {act.job for act in whole.acts if act.op == "purge" and act.type != "fail"}
+    asked = [act for act in whole.acts if act.op == "get" and act.job in acked and act.begin >= acked[act.job]]
+    if not asked:
+        return "no acknowledged job was looked at by a client of the record"
+    return [
+        Finding(
+            invariant="S20",
+            sentence=f"{act.job} was acknowledged; {act.process} did not find it {act.begin - acked[act.job]:.3f} s "
+            "later",
+            jobs=(act.job,),
+        )
+        for act in asked
+        if act.job is not None and act.job not in gone and _missing(act)
+    ]
+
+
+def _missing(act: Act) -> bool:
+    return act.type == "fail" and isinstance(act.answered, Refused) and act.answered.code == NOT_FOUND
+
+
+SERVICE: Final[tuple[tuple[str, WholeRule], ...]] = (
+    ("S9", one_answer),
+    ("S16", within_rates),
+    ("S18", delivered),
+    ("S19", secret),
+    ("S20", read_your_submit),
+)

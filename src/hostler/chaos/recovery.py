@@ -1,0 +1,103 @@
+"""How long the work that a fault struck waited for its next claim."""
+
+import math
+from collections.abc import Sequence
+from datetime import datetime
+
+from msgspec import Struct
+
+from hostler.chaos.facts import History
+from hostler.chaos.record import Fault
+from hostler.chaos.whole import Whole
+from hostler.contracts.event import Event
+from hostler.contracts.job import JobState
+from hostler.kernel.units import Seconds
+from hostler.policy.lifecycle import Verb
+
+
+class Struck(Struct, frozen=True, kw_only=True):
+    """One job that a fault struck."""
+
+    fault: Fault
+    job: str
+    held: Event
+    """The claim under which it ran."""
+    next: Event | None
+    """Its first move after the fault began."""
+    waited: Seconds | None
+    """From the fault's end to the next claim, 0 when it was claimed before that; None when it never was."""
+
+
+class Spread(Struct, frozen=True, kw_only=True):
+    """Recovery times of a whole run, in seconds; None when nothing was struck."""
+
+    count: int = 0
+    p50: Seconds | None = None
+    p99: Seconds | None = None
+    max: Seconds | None = None
+    histogram: dict[str, int] = {}
+    """How many took up to so many seconds."""
+
+
+_EDGES = (1, 2, 5, 10, 15, 20, 30, 60)
+
+
+def spread(times: Sequence[Seconds]) -> Spread:
+    """Return the spread of these times."""
+    if not times:
+        return Spread()
+    ordered = sorted(times)
+    histogram: dict[str, int] = {}
+    for time in ordered:
+        edge = next((str(edge) for edge in _EDGES if time <= edge), f"over {_EDGES[-1]}")
+        histogram[edge] = histogram.get(edge, 0) + 1
+    return Spread(
+        count=len(ordered),
+        p50=round(_share(ordered, 0.5), 3),
+        p99=round(_share(ordered, 0.99), 3),
+        max=round(ordered[-1], 3),
+        histogram=histogram,
+    )
+
+
+def _share(ordered: Sequence[Seconds], share: float) -> Seconds:
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
+
+
+def recoveries(whole: Whole) -> list[Struck]:
+    """Return every job that a fault struck and that its holder did not end by itself.
+
+    A fault that names workers struck the jobs that those held when it began; any other struck the jobs that ran then
+    and lost their lease later.
+    """
+    found: list[Struck] = []
+    for fault in whole.faults:
+        for queue, history in whole.histories.items():
+            if not fault.queues or queue in fault.queues:
+                found.extend(_struck(history, fault))
+    return found
+
+
+def _struck(history: History, fault: Fault) -> list[Struck]:
+    found: list[Struck] = []
+    for job, events in history.jobs.items():
+        moves = [event for event in events if event.state is not None]
+        before = [event for event in moves if event.at <= fault.began_at]
+        if not before or before[-1].state is not JobState.RUNNING:
+            continue
+        held, later = before[-1], moves[len(before) :]
+        after = later[0] if later else None
+        if fault.workers and held.worker not in fault.workers:
+            continue
+        lost = after is None or after.type == Verb.REAP or (bool(fault.workers) and after.type == Verb.BURY)
+        if not lost or (after is None and not fault.workers):
+            continue  # its holder went on and ended it, or goes on still
+        found.append(Struck(fault=fault, job=job, held=held, next=after, waited=_waited(later, fault.ended_at, after)))
+    return found
+
+
+def _waited(later: Sequence[Event], since: datetime, after: Event | None) -> Seconds | None:
+    if after is not None and after.state is not None and after.state.terminal:
+        return max(0.0, (after.at - since).total_seconds())  # poison: its recovery is its burial
+    claim = next((event for event in later if event.type == Verb.CLAIM), None)
+    return None if claim is None else max(0.0, (claim.at - since).total_seconds())

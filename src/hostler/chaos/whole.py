@@ -1,0 +1,209 @@
+"""A record, sorted into what the invariants look at."""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from functools import cached_property
+from typing import Final, TypeVar
+
+import msgspec
+
+from hostler.chaos.acts import Act, acts_of
+from hostler.chaos.facts import History, Submission, Told
+from hostler.chaos.reading import Record
+from hostler.chaos.record import (
+    Books,
+    Effect,
+    Events,
+    Fault,
+    Mark,
+    Op,
+    Roster,
+    Said,
+    Terms,
+)
+from hostler.chaos.record import (
+    Final as FinalJob,
+)
+from hostler.chaos.values import Answers, Endings, Refs, Requests, Stale, Words
+from hostler.contracts.event import Event
+from hostler.contracts.job import Job
+from hostler.kernel.errors import InvalidError
+
+NO_QUEUE: Final = ""
+"""Where submits are kept that name no queue, of a record without events."""
+
+L = TypeVar("L", bound=Said)
+
+
+class Whole:
+    """One history with the look-ups that several rules share; `InvalidError` when its parts cannot belong together."""
+
+    def __init__(self, record: Record) -> None:
+        self.header = record.header
+        self.torn = record.torn
+        self.leaks = record.leaks
+        self._lines: dict[type[Said], list[Said]] = {}
+        for line in record.lines:
+            self._lines.setdefault(type(line), []).append(line)
+        self.acts: tuple[Act, ...] = acts_of(self.of(Op))
+
+    def of(self, kind: type[L]) -> list[L]:
+        """Return the lines of one kind, as they stand in the record."""
+        return [line for line in self._lines.get(kind, ()) if isinstance(line, kind)]
+
+    @cached_property
+    def faults(self) -> list[Fault]:
+        """Return what was broken on purpose, in order of beginning."""
+        return sorted(self.of(Fault), key=lambda fault: fault.begin)
+
+    def mark(self, what: str) -> Mark | None:
+        """Return the last mark of this kind."""
+        return next((mark for mark in reversed(self.of(Mark)) if mark.what == what), None)
+
+    @cached_property
+    def read(self) -> bool:
+        """Tell whether the record says that it was finished: all that could be read at the end stands in it."""
+        return self.mark("read") is not None and not self.torn
+
+    @cached_property
+    def streams(self) -> Mapping[str, tuple[Event, ...]]:
+        """Return each queue's events by offset, each once; of jobs that began before the record only the offsets."""
+        found: dict[str, dict[bytes, Event]] = {}
+        for line in self.of(Events):
+            mine = found.setdefault(line.queue, {})
+            mine.update({msgspec.json.encode(event): event for event in line.events})
+        return {
+            queue: _masked(sorted(events.values(), key=lambda event: event.offset))
+            if queue in self.partial
+            else tuple(sorted(events.values(), key=lambda event: event.offset))
+            for queue, events in found.items()
+        }
+
+    @cached_property
+    def partial(self) -> frozenset[str]:
+        """Return the queues whose first events were gone before they were read."""
+        return frozenset(line.queue for line in self.of(Events) if line.gap)
+
+    @cached_property
+    def home(self) -> Mapping[str, str]:
+        """Return each job's queue, as its events and its last state tell."""
+        homes = {event.job: queue for queue, events in self.streams.items() for event in events if event.job}
+        return homes | {line.job.id: line.job.queue for line in self.of(FinalJob)}
+
+    @cached_property
+    def queues(self) -> tuple[str, ...]:
+        """Return every queue of which anything is known."""
+        named = [line.queue for line in (*self.of(Events), *self.of(Books))]
+        named += [act.queue for act in self.acts if act.queue is not None]
+        named += [*self.header.queues, *self.home.values()]
+        return tuple(dict.fromkeys(named)) or (NO_QUEUE,)
+
+    @cached_property
+    def histories(self) -> Mapping[str, History]:
+        """Return what was recorded of each queue, as the rules for one queue take it."""
+        submitted, unknown = self._submits()
+        told, renewed = self._told(), self._renewed() if self.header.one_clock else None
+        final, effects, books = self._final(), self._effects(), {line.queue: line for line in self.of(Books)}
+        found: dict[str, History] = {}
+        for queue in self.queues:
+            terms, events = self.header.queues.get(queue, Terms()), self.streams.get(queue, ())
+            known = books.get(queue)
+            stats = known.stats if known and queue not in self.partial else None
+            if stats is not None and events and events[-1].offset > stats.offset:
+                stats = None  # they are of an earlier moment
+            found[queue] = History(
+                events=events,
+                submitted=None if submitted is None else submitted.get(queue, []),
+                final=final.get(queue, {}) if final is not None else None,
+                told=None if told is None else [one for one in told if self.home.get(one.job) == queue],
+                effects=None if effects is None else effects.get(queue, []),
+                stats=stats,
+                renewed=renewed,
+                audit=known.audit if known else None,
+                terms=msgspec.structs.replace(
+                    terms, unknown_submits=terms.unknown_submits + unknown, slots=terms.slots or self._slots()
+                ),
+            )
+        return found
+
+    def _submits(self) -> tuple[dict[str, list[Submission]] | None, int]:
+        """Return the acknowledged submits by queue in the order of their answers, and how many answers never came."""
+        if not any(act.op == "submit" for act in self.acts):
+            return None, 0
+        found: dict[str, list[Submission]] = {}
+        unknown = 0
+        for act in sorted(self.acts, key=lambda act: act.end):
+            if act.op != "submit":
+                continue
+            if not isinstance(act.asked, Requests):
+                raise InvalidError(f"a submit of process {act.process} does not say what was asked")
+            if act.type == "info":
+                unknown += len(act.asked.requests)
+            if not isinstance(act.answered, Answers):
+                continue
+            for request, answer in zip(act.asked.requests, act.answered.answers, strict=False):
+                if answer.id is not None:
+                    queue = self.home.get(answer.id) or act.queue or self.queues[0]
+                    one = Submission(id=answer.id, created=answer.created, request=request)
+                    found.setdefault(queue, []).append(one)
+        return found, unknown
+
+    def _told(self) -> list[Told] | None:
+        found: list[Told] = []
+        for act in sorted(self.acts, key=lambda act: act.end):
+            if isinstance(act.asked, Endings) and isinstance(act.answered, Words):
+                for one, word in zip(act.asked.endings, act.answered.words, strict=False):
+                    found.append(Told(job=one.job, fence=one.fence, accepted=word.accepted, delay=one.delay))
+        return found or None
+
+    def _renewed(self) -> dict[tuple[str, int], list[datetime]]:
+        """Return when each granted renewal was asked for."""
+        found: dict[tuple[str, int], list[datetime]] = {}
+        for act in self.acts:
+            if act.op == "renew" and isinstance(act.asked, Refs) and isinstance(act.answered, Stale):
+                for ref in act.asked.leases:
+                    if ref not in act.answered.lost:
+                        found.setdefault((ref.job_id, ref.fence), []).append(act.begun_at)
+        return found
+
+    def _final(self) -> dict[str, dict[str, Job]] | None:
+        """Return the jobs that could be read at the end; None when the record does not say that those are all."""
+        if not self.read:
+            return None
+        found: dict[str, dict[str, Job]] = {}
+        for line in self.of(FinalJob):
+            found.setdefault(line.job.queue, {})[line.job.id] = line.job
+        return found if found or not self.streams else None
+
+    def _effects(self) -> dict[str, list[Effect]] | None:
+        """Return what was done, by queue; what was done for a job that never was is the first queue's."""
+        lines = self.of(Effect)
+        if not lines:
+            return None
+        found: dict[str, list[Effect]] = {}
+        for line in lines:
+            if line.type == "finished":
+                found.setdefault(self.home.get(line.job, self.queues[0]), []).append(line)
+        return found
+
+    def _slots(self) -> dict[str, int] | None:
+        slots: dict[str, int] = {}
+        for line in self.of(Roster):
+            if line.slots is not None:
+                slots[line.worker] = max(line.slots, slots.get(line.worker, 0))
+        return slots or None
+
+
+def _masked(events: Iterable[Event]) -> tuple[Event, ...]:
+    """Return the events with those of jobs whose submit is not among them made facts about nothing."""
+    whole: set[str] = set()
+    found: list[Event] = []
+    for event in events:
+        if event.type == "submit" and event.job is not None:
+            whole.add(event.job)
+        known = event.job is None or event.job in whole
+        found.append(event if known else msgspec.structs.replace(event, type="earlier", job=None, state=None))
+    return tuple(found)
+
+
+__all__ = ["NO_QUEUE", "Whole"]
