@@ -103,8 +103,8 @@ def job_life() -> str:
         meaning = texts.get(state.name, "")
         lines.append(f"| {state} | {meaning or ('Terminal.' if state.terminal else '')} |")
     lines += ["", AFTER_A_FAILURE]
-    for title, moves in (("worker", WORKER_MOVES), ("endpoint", ENDPOINT_MOVES)):
-        lines += [f"\n## The life of a {title}\n", "| from | to | who makes the move |", "|---|---|---|"]
+    for title, moves in (("a worker", WORKER_MOVES), ("an endpoint", ENDPOINT_MOVES)):
+        lines += [f"\n## The life of {title}\n", "| from | to | who makes the move |", "|---|---|---|"]
         lines += [f"| {before or '*(new)*'} | {after} | {who} |" for (before, after), who in moves.items()]
     return "\n".join(lines) + "\n"
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from hostler.connectors.services.nlp.nlp_http import PAYLOADS
 from hostler.testing.eventually import eventually
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "connectors" / "nlp.md").read_text(encoding="utf-8")
@@ -27,6 +28,12 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+def test_the_table_of_kinds_names_the_fields_that_they_take() -> None:
+    rows = dict(re.findall(r"^\| `nlp\.(\w+)` \| (.*?) \|", PAGE, re.MULTILINE))
+    taken = {verb: set(re.findall(r"`(\w+)`", row)) for verb, row in rows.items()}
+    assert taken == {verb: set(payload.__struct_fields__) for verb, payload in PAYLOADS.items()}
 
 
 Background = Callable[[str], None]

@@ -213,6 +213,7 @@ def _standing(
         until = f", until {_moment(record.ready_at)}" if record.ready_at else ""
         reasons.append(f"it waits for: {record.waiting_for}{until}")
     if state is _S.READY:
+        reasons += [f"its last attempt ended as {words}" for words in _error(facts)]
         reasons += _contended(facts)
     return reasons
 
@@ -231,12 +232,21 @@ def _unserved(facts: Facts, *, unworkable: bool, workers: Sequence[Worker], need
     if not fit:
         first = "no live worker with a healthy endpoint can serve it"
         said = [need for need in needs if need.key != "healthy"]  # how each endpoint is, is said of each
-        return [first, *(f"{need.key}: wanted {need.wanted}, lacking at {_names(need)}" for need in said)]
+        return [first, *(_unmet(need) for need in said)]
     if not any(worker.state in _TAKING for worker in fit):
         return [f"every worker that fits takes no work now: {', '.join(f'{one.id} is {one.state}' for one in fit)}"]
     if unworkable:
         return ["a worker that can serve it has just come"]
     return []
+
+
+def _unmet(need: Lacking) -> str:
+    if need.key == "avoid.workers":
+        who = ", ".join(holding.worker for holding in need.lacking)
+        return f"not again at {who}, where it failed"
+    if need.key.startswith("avoid."):
+        return f"{need.key.removeprefix('avoid.')}: {need.wanted} is to be avoided, and is at {_names(need)}"
+    return f"{need.key}: wanted {need.wanted}, lacking at {_names(need)}"
 
 
 def _contended(facts: Facts) -> list[str]:

@@ -12,7 +12,7 @@ from hostler.cli.flags import Common
 from hostler.cli.output import FAILED, OK, Out, printable
 from hostler.contracts.job import Progress
 from hostler.contracts.service import EndpointState, Finished, Probe, ServiceCapabilities, Step
-from hostler.kernel.errors import InvalidError, ServiceUnavailableError, SettingsError
+from hostler.kernel.errors import InvalidError, MissingExtraError, ServiceUnavailableError, SettingsError
 from hostler.kernel.spec import CONVENTIONAL_PORTS, conventional_port, runs_here
 from hostler.ports.connector import Connector
 
@@ -41,15 +41,11 @@ async def list_(*, common: Common = Common()) -> int:
     from hostler.connectors.catalogue import INSTALLED, service_of
 
     out = Out(json=common.json)
-    rows = [
-        Row(
-            name=name,
-            class_=f"{found.__module__}:{found.__name__}",
-            kinds=_kinds(name) if service_of(name) else (),
-            source=INSTALLED.sources[name],
-        )
-        for name, found in INSTALLED.connectors.items()
-    ]
+    rows: list[Row] = []
+    for name, found in INSTALLED.connectors.items():
+        kinds, broken = _kinds(name) if service_of(name) else ((), None)
+        class_ = f"{found.__module__}:{found.__name__}"
+        rows.append(Row(name=name, class_=class_, kinds=kinds, source=INSTALLED.sources[name], broken=broken))
     rows += [
         Row(name=one.name, class_=None, kinds=(), source=one.source, broken=one.reason) for one in INSTALLED.broken
     ]
@@ -218,11 +214,14 @@ def _object(flag: str, text: str | None) -> dict[str, Any] | None:
     return cast("dict[str, Any] | None", found)
 
 
-def _kinds(name: str) -> tuple[str, ...]:
+def _kinds(name: str) -> tuple[tuple[str, ...], str | None]:
+    """Return the kinds of a connector, and why it has none when an extra is absent."""
     from hostler.connectors.catalogue import build
 
     port = conventional_port(name) or next(iter(CONVENTIONAL_PORTS.values()))
     try:
-        return tuple(spec.name for spec in build(name, url=f"http://localhost:{port}").kinds())
+        return tuple(spec.name for spec in build(name, url=f"http://localhost:{port}").kinds()), None
+    except MissingExtraError as error:
+        return (), error.message
     except InvalidError:
-        return ()
+        return (), None

@@ -170,7 +170,8 @@ def _explain(out: Out, found: Explanation) -> None:
     for reason in found.reasons:
         out.say(f"- {reason}")
     for need in found.needs:
-        out.say(f"needs {need.key} = {need.wanted}")
+        avoided = need.key.removeprefix("avoid.")
+        out.say(f"{'needs' if avoided == need.key else 'avoids'} {avoided} = {need.wanted}")
         for holding in need.lacking:
             out.say(f"    {holding.worker} has {'none' if holding.has is None else holding.has}")
     kept = ", ".join(f"{count} {what}" for what, count in found.kept_out.items())

@@ -38,7 +38,8 @@ async def lift(
     """Let calls go again that a service's word (429, a reset time) holds; what was used stays used."""
     async with talking(common) as fleet:
         lifted = await fleet.limits.lift(name, reason=reason)
-    words = f"{name} is not held any more" if lifted else f"nothing held {name}"
+    free = f"nothing holds {name!r} now; `hostler limits list` shows what is held"
+    words = f"{name} is not held any more" if lifted else free
     Out(json=common.json).answer({"lifted": lifted}, words)
     return OK if lifted else FAILED
 

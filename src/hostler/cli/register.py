@@ -62,8 +62,8 @@ class Registrar:
                     await asyncio.wait({stopping}, timeout=self._ttl / TIMES)
         finally:
             stopping.cancel()
-        await fleet.services.leave(self._said.id, reason="its sidecar was stopped")
-        self._out.answer({"event": "left", "endpoint": self._said.id}, f"{self._said.id} is not announced any more")
+        if await fleet.services.leave(self._said.id, reason="its sidecar was stopped"):
+            self._out.answer({"event": "left", "endpoint": self._said.id}, f"{self._said.id} is not announced any more")
 
     async def _renew(self, fleet: Fleet) -> bool:
         """Probe the service and renew its lease if it answers; what goes wrong is said, and tried again."""

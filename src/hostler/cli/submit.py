@@ -14,7 +14,7 @@ from cyclopts import Parameter
 from hostler.cli.flags import SHARED, Common, given
 from hostler.cli.follow import follow_job
 from hostler.cli.output import FAILED, OK, Out
-from hostler.cli.talk import pairs, said_of, talking
+from hostler.cli.talk import exact_moment, pairs, said_of, talking
 from hostler.client import Fleet, JobHandle
 from hostler.contracts.job import Job, JobState
 from hostler.kernel.errors import CapacityError, EngineError, GatewayUnavailableError, HostlerError, SettingsError
@@ -53,6 +53,8 @@ class About:
     """Idempotency key, not a credential (that is --api-key): one key gives one job, however often it is sent."""
     delay: float | None = None
     """Seconds until it may start."""
+    deadline: str | None = None
+    """Time (RFC 3339, as 2026-11-24T09:00:00Z) after which it is expired."""
     queue: str | None = None
     """The kind's own unless given."""
     tenant: str | None = None
@@ -69,6 +71,7 @@ class About:
             "avoid": needs_of(self.avoid, flag="--avoid"),
             "priority": self.priority,
             "delay": self.delay,
+            "deadline": None if self.deadline is None else exact_moment(self.deadline, flag="--deadline"),
             "queue": self.queue,
             "tenant": self.tenant,
             "concurrency_key": self.concurrency_key,

@@ -88,13 +88,18 @@ def moment(text: str, now: datetime, *, flag: str) -> datetime:
     """Return a time as typed: RFC 3339, or an age before `now`; `SettingsError` names the flag."""
     if (age := _AGE.fullmatch(text)) is not None:
         return now - timedelta(seconds=float(age["number"]) * _AGE_UNITS[age["unit"]])
+    return exact_moment(text, flag=flag, other=" or an age like 2h")
+
+
+def exact_moment(text: str, *, flag: str, other: str = "") -> datetime:
+    """Return a time as typed, RFC 3339; `SettingsError` names the flag, and what `other` forms it takes."""
     try:
         found = msgspec.convert(text, datetime)
         if found.tzinfo is not None:
             return found
     except (msgspec.ValidationError, OverflowError):
         pass
-    words = f"expected a time like 2026-11-24T09:00:00Z or an age like 2h, got {text!r}"
+    words = f"expected a time like 2026-11-24T09:00:00Z{other}, got {text!r}"
     raise SettingsError(f"{flag}: {words}", problems=())
 
 

@@ -75,6 +75,8 @@ def _of(sight: Sight) -> Iterable[str]:
 
 def found_by(endpoint: Endpoint) -> str:
     """Return the sentence that says how an endpoint became known."""
+    if endpoint.source is Source.CONVENTION and endpoint.protocol == "process":
+        return "it is a command that its worker runs on its own machine"
     return {
         Source.ANNOUNCED: "it was announced, with a lease",
         Source.STATIC: "the configuration names its address",

@@ -54,7 +54,7 @@ def term(text: str) -> Term:
     try:
         scope = Scope(word) if per else Scope.ENDPOINT
     except ValueError:
-        words = f"{text!r}: a limit is per {', '.join(Scope)}, not per {word}"
+        words = f"{text!r}: a limit is per {', '.join(Scope)}, not per {word}; a rate is written like 3/s"
         raise InvalidError(words, field="limits") from None
     limit = parse(form, name=_UNNAMED)
     if limit.kind is LimitKind.AMOUNT and limit.unit not in {CENTS, TOKENS}:

@@ -1,7 +1,7 @@
 """Payload types: compiled once per schema, judged without reaching outside."""
 
 from collections import OrderedDict
-from typing import Any, Final, Never
+from typing import Any, Final, Never, cast
 
 import jsonschema_rs
 import msgspec
@@ -39,7 +39,7 @@ class Schemas:
         if schema is None or payload_reference(payload) is not None:
             return
         found = [
-            {"path": _path(error.instance_path), "problem": error.message[:_WORDS]}
+            {"path": _path(error.instance_path), "problem": f"{error.message[:_WORDS]}{_known(schema, error)}"}
             for error, _ in zip(self._validator(schema).iter_errors(value), range(_LISTED), strict=False)
         ]
         if found:
@@ -61,6 +61,22 @@ class Schemas:
 
 def _no_outside(uri: str) -> Never:
     raise ValueError(f"{uri} lies outside the schema")
+
+
+def _known(schema: dict[str, Any], error: jsonschema_rs.ValidationError) -> str:
+    """Return the names that would have done, where one was not allowed."""
+    *way, last = error.schema_path
+    if last != "additionalProperties":
+        return ""
+    names = _at(_at(schema, *way), "properties")
+    return f"; known: {', '.join(names)}"[:_WORDS] if names else ""
+
+
+def _at(place: object, *way: str | int) -> dict[str, Any]:
+    """Return the object that lies there in a schema; an empty one where there is none."""
+    for step in way:
+        place = cast("dict[str | int, Any]", place).get(step) if isinstance(place, dict) else None
+    return cast("dict[str, Any]", place) if isinstance(place, dict) else {}
 
 
 def _path(parts: list[str | int]) -> str:

@@ -48,6 +48,18 @@ def test_list_shows_class_kinds_and_package_and_why_one_is_broken(shell: Shell) 
     assert "by its options" in shown
 
 
+def test_list_shows_what_an_absent_extra_keeps_from_working_and_all_the_rest(shell: Shell) -> None:
+    (shell.folder / "sitecustomize.py").write_text(
+        "import sys\nsys.modules['grpc'] = sys.modules['google.protobuf'] = None\n"
+    )
+    ran = shell.run("connectors", "list", "--json", PYTHONPATH=str(shell.folder))
+    assert ran.code == 0, ran.err
+    rows = {row["name"]: row for row in ran.last["items"]}
+    assert {name for name, row in rows.items() if row["broken"]} == {"inference-grpc", "simulation-grpc"}
+    assert "pip install 'hostler[grpc]'" in rows["simulation-grpc"]["broken"]
+    assert rows["simulation-http"]["kinds"] == ["image.generate", "sim.echo"]
+
+
 @pytest.mark.timeout(180)
 @pytest.mark.row("002:281")
 async def test_check_puts_the_promises_to_a_live_service(shell: Shell, lighthouse: Any) -> None:

@@ -110,6 +110,13 @@ async def test_one_system_takes_jobs_heals_and_ends_as_a_whole(shell: Shell) -> 
         dead = shell.run("submit", "text.broken", "--wait", "--json", *url)
         assert (dead.code, dead.last["outcome"], dead.last["job"]["error"]["class"]) == (1, "dead", "refused")
 
+        # A deadline is a moment, and what is none is said before anything is sent.
+        late = shell.run("submit", "text.upper", "--data", '"l"', "--deadline", "2001-01-01T00:00:00Z", "--wait", *url)
+        assert late.code != 0
+        vague = shell.run("submit", "text.upper", "--data", '"v"', "--deadline", "tomorrow", *url)
+        assert vague.code == 2
+        assert "--deadline: expected a time like" in vague.err
+
         # One key makes one job.
         first, second = (
             shell.run("submit", "text.upper", "--data", '"k"', "--key", "one", "--json", *url) for _ in "ab"

@@ -2,10 +2,12 @@
 
 import pytest
 
+from hostler.contracts.failure import Failure, FailureClass
 from hostler.contracts.lease import Again, Hold
-from hostler.contracts.needs import Needs
+from hostler.contracts.needs import Avoid, Needs
 from hostler.contracts.offer import Offer, Pool
 from hostler.contracts.worker import WorkerState
+from hostler.policy.lanes import derive
 from hostler.testing.eventually import eventually
 from hostler.testing.front import Front, request
 
@@ -77,6 +79,25 @@ async def test_a_pause_a_backoff_and_a_hold_say_why_and_until_when(front: Front)
     waiting = await front.submit()
     await front.foreman.pause("images", operation="p", reason="new disks")
     assert "the queue images is paused: new disks" in (await front.desk.explain(waiting)).reasons
+
+
+async def test_a_job_that_nobody_else_can_take_says_how_its_last_attempt_ended_and_where_it_is_not_tried_again(
+    front: Front,
+) -> None:
+    await front.hire()
+    job_id = await front.submit()
+    (lease,) = await front.claim()
+    failure = Failure(class_=FailureClass.CAPABILITY_MISMATCH, message="model 'flux' not found")
+    await front.end(lease, Again(failure=failure, lane=derive(lease.lane, exclude="w1")))
+    why = (await front.desk.explain(job_id)).reasons
+    assert "not again at w1, where it failed" in why
+    assert "its last attempt ended as capability_mismatch: model 'flux' not found" in why
+
+
+async def test_what_a_job_avoids_is_said_to_be_there_and_not_to_be_lacking(front: Front) -> None:
+    await front.hire(offers=(Offer(kinds=("draw",), labels={"tier": "gold"}),))
+    why = (await front.desk.explain(await front.submit(avoid=Avoid(labels={"tier": "gold"})))).reasons
+    assert "labels.tier: gold is to be avoided, and is at w1 (has gold)" in why
 
 
 async def test_a_running_job_names_its_worker_and_needs_nothing(front: Front) -> None:

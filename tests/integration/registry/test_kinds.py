@@ -1,6 +1,6 @@
 """The registry of kinds and queues on a real engine."""
 
-from typing import cast
+from typing import Any, cast
 
 import pytest
 from msgspec import Raw
@@ -110,6 +110,20 @@ def test_a_payload_is_judged_with_path_and_words() -> None:
     assert {problem["path"] for problem in problems} == {"payload", "payload.sizes.1"}
     with pytest.raises(PayloadError):
         schemas.judge(None, Raw(b'{"prompt": '))
+
+
+def test_a_name_that_a_payload_does_not_have_is_answered_with_those_that_it_has() -> None:
+    lamp: dict[str, Any] = {"type": "object", "additionalProperties": False, "properties": {"colour": {}}}
+    schema: dict[str, Any] = {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {"prompt": {}, "lamp": {"$ref": "#/$defs/Lamp"}},
+        "$defs": {"Lamp": lamp},
+    }
+    with pytest.raises(PayloadError, match=r"'promt' was unexpected.*; known: prompt, lamp"):
+        Schemas().judge(schema, Raw(b'{"promt": "x"}'))
+    with pytest.raises(PayloadError, match=r"^payload.lamp: .*; known: colour"):
+        Schemas().judge(schema, Raw(b'{"lamp": {"color": "red"}}'))
 
 
 def test_a_blobs_content_is_not_judged_by_its_reference() -> None:

@@ -148,6 +148,7 @@ def test_cents_are_counted_in_thousandths() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
+        ("3 per s", "a rate is written like 3/s"),
         ("3/s per galaxy", "per endpoint, service, model, tenant, not per galaxy"),
         ("7 pictures/min", "nothing counts pictures"),
         ("often", "write it like"),
