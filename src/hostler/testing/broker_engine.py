@@ -1,7 +1,7 @@
 """The engine's broker as a harness: a real server, the test build of the function library, a clock in our hands."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import count
@@ -22,7 +22,7 @@ from hostler.valkeyio.library_text import Build
 
 QUEUES: Final = ("main", "side", "afield", "default")
 """Queues whose clock is held; the suite uses no other."""
-_BUILD: Final = Build(clock="key")
+BUILD: Final = Build(clock="key")
 _days = count(1)
 _AGE: Final = """
 for _, key in ipairs(redis.call('KEYS', 'h:{*')) do
@@ -59,12 +59,17 @@ class HeldClock:
 
 
 @asynccontextmanager
-async def engine_harness(server: Server) -> AsyncGenerator[BrokerHarness]:
-    """Open a broker on a server that is running; all that is in the server is dropped first."""
+async def engine_harness(
+    server: Server, *, install: Callable[[Library], Awaitable[None]] = Library.ensure
+) -> AsyncGenerator[BrokerHarness]:
+    """Open a broker on a server that is running; all that is in the server is dropped first.
+
+    `install` puts the functions into it: other ones than ours, for those who test a test.
+    """
     clients = Clients(server.socket)
     await send(clients.client, "FLUSHALL")
-    library = Library(clients, build=_BUILD)
-    await library.ensure()
+    library = Library(clients, build=BUILD)
+    await install(library)
     clock = HeldClock(clients)
     await clock.write()
     kinds = Kinds(clients, library=library)
@@ -94,4 +99,4 @@ async def engine_harness(server: Server) -> AsyncGenerator[BrokerHarness]:
         await clients.aclose()
 
 
-__all__ = ["HeldClock", "engine_harness"]
+__all__ = ["BUILD", "HeldClock", "engine_harness"]

@@ -7,6 +7,7 @@ from hostler.contracts.event import Event
 from hostler.contracts.job import Job, JobState
 from hostler.policy.lifecycle import JOB_MOVES, Verb
 
+_BY_SETTLE = frozenset({Verb.FINISH, Verb.FAIL, Verb.RETRY, Verb.WAIT, Verb.CANCEL})
 _CLOSE = 0.05
 """Seconds by which a client's and the engine's clock may differ on one machine."""
 _VERBS = frozenset(str(verb) for verb in Verb)
@@ -119,7 +120,7 @@ def fenced(history: History) -> list[Finding]:
             ):
                 sentence = f"{event.type} of {job} was accepted under fence {event.attempt} of {event.worker}"
                 found.append(_finding("S6", sentence, job, *([claim] if claim else []), event))
-            if event.state is not None and event.type != Verb.CLAIM and event.attempt is not None:
+            if event.type in _BY_SETTLE and event.state is not None and event.attempt is not None:
                 endings.setdefault((job, event.attempt), event)
     for told in history.told or ():
         if told.accepted and (told.job, told.fence) not in endings:

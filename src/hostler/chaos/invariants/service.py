@@ -42,7 +42,7 @@ def lost_where(acknowledged: Sequence[str], lost: frozenset[str]) -> Lost:
 
 
 def one_answer(whole: Whole) -> list[Finding] | str:
-    """S9: an operation sent again under its id is answered as before, a claim at most by what it still holds."""
+    """S9: an operation sent again under its id is answered as before; a claim by what is still held, at most."""
     same: dict[tuple[str, str], list[Act]] = {}
     for act in whole.acts:
         if act.operation is not None and act.type == "ok":
@@ -203,8 +203,7 @@ def read_your_submit(whole: Whole) -> list[Finding] | str:
     return [
         Finding(
             invariant="S20",
-            sentence=f"{act.job} was acknowledged; {act.process} did not find it {act.begin - acked[act.job]:.3f} s "
-            "later",
+            sentence=f"{act.process} did not find {act.job} {act.begin - acked[act.job]:.3f} s after its submit",
             jobs=(act.job,),
         )
         for act in asked
