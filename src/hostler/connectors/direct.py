@@ -111,16 +111,21 @@ class _Work:
         self.end: Finished | Failed | None = None
         self.news = asyncio.Event()
         self._progress: Progress | None = None
+        self._text: list[str] = []
+        """Text of progress that nobody took yet."""
         self._preview: Preview | None = None
         self._task = asyncio.create_task(self._run(exchange), name=f"request of {job}")
 
     def take(self) -> tuple[Progress | Preview, ...]:
         """Take what is new since the last time."""
-        news = tuple(each for each in (self._progress, self._preview) if each is not None)
+        progress, preview = self._progress, self._preview
+        if progress is not None and self._text and self._text != [progress.text]:
+            progress = structs.replace(progress, text="".join(self._text))
         self._progress = self._preview = None
+        self._text.clear()
         if self.end is None:
             self.news.clear()
-        return news
+        return tuple(each for each in (progress, preview) if each is not None)
 
     async def stop(self) -> None:
         """End the request, closing its connection."""
@@ -131,13 +136,12 @@ class _Work:
             self._finish(_cancelled())
 
     def _report(self, news: Progress | Preview) -> None:
-        before = self._progress
         if isinstance(news, Preview):
             self._preview = news
-        elif before is not None and before.text is not None:
-            self._progress = structs.replace(news, text=before.text + (news.text or ""))
         else:
             self._progress = news
+            if news.text is not None:
+                self._text.append(news.text)
         self.news.set()
 
     async def _run(self, exchange: Exchange) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 from typing import Final, Protocol
@@ -36,8 +37,8 @@ class Signal(Struct, frozen=True, kw_only=True):
     """Where a new stream goes on."""
 
 
-_Heard = asyncio.Queue[Signal | Exception | None]
-"""Signals of a stream, then how it broke, or None for its end."""
+_Word = Signal | Exception | None
+"""A signal of a stream, how it broke, or None for its end."""
 
 
 class RemoteWork(Protocol):
@@ -121,12 +122,13 @@ class Follower:
 
     async def _signals(self) -> AsyncGenerator[Signal]:
         """Yield what the stream says, and while it is silent what the status says."""
-        heard: _Heard = asyncio.Queue(AHEAD)
+        heard = _Heard()
         reading = asyncio.create_task(_read(self._work.signals(self._cursor), heard))
         try:
             while True:
+                left, _, _ = self._stages.left(self._stage, since=self._seen)
                 try:
-                    signal = await self._next(heard)
+                    signal = await heard.take(self._poll if left is None else min(self._poll, left))
                 except TimeoutError:
                     self._stages.check(self._stage, since=self._seen)
                     try:
@@ -149,16 +151,7 @@ class Follower:
                 await asyncio.wait({reading})
             with suppress(asyncio.CancelledError):  # taken out, so that its frames and their connection go now
                 reading.exception()
-            while not heard.empty():
-                heard.get_nowait()
-
-    async def _next(self, heard: "_Heard") -> Signal | Exception | None:
-        """Return what was heard next; raises `TimeoutError` when it is time to ask for the status."""
-        if not heard.empty():
-            return heard.get_nowait()
-        left, _, _ = self._stages.left(self._stage, since=self._seen)
-        async with asyncio.timeout(self._poll if left is None else min(self._poll, left)):
-            return await heard.get()
+            heard.clear()
 
     def _advance(self, signal: Signal) -> Progress | None:
         """Take a signal in; return what is new in it, with a fraction that never falls."""
@@ -216,6 +209,47 @@ class Follower:
         except ServiceFaultError:
             stopped = False
         return structs.replace(error.failure, details={**error.failure.details, "stopped": stopped})
+
+
+class _Heard:
+    """What a stream said that nobody took yet, `AHEAD` words at most; one puts and one takes."""
+
+    def __init__(self) -> None:
+        self._words: deque[_Word] = deque()
+        self._news: asyncio.Future[None] | None = None
+        self._room: asyncio.Future[None] | None = None
+
+    async def put(self, word: _Word) -> None:
+        """Add a word once there is room for it."""
+        while len(self._words) >= AHEAD:
+            self._room = asyncio.get_running_loop().create_future()
+            await self._room
+        self._words.append(word)
+        _wake(self._news)
+
+    async def take(self, within: Seconds) -> _Word:
+        """Return the next word; raises `TimeoutError` when none comes in so many seconds."""
+        if not self._words:
+            loop = asyncio.get_running_loop()
+            self._news = loop.create_future()
+            timer = loop.call_later(within, _wake, self._news)
+            try:
+                await self._news
+            finally:
+                timer.cancel()
+            if not self._words:
+                raise TimeoutError
+        _wake(self._room)
+        return self._words.popleft()
+
+    def clear(self) -> None:
+        """Forget what nobody will take."""
+        self._words.clear()
+
+
+def _wake(waiting: asyncio.Future[None] | None) -> None:
+    if waiting is not None and not waiting.done():
+        waiting.set_result(None)
 
 
 async def _read(stream: AsyncGenerator[Signal], heard: _Heard) -> None:

@@ -73,9 +73,9 @@ class Stages:
         rest, blame, limit = self.left(stage, since=since)
         return Bounded(rest, blame, limit=limit)
 
-    def clock(self, stage: Stage, *, since: float) -> "StageClock":
-        """Bound a loop, at first by this stage that began at `since`."""
-        return StageClock(self, self._monotonic, stage, since)
+    def clock(self, stage: Stage, *, since: float | None = None) -> "StageClock":
+        """Bound what goes through several stages, at first by this one that began at `since`; now unless given."""
+        return StageClock(self, self._monotonic, stage, self._monotonic() if since is None else since)
 
 
 class Bounded:
@@ -109,7 +109,7 @@ class Bounded:
 
 
 class StageClock:
-    """Bounds a loop over what a service says; raises `ServiceFaultError` of class timeout that blames the stage.
+    """Bounds a request and the loop over its answer; raises `ServiceFaultError` of class timeout that blames the stage.
 
     To begin a stage is to note the time: the one timer looks at that when it runs out, and goes on if there is time
     left, so that a message costs no timer. Not for a generator that yields inside: who takes that would be bounded too.
@@ -136,8 +136,11 @@ class StageClock:
         """Begin a stage now, or the same one again."""
         same, self._stage, self._since = stage is self._stage, stage, self._monotonic()
         if not same:  # it may be over sooner than the one before
-            self._cancel()
-            self._look()
+            left, _, _ = self._stages.left(stage, since=self._since)
+            timer = self._timer
+            if left is not None and (timer is None or timer.when() > asyncio.get_running_loop().time() + left):
+                self._cancel()
+                self._look()
 
     def _look(self) -> None:
         """End the loop when the present stage is over, else look again when it may be."""

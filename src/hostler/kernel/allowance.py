@@ -4,9 +4,8 @@ It holds for the task that sets it and for all that this one starts. What many s
 begun under `allowed(None)`.
 """
 
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable
+from contextvars import ContextVar, Token
 
 from hostler.kernel.units import Seconds
 
@@ -16,14 +15,19 @@ Left = Callable[[], Seconds | None]
 _LEFT: ContextVar[Left | None] = ContextVar("hostler.allowance", default=None)
 
 
-@contextmanager
-def allowed(left: Left | None) -> Generator[None]:
+class allowed:  # noqa: N801 - read as a word: `with allowed(left):`
     """Let `left` say how much time all that is called inside has; None for no limit."""
-    before = _LEFT.set(left)
-    try:
-        yield
-    finally:
-        _LEFT.reset(before)
+
+    def __init__(self, left: Left | None) -> None:
+        self._left = left
+        self._before: Token[Left | None] | None = None
+
+    def __enter__(self) -> None:
+        self._before = _LEFT.set(self._left)
+
+    def __exit__(self, *_: object) -> None:
+        if self._before is not None:
+            _LEFT.reset(self._before)
 
 
 def allowance() -> Seconds | None:

@@ -75,7 +75,10 @@ def hedge_after(latency: Latency, *, budget: Budget, now: Seconds) -> Seconds | 
 
 
 def _kept(budget: Budget, now: Seconds) -> tuple[Second, ...]:
-    return tuple(second for second in budget.seconds if second.number > int(now) - SPAN)
+    seconds, oldest = budget.seconds, int(now) - SPAN
+    if not seconds or seconds[0].number > oldest:
+        return seconds
+    return tuple(second for second in seconds if second.number > oldest)
 
 
 def _add(budget: Budget, now: Seconds, *, calls: int = 0, repeats: int = 0) -> Budget:

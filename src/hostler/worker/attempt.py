@@ -4,14 +4,14 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Mapping
 from dataclasses import dataclass
+from typing import Any, Protocol
 
-import msgspec
 import structlog
 from msgspec import UNSET, Raw
 
 from hostler.contracts.failure import Failure, FailureClass
 from hostler.contracts.job import INLINE_LIMIT, BlobRef, Progress, null_json
-from hostler.contracts.lease import Again, Die, Ending, Lease, LeaseRef, Settlement, Stopped, Succeed
+from hostler.contracts.lease import Again, Ending, Lease, LeaseRef, Settlement
 from hostler.contracts.offer import Pool
 from hostler.contracts.preview import Preview, preview_of
 from hostler.contracts.queue import KindSpec
@@ -21,20 +21,20 @@ from hostler.contracts.service import Failed, Finished
 from hostler.contracts.timeouts import Timeouts
 from hostler.dispatch.gauge import Gauge, Ticket
 from hostler.dispatch.repeats import Repeats
-from hostler.dispatch.sharing import Later, Share
+from hostler.dispatch.sharing import Share
 from hostler.kernel.allowance import allowed
 from hostler.kernel.errors import HostlerError, NotFoundError
 from hostler.kernel.units import Bytes, Seconds
-from hostler.policy.lanes import shun
-from hostler.policy.retry import after_failure, refusals, returns
 from hostler.ports.connector import Connector
 from hostler.worker.call import Failed as Verdict
 from hostler.worker.call import failure_of
+from hostler.worker.endings import Endings, Outcome
 from hostler.worker.handlers import Handler
 from hostler.worker.hedges import Hedge, HedgedRun
 from hostler.worker.restraint import Refrained, Restraint
 from hostler.worker.runs import CANCEL_LIMIT, Cause, HandledRun, Run, ServiceRun, Tools
 from hostler.worker.stages import StageWatch, complete
+from hostler.worker.watch import Watch
 
 _LOG = structlog.stdlib.get_logger("hostler.worker.attempt")
 
@@ -44,17 +44,6 @@ PART: Bytes = 1_048_576
 """Bytes of a large result that are handed to the blob store at once."""
 BLOB_LIMIT: Bytes = 5_368_709_120
 """Largest result that goes to the blob store, 5 GiB."""
-
-
-def _losses(lease: Lease) -> int:
-    """Return how many earlier attempts of this generation ended because the service had lost the work."""
-    return sum(
-        attempt.generation == lease.generation
-        and attempt.outcome == "retry"
-        and attempt.error is not None
-        and attempt.error.class_ is FailureClass.LOST
-        for attempt in lease.history
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,20 +64,31 @@ class Route:
     """Whether another endpoint of this worker could run it: then a failure is the endpoint's, not the worker's."""
 
 
-Outcome = Finished | Failed | Later | Refrained
+class Boss(Protocol):
+    """Whoever starts attempts."""
+
+    def halting(self, attempt: "Attempt") -> None:
+        """Have `attempt.halt` run by a task of its own: its work has to stop."""
+        ...
+
+    def ended(self, attempt: "Attempt") -> None:
+        """Hear once that an attempt is over and recorded, or its lease lost."""
+        ...
 
 
 class Attempt:
-    """One claim of a job. `run` returns when the attempt is over and recorded, or the lease is lost."""
+    """One claim of a job: `run` does the work and records its end, in one task.
 
-    def __init__(self, lease: Lease, route: Route, tools: Tools) -> None:
+    Work that has to stop may not do so. It is stopped, or left behind, and the end recorded by another task: `halt`.
+    """
+
+    def __init__(self, lease: Lease, route: Route, tools: Tools, boss: Boss) -> None:
         self.lease = lease
         self.ref = LeaseRef(job_id=lease.job_id, fence=lease.fence)
         self.tools = tools
         self._spec = route.spec
         self._gauge = route.gauge
         self._ticket: Ticket | None = None
-        self._others = route.others
         service = not isinstance(route.by, Handler)
         self.timeouts: Timeouts = complete(lease.timeouts, route.spec.timeouts, service=service)
         now = tools.clock.monotonic()
@@ -103,9 +103,12 @@ class Attempt:
             run = ServiceRun(route.by, self._restraint)
             self.run_by = run if route.hedge is None else HedgedRun(run, route.hedge)
         self._share = Share(lease, route.spec.cache, tools.results, tools.blobs)
-        self._ran = False
+        self._endings = Endings(lease, route.spec, tools, self._restraint, others=route.others)
+        self._boss = boss
+        self._watch = Watch(self.stages, tools.clock, self._hand_over)
+        self._task: asyncio.Task[Any] | None = None
+        self._handed_over = self._dropped = self._ran = False
         self._blob: BlobRef | None = None
-        self._told: asyncio.Future[Cause] = asyncio.get_running_loop().create_future()
 
     def begin(self) -> None:
         """Count the call at its endpoint from now on; `run` ends that."""
@@ -114,17 +117,59 @@ class Attempt:
 
     def tell(self, cause: Cause) -> None:
         """Tell the work to stop; the first word counts. The broker refuses what comes of it once the lease is lost."""
-        if not self._told.done():
-            self._told.set_result(cause)
+        self._watch.tell(cause)
+
+    def drop(self) -> None:
+        """Record nothing of what becomes of the work; whoever says so cancels the task."""
+        self._dropped = True
+        self._watch.close()
 
     async def run(self) -> None:
-        """Run, then record how it ended, progress first."""
+        """Work, then record how it ended, progress first; work that has to stop meanwhile is left to `halt`."""
+        self._task = asyncio.current_task()
         self.tools.reports.open(self.ref)
         try:
-            outcome = await self._measured()
+            told = self._watch.begin()
+            outcome = await self._worked() if told is None else _stopped(told)
+            self._watch.close()
+            if not self._handed_over:
+                await self._record(outcome)
+        finally:
+            if not self._handed_over:
+                self._close()
+
+    async def halt(self) -> None:
+        """Stop the work here and, as far as it is ours, at the service, or leave it behind; record why."""
+        work, why = self._task, self._watch.why
+        if work is None or why is None:
+            return
+        try:
+            if not self.run_by.interrupt():
+                work.cancel()
+            await asyncio.gather(
+                asyncio.wait({work}, timeout=HALT_LIMIT),
+                self._bounded(self.run_by.stop(why if isinstance(why, Cause) else None)),
+            )
+            if not work.done():
+                if not self.run_by.interrupt():
+                    work.cancel()
+                _LOG.error("work does not stop and is left behind", job=self.ref.job_id, kind=self.lease.kind)
+            await self._record(_stopped(why))
+        finally:
+            self._close()
+
+    def _hand_over(self) -> None:
+        self._handed_over = True
+        self._boss.halting(self)
+
+    async def _record(self, outcome: Outcome | Cause) -> None:
+        """Let the endpoint's gauge know how the work ended, record it, and let the service forget it."""
+        self._measure(outcome)
+        ending: Ending | None = None
+        try:
             elsewhere = outcome is Cause.LOST or outcome is Cause.GIVE_BACK
             await self._share.end(self._worth_keeping(outcome), goes_on=elsewhere)
-            ending = await self._ending(outcome)
+            ending = await self._endings.of(outcome, endpoint=self.run_by.endpoint, blob=self._blob)
             if ending is None:
                 return
             await self.tools.reports.flush(self.ref)
@@ -140,48 +185,21 @@ class Attempt:
         else:
             _LOG.warning("an ending was not accepted", job=self.ref.job_id, fence=self.ref.fence, word=word)
 
-    async def _measured(self) -> Outcome | Cause:
-        """Let the work run, and let its endpoint's gauge know how it ended."""
-        failure: Failure | None = None
-        told = True
-        try:
-            outcome = await self._watched()
-            told = isinstance(outcome, Cause | Refrained) or not self._ran or self._beaten
-            failure = outcome.failure if isinstance(outcome, Failed) else None
-        finally:
-            if self._gauge is not None and self._ticket is not None:
-                self._gauge.end(self._ticket, failure, told=told)
-        return outcome
+    def _measure(self, outcome: Outcome | Cause | None) -> None:
+        """Let the endpoint's gauge know how the work ended; None: it was dropped, or broke."""
+        ticket, self._ticket = self._ticket, None
+        if self._gauge is None or ticket is None:
+            return
+        told = outcome is None or isinstance(outcome, Cause | Refrained) or not self._ran or self._beaten
+        self._gauge.end(ticket, outcome.failure if isinstance(outcome, Failed) else None, told=told)
 
-    async def _watched(self) -> Outcome | Cause:
-        """Let the work run until it ends, is told to stop, or a stage takes too long."""
-        clock = self.tools.clock
-        work = asyncio.create_task(self._work(), name=f"work {self.ref.job_id}")
-        try:
-            while True:
-                first = self.stages.next()
-                wait = None if first is None else max(0.0, first[0] - clock.monotonic())
-                await asyncio.wait({work, self._told}, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
-                if work.done():
-                    return _outcome(work, self.stages.nearly_over(clock.monotonic()))
-                if self._told.done():
-                    await self._halt(work, self._told.result())
-                    return self._told.result()
-                if (failure := self.stages.late(clock.monotonic())) is not None:
-                    await self._halt(work, None)
-                    return Failed(failure=failure)
-        finally:
-            work.cancel()
-
-    async def _halt(self, work: asyncio.Task[Outcome], cause: Cause | None) -> None:
-        """Stop the work here and, as far as it is ours, at the service; leave behind what does not stop."""
-        work.cancel()
-        await asyncio.gather(
-            asyncio.wait({work}, timeout=HALT_LIMIT),
-            self._bounded(self.run_by.stop(cause)),
-        )
-        if not work.done():
-            _LOG.error("work does not stop and is left behind", job=self.ref.job_id, kind=self.lease.kind)
+    def _close(self) -> None:
+        """Have done with it, however it ended."""
+        self._watch.close()
+        self._measure(None)
+        self._share.close()
+        self.tools.reports.close(self.ref)
+        self._boss.ended(self)
 
     async def _bounded(self, what: Awaitable[None]) -> None:
         try:
@@ -191,6 +209,26 @@ class Attempt:
             _LOG.warning("the service did not confirm in time", job=self.ref.job_id, endpoint=self.run_by.endpoint)
         except Exception:  # noqa: BLE001 - a connector's defect while stopping must not keep the end from being recorded
             _LOG.exception("stopping raised", job=self.ref.job_id, endpoint=self.run_by.endpoint)
+
+    async def _worked(self) -> Outcome:
+        """Return how the work ended; an exception is a defect and becomes `internal`."""
+        try:
+            outcome = await self._work()
+        except asyncio.CancelledError:
+            if self._handed_over or self._dropped or self._task is None:
+                raise
+            while self._task.uncancel():
+                pass
+            outcome = Failed(failure=Failure(class_=FailureClass.INTERNAL, message="the work cancelled itself"))
+        except Exception as error:  # noqa: BLE001 - whatever escapes from a connector has a class
+            outcome = Failed(failure=failure_of(error))
+        if self._dropped:  # and the work took no notice of being cancelled
+            raise asyncio.CancelledError
+        if isinstance(outcome, Failed) and outcome.failure.class_ is FailureClass.CANCELLED:
+            # a service that was told how much time there is may end the work just before
+            over = self.stages.nearly_over(self.tools.clock.monotonic())
+            return outcome if over is None else Failed(failure=over)
+        return outcome
 
     async def _work(self) -> Outcome:
         answer = await self._share.ask()
@@ -251,75 +289,10 @@ class Attempt:
         except NotFoundError as error:
             raise Verdict(FailureClass.INVALID_INPUT, f"the payload is not there: {error.message}") from error
 
-    async def _ending(self, outcome: Outcome | Cause) -> Ending | None:
-        match outcome:
-            case Cause.LOST:
-                _LOG.warning("lease lost, work dropped", job=self.ref.job_id, fence=self.ref.fence)
-                return None
-            case Cause.CANCEL:
-                return Stopped()
-            case Cause.GIVE_BACK | Later():
-                seconds = outcome.seconds if isinstance(outcome, Later) else 0.0
-                return Again(failure=None, delay=seconds, counted=False)
-            case Refrained():
-                return await self._put_off(outcome)
-            case Finished(result=result):
-                return self._success(result)
-            case Failed(failure=failure):
-                return await self._after(failure)
-
-    async def _after(self, failure: Failure) -> Ending:
-        lease, tools = self.lease, self.tools
-        ending = after_failure(
-            failure,
-            policy=msgspec.structs.replace(self._spec.retry, attempts=lease.attempts_max),
-            attempts_used=lease.attempts_used,
-            overloads=lease.overloads,
-            dice=tools.dice.roll,
-            others_fit=self._others or await tools.others_fit(lease.lane),
-            lane=lease.lane,
-            worker=self._blamed,
-            losses=_losses(lease),
-            came_back=returns(lease, self._blamed),
-            refused=refusals(lease),
-        )
-        return ending if self._restraint is None else self._restraint.slowed(ending)
-
-    async def _put_off(self, refrained: Refrained) -> Again:
-        """Send the job back that was not begun: at once where another endpoint may do better, else when it is said."""
-        if refrained.elsewhere and (self._others or await self.tools.others_fit(self.lease.lane)):
-            return Again(failure=refrained.failure, counted=False, lane=shun(self.lease.lane, self._blamed))
-        return Again(failure=refrained.failure, counted=False, delay=refrained.again_in)
-
     @property
     def _beaten(self) -> bool:
         return isinstance(self.run_by, HedgedRun) and self.run_by.beaten
 
-    @property
-    def _blamed(self) -> str:
-        return (self._others and self.run_by.endpoint) or self.tools.worker
 
-    def _success(self, result: Raw) -> Ending:
-        if self._blob is not None:
-            return Succeed(ref=self._blob)
-        size = len(bytes(result))
-        if size <= INLINE_LIMIT:
-            return Succeed(result=result)
-        words = f"a result of {size} bytes is over {INLINE_LIMIT}, and this worker has no blob store for it"
-        return Die(failure=Failure(class_=FailureClass.INTERNAL, message=words))
-
-
-def _outcome(work: asyncio.Task[Outcome], over: Failure | None) -> Outcome:
-    """Return how the work ended; an exception is a defect and becomes `internal`.
-
-    `over` is the limit that is about to end it, if one is: a service that was told of it may end the work just before.
-    """
-    if work.cancelled():
-        return Failed(failure=Failure(class_=FailureClass.INTERNAL, message="the work cancelled itself"))
-    error = work.exception()
-    if error is not None:
-        return Failed(failure=failure_of(error))
-    outcome = work.result()
-    if over is not None and isinstance(outcome, Failed) and outcome.failure.class_ is FailureClass.CANCELLED:
-        return Failed(failure=over)
-    return outcome
+def _stopped(why: Cause | Failure) -> Failed | Cause:
+    return Failed(failure=why) if isinstance(why, Failure) else why

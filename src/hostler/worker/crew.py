@@ -1,7 +1,8 @@
 """The attempts that run now."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -11,7 +12,7 @@ from hostler.contracts.lease import Again, Lease, LeaseRef, Settlement
 from hostler.contracts.queue import RetryPolicy
 from hostler.kernel.units import Seconds
 from hostler.policy.retry import after_failure, returns
-from hostler.worker.attempt import Attempt, Route
+from hostler.worker.attempt import HALT_LIMIT, Attempt, Route
 from hostler.worker.board import Board
 from hostler.worker.capacity import Capacity
 from hostler.worker.runs import Cause, Tools
@@ -31,7 +32,11 @@ class Crew:
         self._board = board
         self._counted = counted
         self._attempts: dict[LeaseRef, Attempt] = {}
+        self._runs: dict[LeaseRef, asyncio.Task[None]] = {}
+        """Tasks that work, by their attempts."""
         self._tasks: set[asyncio.Future[Any]] = set()
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._giving_back = False
 
     @property
@@ -41,7 +46,7 @@ class Crew:
 
     def start(self, lease: Lease, route: Route) -> None:
         """Start an attempt; its amounts are taken before this returns."""
-        attempt = Attempt(lease, route, self._tools)
+        attempt = Attempt(lease, route, self._tools, self)
         ref = attempt.ref
         if ref in self._attempts:
             return  # an answer that came twice
@@ -51,7 +56,21 @@ class Crew:
         self._attempts[ref] = attempt
         if self._giving_back:
             attempt.tell(Cause.GIVE_BACK)
-        self._keep(asyncio.create_task(self._run(attempt), name=f"attempt {ref.job_id}"))
+        self._runs[ref] = asyncio.create_task(self._guarded(attempt, attempt.run), name=f"attempt {ref.job_id}")
+        self._keep(self._runs[ref])
+        self._counted()
+
+    def halting(self, attempt: Attempt) -> None:
+        """Stop the work of an attempt and record that; nobody waits for the work itself any more, which may go on."""
+        self._keep(asyncio.create_task(self._guarded(attempt, attempt.halt), name=f"halt {attempt.ref.job_id}"))
+        self._forget(self._runs[attempt.ref])
+
+    def ended(self, attempt: Attempt) -> None:
+        """Have done with an attempt."""
+        self._attempts.pop(attempt.ref, None)
+        self._runs.pop(attempt.ref, None)
+        self._board.drop(attempt.ref)
+        self._capacity.give(attempt.ref)
         self._counted()
 
     def give_up(self, lease: Lease, why: str) -> None:
@@ -92,29 +111,32 @@ class Crew:
 
     async def over(self, *, within: float | None = None) -> bool:
         """Return True when no attempt runs any more, False after `within` seconds."""
-        if not self._tasks:
-            return True
-        _, left = await asyncio.wait(set(self._tasks), timeout=within)
-        return not left
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within):
+                await self._idle.wait()
+        return self._idle.is_set()
 
     async def close(self) -> None:
-        """Drop what still runs, unrecorded."""
+        """Drop what still runs, unrecorded; what does not stop is left behind."""
+        for attempt in self._attempts.values():
+            attempt.drop()
         for task in set(self._tasks):
             task.cancel()
         if self._tasks:
-            await asyncio.wait(set(self._tasks))
+            await asyncio.wait(set(self._tasks), timeout=HALT_LIMIT)
 
     def _keep(self, task: asyncio.Future[Any]) -> None:
+        self._idle.clear()
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._forget)
 
-    async def _run(self, attempt: Attempt) -> None:
+    def _forget(self, task: asyncio.Future[Any]) -> None:
+        self._tasks.discard(task)
+        if not self._tasks:
+            self._idle.set()
+
+    async def _guarded(self, attempt: Attempt, part: Callable[[], Awaitable[None]]) -> None:
         try:
-            await attempt.run()
+            await part()
         except Exception:  # noqa: BLE001 - a defect in one attempt must not touch the others; its lease lapses
             _LOG.exception("an attempt broke", job=attempt.ref.job_id, fence=attempt.ref.fence)
-        finally:
-            self._attempts.pop(attempt.ref, None)
-            self._board.drop(attempt.ref)
-            self._capacity.give(attempt.ref)
-            self._counted()

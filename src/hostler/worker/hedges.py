@@ -75,7 +75,11 @@ class HedgedRun:
             second = None if first.done() else self._hedge.second()
             return await first if second is None else await self._race(first, second, attempt)
         finally:
-            first.cancel()
+            _cancel(self._first, first)
+
+    def interrupt(self) -> bool:
+        """Return False: each call is ended as it may be."""
+        return False
 
     async def stop(self, cause: Cause | None) -> None:
         """Stop both."""
@@ -96,11 +100,11 @@ class HedgedRun:
             over = other.done() and not other.cancelled() and other.exception() is None
             end = other.result() if over else None
             second.gauge.end(ticket, end.failure if isinstance(end, Failed) else None, told=not over)
-            other.cancel()
+            _cancel(run, other)
         if outcome is not None:
             self._winner, loser, left = (run, self._first, first) if outcome is end else (self._first, run, other)
             if not left.done():
-                left.cancel()
+                _cancel(loser, left)
                 _stop(loser)
             return outcome
         return await first
@@ -127,6 +131,12 @@ class Beside:
 
     def progressed(self, news: Progress | Preview) -> None:
         """Drop it: what two say about one piece of work would go to and fro."""
+
+
+def _cancel(run: ServiceRun, task: asyncio.Task[Outcome]) -> None:
+    """End a call, after its submit where one is under way."""
+    if not run.interrupt():
+        task.cancel()
 
 
 async def _first_result(first: asyncio.Task[Outcome], other: asyncio.Task[Outcome]) -> Finished | None:

@@ -72,8 +72,10 @@ class Restraint:
         return structs.replace(ending, delay=delay, failure=structs.replace(ending.failure, message=words))
 
     def _too_late(self, left: Seconds | None) -> Refrained | None:
+        if left is None:
+            return None
         median = None if self._gauge is None else self._gauge.median(self._lease.kind)
-        if left is None or worth_it(left, median):
+        if worth_it(left, median):
             return None
         left = max(0.0, left)
         usual = "" if median is None else f", and half of the last calls at {self._endpoint} took {median:.3g} s"

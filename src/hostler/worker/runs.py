@@ -16,7 +16,7 @@ from hostler.contracts.job import Progress
 from hostler.contracts.lease import Lease, LeaseRef
 from hostler.contracts.needs import Lane
 from hostler.contracts.preview import Preview
-from hostler.contracts.service import Failed, Finished, RemoteRef, RemoteState, ServiceCall, Step
+from hostler.contracts.service import Failed, Finished, RemoteRef, RemoteState, ServiceCall
 from hostler.contracts.timeouts import Timeouts
 from hostler.kernel.units import Seconds
 from hostler.ports.blobs import Blobs
@@ -98,6 +98,10 @@ class Run(Protocol):
         """Do the work; cancelling stops waiting for it."""
         ...
 
+    def interrupt(self) -> bool:
+        """End `run` as soon as may be, and return True; False when it may be cancelled now, which the caller does."""
+        ...
+
     async def stop(self, cause: Cause | None) -> None:
         """Stop what goes on elsewhere, as far as it is ours; None is a timeout. Bounded by the caller."""
         ...
@@ -116,8 +120,10 @@ class ServiceRun:
     def __init__(self, connector: Connector, restraint: Restraint | None) -> None:
         self._connector = connector
         self._restraint = restraint
-        self._submitting: asyncio.Task[RemoteRef | Step] | None = None
         self._remote: RemoteRef | None = None
+        self._submitting = self._interrupted = False
+        self._submitted: asyncio.Future[None] | None = None
+        """Done when the service has answered a submit that somebody waits for."""
         self._stored = False
 
     @property
@@ -156,13 +162,9 @@ class ServiceRun:
             if refrained is not None:
                 return refrained
             attempt.stages.connecting(clock.monotonic())
-            self._submitting = asyncio.create_task(self._connector.submit(call), name=f"submit {lease.job_id}")
-            answer = await asyncio.shield(self._submitting)  # who stops the work has to know what became of it
+            answer = await self._submit(call)
             if isinstance(answer, Finished | Failed):
                 return answer
-            if isinstance(answer, Progress | Preview):
-                raise TypeError(f"{self._connector.name}.submit returned progress, no reference and no end")
-            self._remote = answer
             if answer.heritable and self._restraint is not None:
                 await self._store(attempt, answer)
             earlier = answer
@@ -173,6 +175,23 @@ class ServiceRun:
                     return step
                 attempt.progressed(step)
         raise TypeError(f"{self._connector.name}.observe ended without an outcome")
+
+    async def _submit(self, call: ServiceCall) -> RemoteRef | Finished | Failed:
+        """Hand the work over; who stops it meanwhile waits for the answer, to know what became of it."""
+        self._submitting = True
+        try:
+            answer = await self._connector.submit(call)
+            if isinstance(answer, RemoteRef):
+                self._remote = answer
+        finally:
+            self._submitting = False
+            if self._submitted is not None and not self._submitted.done():
+                self._submitted.set_result(None)
+        if self._interrupted:
+            raise asyncio.CancelledError
+        if isinstance(answer, Progress | Preview):
+            raise TypeError(f"{self._connector.name}.submit returned progress, no reference and no end")
+        return answer
 
     async def _earlier(self, attempt: Errand) -> RemoteRef | Finished | None:
         """Ask the service about work that an earlier attempt handed over; None when it has to run (again).
@@ -205,6 +224,11 @@ class ServiceRun:
                 await attempt.tools.reports.remote(attempt.ref, ref.id, self._connector.endpoint)
         self._stored = True  # from now on another attempt may know of it
 
+    def interrupt(self) -> bool:
+        """End after the submit that is under way, if one is: the service may have taken the work."""
+        self._interrupted = True
+        return self._submitting
+
     async def stop(self, cause: Cause | None) -> None:
         """Cancel the remote work after a cancel or timeout.
 
@@ -212,19 +236,13 @@ class ServiceRun:
         What nobody else can know of is cancelled: a submit that is under way is waited for, since the service
         may have taken the work.
         """
-        if self._remote is None and self._submitting is not None:
-            self._remote = await self._submitted(self._submitting)
+        if self._submitting:
+            self._submitted = self._submitted or asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._submitted)
         if self._remote is None or (cause in {Cause.LOST, Cause.GIVE_BACK} and self._stored):
             return
         if not await self._connector.cancel(self._remote):
             _LOG.warning("the service did not confirm the cancel", job=self._remote.job_id, endpoint=self.endpoint)
-
-    async def _submitted(self, submitting: asyncio.Task[RemoteRef | Step]) -> RemoteRef | None:
-        try:
-            answer = await submitting
-        except Exception:  # noqa: BLE001 - a submit that broke left nothing that could be stopped
-            return None
-        return answer if isinstance(answer, RemoteRef) else None
 
     async def release(self) -> None:
         """Let the service forget the work."""
@@ -258,6 +276,10 @@ class HandledRun:
         outlet = LoopOutlet(attempt.progressed, lambda value: attempt.tools.reports.checkpoint(attempt.ref, value))
         payload = await attempt.payload()
         return await HandlerRun(self._handler, payload, facts, outlet, attempt.tools.processes).run()
+
+    def interrupt(self) -> bool:
+        """Return False: a handler is cancelled."""
+        return False
 
     async def stop(self, cause: Cause | None) -> None:
         """Do nothing: cancelling `run` has stopped it."""

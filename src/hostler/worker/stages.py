@@ -42,6 +42,13 @@ class StageWatch:
         self._started = started
         self._ends = ends
         self._slack = SLACK if service else 0.0
+        self._own = {
+            Stage.CONNECT: timeouts.connect,
+            Stage.FIRST_BYTE: timeouts.first_byte,
+            Stage.LOAD: timeouts.load,
+            Stage.IDLE: timeouts.idle,
+        }
+        self._shortest = min([limit for limit in self._own.values() if limit is not None], default=None)
         self._stage = Stage.IDLE
         self._since = started
 
@@ -63,26 +70,30 @@ class StageWatch:
 
     def next(self) -> tuple[float, Stage] | None:
         """Return when which limit ends first; None when there is no limit at all."""
-        own = {
-            Stage.CONNECT: self._timeouts.connect,
-            Stage.FIRST_BYTE: self._timeouts.first_byte,
-            Stage.LOAD: self._timeouts.load,
-            Stage.IDLE: self._timeouts.idle,
-        }[self._stage]
-        limits: list[tuple[float, Stage]] = []
-        if self._ends is not None:
-            limits.append((self._ends, Stage.DEADLINE))
-        if self._timeouts.run is not None:
-            limits.append((self._started + self._timeouts.run + self._slack, Stage.RUN))
-        if own is not None:
-            limits.append((self._since + own + self._slack, self._stage))
-        return min(limits, key=lambda limit: limit[0], default=None)  # of two at once, the wider one is named
+        first = None if self._ends is None else (self._ends, Stage.DEADLINE)  # of two at once, the wider one is named
+        run, own = self._timeouts.run, self._own[self._stage]
+        if run is not None and (first is None or self._started + run + self._slack < first[0]):
+            first = (self._started + run + self._slack, Stage.RUN)
+        if own is not None and (first is None or self._since + own + self._slack < first[0]):
+            first = (self._since + own + self._slack, self._stage)
+        return first
+
+    def look_in(self, now: float) -> Seconds | None:
+        """Return after how many seconds to look whether something is late; None when nothing ever is.
+
+        That is when the first limit ends, or sooner: a stage that begins meanwhile may have a shorter limit.
+        """
+        first = self.next()
+        wait = None if first is None else max(0.0, first[0] - now)
+        soon = None if self._shortest is None else self._shortest + self._slack
+        return min((each for each in (wait, soon) if each is not None), default=None)
 
     def left(self, now: float) -> Seconds | None:
         """Return the seconds to the end of the run limit or to the deadline, whichever is first; None without both."""
-        run = None if self._timeouts.run is None else self._started + self._timeouts.run
-        ends = [end for end in (run, self._ends) if end is not None]
-        return min(ends) - now if ends else None
+        end = None if self._timeouts.run is None else self._started + self._timeouts.run
+        if self._ends is not None and (end is None or self._ends < end):
+            end = self._ends
+        return None if end is None else end - now
 
     def to_deadline(self, now: float) -> Seconds | None:
         """Return the seconds to the job's deadline, None when it has none."""

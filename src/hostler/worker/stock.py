@@ -1,6 +1,6 @@
 """What a worker can do now: its endpoints and its handlers, as offers by queue."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -123,22 +123,25 @@ class WorkerStock:
         )
 
     def _hedge(self, station: Station, lease: Lease) -> Hedge | None:
-        """Return how a call is asked of another endpoint of the service too; None for what is no short read."""
-        if not self._row(station.specs[lease.kind]).read:
+        """Return how a call is asked of another endpoint of the service too; None without one, or for no short read."""
+        if not self._row(station.specs[lease.kind]).read or not any(self._beside(station, lease)):
             return None
         return Hedge(gauge=station.gauge, repeats=station.repeats, find=lambda: self._second(station, lease))
+
+    def _beside(self, first: Station, lease: Lease) -> Iterator[Station]:
+        """Yield the other endpoints of a service that have a job's kind."""
+        for station in self._stations:
+            same = station is not first and station.connector.service == first.connector.service
+            if same and lease.kind in station.specs:
+                yield station
 
     def _second(self, first: Station, lease: Lease) -> Second | None:
         """Return the least busy of the other endpoints that fit, have room, and need load no model for it."""
         wanted = set(lease.lane.needs.models)
         fit = [
             station
-            for station in self._stations
-            if station is not first
-            and station.connector.service == first.connector.service
-            and lease.kind in station.specs
-            and station.roomy(wanted)
-            and fits(lease.lane, (station.offer,), worker=self._worker) is not None
+            for station in self._beside(first, lease)
+            if station.roomy(wanted) and fits(lease.lane, (station.offer,), worker=self._worker) is not None
         ]
         best = min(fit, key=lambda station: station.gauge.outstanding, default=None)
         if best is None:

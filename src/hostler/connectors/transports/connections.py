@@ -37,12 +37,20 @@ def parse_base(url: str, *, schemes: tuple[str, ...] = ("http", "https")) -> URL
 
 def under(base: URL, path: str) -> URL:
     """Return the URL of a path (already quoted, begins with a slash) under a base."""
-    return URL(_before(base) + path, encoded=True)
+    if "?" in path or "#" in path:
+        return URL(_before(base) + path, encoded=True)
+    return base.with_path(base.raw_path.rstrip("/") + path, encoded=True)  # half the time: nothing is parsed again
 
 
 @lru_cache(maxsize=1024)
 def _before(base: URL) -> str:
     return str(base if base.path != "/" else base.origin())
+
+
+@lru_cache(maxsize=1024)
+def limits_of(total: Seconds | None, connect: Seconds, silence: Seconds | None = None) -> aiohttp.ClientTimeout:
+    """Return the limits of a request: for all of it, to make a connection, between two reads."""
+    return aiohttp.ClientTimeout(total=total, sock_connect=connect, sock_read=silence)
 
 
 def headers_of(api_key: str | None) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """One HTTP client for every connector: pooled, bounded in time and size, its failures already classed."""
 
 import asyncio
+import re
 from base64 import b64encode
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
@@ -16,7 +17,14 @@ from yarl import URL
 
 from hostler.connectors.config import OnRateHint
 from hostler.connectors.faults import ServiceFaultError, fault, off_protocol, timed_out
-from hostler.connectors.transports.connections import HttpPool, client_session, headers_of, parse_base, under
+from hostler.connectors.transports.connections import (
+    HttpPool,
+    client_session,
+    headers_of,
+    limits_of,
+    parse_base,
+    under,
+)
 from hostler.connectors.transports.conversation import LIMITS, Limits, held_to
 from hostler.connectors.transports.http_faults import failure_of_answer, failure_of_exception
 from hostler.connectors.transports.http_limits import rate_hint
@@ -36,13 +44,16 @@ STREAM_LIMIT: Final[Bytes] = 268_435_456
 ERROR_LIMIT: Final[Bytes] = 65_536
 """As much of an error's body as is looked at."""
 
+_PLAIN: Final = re.compile(r"[A-Za-z0-9_.~-]+")
+"""Text that quoting would leave as it is."""
+
 Codes = Mapping[str, FailureClass]
 NO_CODES: Final[Codes] = {}
 
 
 def segment(text: str) -> str:
     """Quote one path segment; foreign ids never change the path around them."""
-    return quote(text, safe="")
+    return text if _PLAIN.fullmatch(text) else quote(text, safe="")
 
 
 class Answer:
@@ -283,7 +294,7 @@ class HttpTransport:
                 data=body,
                 headers=_headers(headers, body),
                 allow_redirects=False,
-                timeout=aiohttp.ClientTimeout(total=within, sock_connect=min(self._connect, within)),
+                timeout=limits_of(within, min(self._connect, within)),
             ) as response:
                 self._hint(response)
                 body = scrubbed(await read_body(response, limit), self._secret)
@@ -321,15 +332,19 @@ class HttpTransport:
     ) -> aiohttp.ClientResponse:
         session = self._opened(self._streams)
         try:
-            async with asyncio.timeout(first_byte):
-                response = await session.request(
-                    method,
-                    self.url(path),
-                    data=body,
-                    headers=_headers(headers, body),
-                    allow_redirects=False,
-                    timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect, sock_read=silence),
-                )
+            asked = session.request(
+                method,
+                self.url(path),
+                data=body,
+                headers=_headers(headers, body),
+                allow_redirects=False,
+                timeout=limits_of(None, self._connect, silence),
+            )
+            if first_byte is None:
+                response = await asked
+            else:
+                async with asyncio.timeout(first_byte):
+                    response = await asked
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise ServiceFaultError(failure_of_exception(error, stage=Stage.FIRST_BYTE, seconds=first_byte)) from error
         try:
@@ -379,14 +394,14 @@ def scrubbed(body: bytes, secret: str | None) -> bytes:
 
 async def read_body(response: aiohttp.ClientResponse, limit: Bytes, *, cut: bool = False) -> bytes:
     """Read a body whole; one over the limit is off the protocol, or cut there."""
-    parts: list[bytes] = []
-    size = 0
-    async for chunk in response.content.iter_any():
-        parts.append(chunk)
-        size += len(chunk)
-        if size > limit:
-            response.close()
-            if cut:
-                break
+    content = response.content
+    parts = [await content.readany()]
+    size = len(parts[0])
+    while size <= limit and not content.at_eof():
+        parts.append(await content.readany())
+        size += len(parts[-1])
+    if size > limit:
+        response.close()
+        if not cut:
             raise off_protocol(f"the service sent a body over {limit} bytes", status=response.status)
     return b"".join(parts)[:limit]

@@ -47,7 +47,7 @@ class LineSplitter:
             self._rest = rest
         else:
             self._rest += rest
-        if len(self._rest) > self._limit or any(len(line) > self._limit for line in lines):
+        if len(self._rest) > self._limit or max(map(len, lines), default=0) > self._limit:
             raise off_protocol(f"the service sent a line over {self._limit} bytes")
         if last and self._rest:
             lines.append(self._rest)
@@ -71,15 +71,15 @@ class SseParser:
         """Take bytes and return the events that are whole; an unfinished last one is never given."""
         found: list[SseEvent] = []
         for line in self._lines.feed(chunk):
-            event = self._line(line.removeprefix("\ufeff") if self._first else line)
-            self._first = False
-            if event is not None:
+            if self._first:
+                self._first, line = False, line.removeprefix("\ufeff")  # noqa: PLW2901 - the stream's mark is no text
+            if line:
+                self._line(line)
+            elif (event := self._dispatch()) is not None:
                 found.append(event)
         return found
 
-    def _line(self, line: str) -> SseEvent | None:
-        if not line:
-            return self._dispatch()
+    def _line(self, line: str) -> None:
         name, _, value = line.partition(":")
         value = value.removeprefix(" ")
         if name == "data":
@@ -91,7 +91,6 @@ class SseParser:
             self._event = value
         elif name == "id" and "\0" not in value:
             self._id = value
-        return None
 
     def _dispatch(self) -> SseEvent | None:
         data, event = self._data, self._event

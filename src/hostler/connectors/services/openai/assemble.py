@@ -14,6 +14,8 @@ from hostler.connectors.transports.streams import SseEvent
 from hostler.contracts.failure import FailureClass
 
 DONE: Final = "[DONE]"
+_NOTHING: Final = Delta()
+_CHUNKS: Final = msgspec.json.Decoder(Chunk)
 CODES: Final[Codes] = {
     "context_length_exceeded": FailureClass.CAPABILITY_MISMATCH,
     "exceed_context_size_error": FailureClass.CAPABILITY_MISMATCH,
@@ -70,8 +72,10 @@ class Assembler:
         self._usage = chunk.usage or self._usage
         text = ""
         for piece in chunk.choices or ():
-            choice = self._choices.setdefault(piece.index, _Choice())
-            new = choice.add(piece.delta or piece.message or Delta())
+            choice = self._choices.get(piece.index)
+            if choice is None:
+                choice = self._choices[piece.index] = _Choice()
+            new = choice.add(piece.delta or piece.message or _NOTHING)
             choice.finish_reason = piece.finish_reason or choice.finish_reason
             if piece.index == 0:
                 text += new
@@ -110,9 +114,12 @@ class _Choice:
         self.finish_reason: str | None = None
 
     def add(self, delta: Delta) -> str:
-        self._text.append(delta.content or "")
-        self._refusal.append(delta.refusal or "")
-        self._thoughts.append(delta.reasoning or delta.reasoning_content or "")
+        if delta.content:
+            self._text.append(delta.content)
+        if delta.refusal:
+            self._refusal.append(delta.refusal)
+        if thought := delta.reasoning or delta.reasoning_content:
+            self._thoughts.append(thought)
         for position, piece in enumerate(delta.tool_calls or ()):
             # Pieces of a stream are numbered; the calls of a whole answer are not, and stand in order.
             parts = self._tools.setdefault(piece.index or position, ["", "function", "", ""])
@@ -152,6 +159,6 @@ def spoken_error(error: bytes) -> ServiceFaultError:
 def read_chunk(data: str | bytes) -> Chunk:
     """Decode one chunk."""
     try:
-        return msgspec.json.decode(data, type=Chunk)
+        return _CHUNKS.decode(data)
     except (msgspec.MsgspecError, UnicodeError) as error:
         raise off_protocol(f"the service sent a chunk that is not its protocol: {error}") from None

@@ -1,8 +1,7 @@
 """The requests of the OpenAI API: ask, follow, judge."""
 
-import time
 from contextlib import aclosing
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 from msgspec import Raw, Struct
@@ -14,12 +13,14 @@ from hostler.connectors.services.openai.assemble import CODES
 from hostler.connectors.services.openai.images import pictures_of
 from hostler.connectors.services.openai.messages import EmbedAnswer
 from hostler.connectors.stages import Stages
-from hostler.connectors.transports.http import HttpStream, HttpTransport
+from hostler.connectors.transports.http import HttpTransport
 from hostler.connectors.transports.streams import SseEvent
 from hostler.contracts.failure import Stage
 from hostler.contracts.job import Progress
 from hostler.contracts.service import Finished
 from hostler.kernel.units import Bytes
+
+_EVENTS: Final = {"Accept": "text/event-stream"}
 
 
 class Reader(Protocol):
@@ -48,11 +49,12 @@ class Way:
 
     async def post(self, path: str, body: bytes) -> bytes:
         """Send work and return the whole JSON answer; on a connection of its own, since none is closed under it."""
-        first_byte, _, _ = self.stages.left(Stage.FIRST_BYTE)
         idle, _, _ = self.stages.left(Stage.IDLE)
-        async with self.http.stream(
-            "POST", path, body=body, first_byte=first_byte, silence=idle, limit=self.limit
-        ) as stream:
+        async with (
+            self.stages.clock(Stage.FIRST_BYTE) as clock,
+            self.http.stream("POST", path, body=body, first_byte=None, silence=idle, limit=self.limit) as stream,
+        ):
+            clock.begin(Stage.RUN)
             await stream.expect("application/json", CODES)
             return await stream.read(CODES)
 
@@ -69,48 +71,36 @@ class TextExchange:
 
     async def run(self, report: Report) -> Finished:
         """Do it; with `stream` every piece of text is reported."""
-        async with self._way.stages.within(Stage.RUN):
-            if self._stream:
-                await self._streamed(report)
-            else:
-                self._reader.whole(await self._way.post(self._path, self._body))
+        if self._stream:
+            await self._streamed(report)
+        else:
+            self._reader.whole(await self._way.post(self._path, self._body))
         return _finished(self._reader.result())
 
     async def _streamed(self, report: Report) -> None:
-        since = time.monotonic()
-        first_byte, _, _ = self._way.stages.left(Stage.FIRST_BYTE)
-        async with self._way.http.stream(
-            "POST",
-            self._path,
-            body=self._body,
-            headers={"Accept": "text/event-stream"},
-            first_byte=first_byte,
-            silence=None,
-            limit=self._way.limit,
-        ) as stream:
+        """Read events until the last; comments keep no clock from running out."""
+        way = self._way
+        asked = way.http.stream(
+            "POST", self._path, body=self._body, headers=_EVENTS, first_byte=None, silence=None, limit=way.limit
+        )
+        async with way.stages.clock(Stage.FIRST_BYTE) as clock, asked as stream:
             if stream.content_type == "application/json":  # an error under status 200, or a server that never streams
                 self._reader.whole(await stream.read(CODES))
                 return
             await stream.expect("text/event-stream", CODES)
-            await self._read(stream, report, since=since)
-
-    async def _read(self, stream: HttpStream, report: Report, *, since: float) -> None:
-        """Read events until the last; comments keep no clock from running out."""
-        clock = self._way.stages.clock(Stage.FIRST_BYTE, since=since)
-        async with aclosing(stream.sse()) as events, clock:
-            async for event in events:
-                text = self._reader.event(event)
-                if text is None:
-                    return
-                clock.begin(Stage.IDLE)
-                if text:
-                    report(Progress(stage="generating", text=text))
+            async with aclosing(stream.sse()) as events:
+                async for event in events:
+                    text = self._reader.event(event)
+                    if text is None:
+                        return
+                    clock.begin(Stage.IDLE)
+                    if text:
+                        report(Progress(stage="generating", text=text))
 
 
 async def embed_exchange(way: Way, body: bytes) -> Finished:
     """Do one embeddings request."""
-    async with way.stages.within(Stage.RUN):
-        found = await way.post("/v1/embeddings", body)
+    found = await way.post("/v1/embeddings", body)
     try:
         answer = msgspec.json.decode(found, type=EmbedAnswer)
     except (msgspec.MsgspecError, UnicodeError) as error:
@@ -124,8 +114,7 @@ async def embed_exchange(way: Way, body: bytes) -> Finished:
 
 async def image_exchange(way: Way, body: bytes, *, wanted: int) -> Finished:
     """Do one request for pictures."""
-    async with way.stages.within(Stage.RUN):
-        found = await way.post("/v1/images/generations", body)
+    found = await way.post("/v1/images/generations", body)
     return _finished(pictures_of(found, wanted=wanted))
 
 

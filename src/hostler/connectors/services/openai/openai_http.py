@@ -1,7 +1,6 @@
 """Drives servers that speak the OpenAI API over HTTP: chat, responses, embeddings, images."""
 
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
 from types import TracebackType
 from typing import Final, Literal, Self
 
@@ -162,11 +161,9 @@ class OpenaiHttpConnector:
             return Failed(failure=error.failure)
         return self._calls.start(call, exchange)
 
-    async def observe(self, call: ServiceCall, ref: RemoteRef) -> AsyncGenerator[Step]:  # noqa: ARG002 - the port's shape
+    def observe(self, call: ServiceCall, ref: RemoteRef) -> AsyncGenerator[Step]:  # noqa: ARG002 - the port's shape
         """Yield tokens as they come, then the end; the clocks run since `submit`."""
-        async with aclosing(self._calls.observe(ref)) as steps:
-            async for step in steps:
-                yield step
+        return self._calls.observe(ref)
 
     async def reconcile(self, ref: RemoteRef) -> RemoteState:
         """Say how the request is; `UNKNOWN` unless this connector made it and still has it."""

@@ -106,12 +106,10 @@ class SimulationHttpConnector:
             return Failed(failure=error.failure)
         return RemoteRef(id=view.id, job_id=call.job_id, fence=call.fence)
 
-    async def observe(self, call: ServiceCall, ref: RemoteRef) -> AsyncGenerator[Step]:
+    def observe(self, call: ServiceCall, ref: RemoteRef) -> AsyncGenerator[Step]:
         """Follow the stream, and the status where the stream is silent or broken."""
         work = SimulatedRun(self._http, ref, within=self._options.timeout)
-        async with aclosing(Follower(work, Stages.of(call), poll=self._options.poll).steps()) as steps:
-            async for step in steps:
-                yield step
+        return Follower(work, Stages.of(call), poll=self._options.poll).steps()
 
     async def reconcile(self, ref: RemoteRef) -> RemoteState:
         """Ask for the run, and take it over when it was started under a lower fence."""
