@@ -325,7 +325,7 @@ def test_the_smallest_witness_has_no_operation_that_it_can_do_without() -> None:
 
 def test_a_search_that_is_cut_short_says_that_it_decided_nothing() -> None:
     story = Story().submit().claim(1, 1)
-    for _ in range(12):
+    for _ in range(6):
         story.settle(2, 1, accepted=None)
     story.get(3, "waiting")
     assert story.judge(most=3).ruling("LIN").verdict == "not judged"
