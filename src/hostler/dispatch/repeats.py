@@ -24,6 +24,10 @@ class Repeats:
         """Note that work is handed over for the first time."""
         self._budget = budget.called(self._budget, self._clock.monotonic())
 
+    def unsaid(self) -> None:
+        """Take a first call back that was never sent."""
+        self._budget = budget.unsaid(self._budget, self._clock.monotonic())
+
     def take(self) -> bool:
         """Take one repeat out; False when there is none left."""
         taken = budget.repeat(self._budget, self._clock.monotonic())
@@ -35,7 +39,7 @@ class Repeats:
         return budget.hedge_after(latency, budget=self._budget, now=self._clock.monotonic())
 
     def give_back(self) -> None:
-        """Put a repeat back that went well: it adds to no storm, and the next ones need not wait."""
+        """Put a repeat back that went well or was never sent: it adds to no storm, and the next ones need not wait."""
         self._budget = budget.given_back(self._budget, self._clock.monotonic())
 
     def pause(self) -> Seconds:

@@ -48,13 +48,13 @@ def repeat(budget: Budget, now: Seconds) -> Budget | None:
 
 
 def given_back(budget: Budget, now: Seconds) -> Budget:
-    """Put the latest repeat back, since it went well: what works is no storm."""
-    kept = _kept(budget, now)
-    at = max((at for at, second in enumerate(kept) if second.repeats), default=None)
-    if at is None:
-        return budget
-    less = Second(kept[at].number, kept[at].calls, kept[at].repeats - 1)
-    return Budget(seconds=(*kept[:at], less, *kept[at + 1 :]))
+    """Put the latest repeat back: it went well, and what works is no storm, or it was never sent."""
+    return _less(_kept(budget, now), repeats=1)
+
+
+def unsaid(budget: Budget, now: Seconds) -> Budget:
+    """Take the latest first call back, which was never sent: the service has no part in it."""
+    return _less(_kept(budget, now), calls=1)
 
 
 def put_off(roll: float) -> Seconds:
@@ -72,6 +72,16 @@ def hedge_after(latency: Latency, *, budget: Budget, now: Seconds) -> Seconds | 
     Inside the retry budget, and only once the first takes longer than 95 % of the last calls did.
     """
     return quantile(latency, HEDGE_AT) if left(budget, now) >= 1.0 else None
+
+
+def _less(kept: tuple[Second, ...], *, calls: int = 0, repeats: int = 0) -> Budget:
+    """Take one away where there was one last; what has left the span counts no more anyway."""
+    for at in reversed(range(len(kept))):
+        second = kept[at]
+        if second.calls >= calls and second.repeats >= repeats:
+            less = Second(second.number, second.calls - calls, second.repeats - repeats)
+            return Budget(seconds=(*kept[:at], less, *kept[at + 1 :]))
+    return Budget(seconds=kept)
 
 
 def _kept(budget: Budget, now: Seconds) -> tuple[Second, ...]:

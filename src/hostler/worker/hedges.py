@@ -99,7 +99,10 @@ class HedgedRun:
         finally:
             over = other.done() and not other.cancelled() and other.exception() is None
             end = other.result() if over else None
-            second.gauge.end(ticket, end.failure if isinstance(end, Failed) else None, told=not over)
+            failure = end.failure if isinstance(end, Failed) else None
+            second.gauge.end(ticket, failure, told=not over)
+            if failure is not None and failure.unsent:
+                self._hedge.repeats.give_back()
             _cancel(run, other)
         if outcome is not None:
             self._winner, loser, left = (run, self._first, first) if outcome is end else (self._first, run, other)

@@ -60,6 +60,12 @@ class Restraint:
         if self._took and self._repeats is not None:
             self._repeats.give_back()
 
+    def unsent(self) -> None:
+        """Note that the work was never handed over: neither a call nor a repeat was made."""
+        if self._repeats is not None:
+            (self._repeats.give_back if self._took else self._repeats.unsaid)()
+        self._took = False
+
     def slowed(self, ending: Ending) -> Ending:
         """Return an ending that does not add to a storm: with the retry budget used up, the next try comes later."""
         if not isinstance(ending, Again) or ending.failure is None or self._repeats is None or not self._repeats.spent:

@@ -164,6 +164,8 @@ class ServiceRun:
             attempt.stages.connecting(clock.monotonic())
             answer = await self._submit(call)
             if isinstance(answer, Finished | Failed):
+                if isinstance(answer, Failed) and answer.failure.unsent and self._restraint is not None:
+                    self._restraint.unsent()
                 return answer
             if answer.heritable and self._restraint is not None:
                 await self._store(attempt, answer)

@@ -1,19 +1,25 @@
 """What counts as a repeat, what one costs, and what becomes of a job that there is no repeat for."""
 
 from datetime import UTC, datetime
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
+from msgspec import Raw
 
 from hostler.contracts.failure import Failure, FailureClass
 from hostler.contracts.job import Attempt
-from hostler.contracts.lease import Again, Die, Lease
+from hostler.contracts.lease import Again, Die, Lease, LeaseRef
 from hostler.contracts.needs import Avoid, Lane, Needs
+from hostler.contracts.service import Failed, ServiceCall
 from hostler.contracts.timeouts import Timeouts
 from hostler.dispatch.repeats import Repeats
 from hostler.policy.budget import FLOOR, SPAN
+from hostler.ports.connector import Connector
 from hostler.testing.clock import FakeClock, SeededDice
 from hostler.worker.restraint import Restraint
+from hostler.worker.runs import ServiceRun, Tools
+from hostler.worker.stages import StageWatch, complete
 
 C = FailureClass
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -107,6 +113,48 @@ def test_a_first_call_that_works_gives_nothing_back() -> None:
         restraint.judge(None)
         restraint.went_well()
     assert house.repeats.spent
+
+
+class Refused:
+    """A connector that has no turn for any call."""
+
+    name = service = endpoint = "lamp"
+
+    async def submit(self, call: ServiceCall) -> Failed:
+        return Failed(failure=Failure(class_=C.OVERLOADED, message="used up", details={"unsent": True}))
+
+
+class Tried:
+    """One attempt, as those see it who do its work."""
+
+    def __init__(self, house: House, *history: Attempt) -> None:
+        self.lease = lease(*history)
+        self.ref = LeaseRef(job_id=self.lease.job_id, fence=1)
+        self.tools = cast("Tools", SimpleNamespace(clock=house.clock))
+        self.timeouts = complete(Timeouts(), Timeouts(), service=True)
+        self.stages = StageWatch(self.timeouts, started=house.clock.monotonic(), ends=None, service=True)
+
+    async def payload(self) -> Raw:
+        return Raw(b"{}")
+
+    def progressed(self, news: object) -> None:
+        raise AssertionError(news)
+
+
+async def refused(house: House, *history: Attempt) -> None:
+    """Try what a limit of ours does not let through."""
+    run = ServiceRun(cast("Connector", Refused()), house.restraint(*history))
+    outcome = await run.run(Tried(house, *history))
+    assert isinstance(outcome, Failed)
+    assert outcome.failure.unsent
+
+
+async def test_what_was_never_sent_earns_no_repeat_and_costs_none() -> None:
+    house = House()
+    for _ in range(50):
+        await refused(house)
+        await refused(house, failed(C.TRANSIENT))
+    assert house.granted(failed(C.TRANSIENT)) == ALL
 
 
 def test_a_job_without_a_repeat_goes_back_unsent_and_never_for_long() -> None:
