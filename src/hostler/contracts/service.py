@@ -114,6 +114,8 @@ class Finished(Struct, frozen=True, kw_only=True, tag="finished"):
     """The service's own result, sealed as JSON."""
 
     result: Raw
+    kept: bool = False
+    """Whether the service was not asked: it allowed that an earlier answer is given again."""
 
 
 class Failed(Struct, frozen=True, kw_only=True, tag="failed"):

@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from types import TracebackType
-from typing import Final, Protocol, Self
+from typing import Final, Protocol, Self, runtime_checkable
 
 from hostler.contracts.failure import Failure, FailureClass
 from hostler.contracts.limit import Want
@@ -37,6 +37,15 @@ class Purse(Protocol):
 
     def used(self, call: ServiceCall, wants: Sequence[Want], ended: Finished | Failed) -> Mapping[str, int]:
         """Return what a call took, by a limit's name, as far as it is known."""
+        ...
+
+
+@runtime_checkable
+class Remembering(Protocol):
+    """A connector that keeps answers which its service allows to be given again; its `submit` gives them too."""
+
+    def remembered(self, call: ServiceCall) -> Finished | None:
+        """Return the result of a call for which the service need not be asked now; never raises, never waits."""
         ...
 
 
@@ -93,7 +102,10 @@ class Limited:
         return await self._connector.capabilities()
 
     async def submit(self, call: ServiceCall) -> RemoteRef | Step:
-        """Hand the work over once every limit grants it."""
+        """Hand the work over once every limit grants it; what the service need not be asked for takes of none."""
+        known = self._connector.remembered(call) if isinstance(self._connector, Remembering) else None
+        if known is not None:
+            return known
         refused = await self._refused(call)
         if refused is not None:
             return Failed(failure=refused)

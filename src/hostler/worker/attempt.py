@@ -190,7 +190,8 @@ class Attempt:
         ticket, self._ticket = self._ticket, None
         if self._gauge is None or ticket is None:
             return
-        told = outcome is None or isinstance(outcome, Cause | Refrained) or not self._ran or self._beaten
+        kept = isinstance(outcome, Finished) and outcome.kept
+        told = outcome is None or isinstance(outcome, Cause | Refrained) or not self._ran or self._beaten or kept
         self._gauge.end(ticket, outcome.failure if isinstance(outcome, Failed) else None, told=told)
 
     def _close(self) -> None:

@@ -100,8 +100,9 @@ class HedgedRun:
             over = other.done() and not other.cancelled() and other.exception() is None
             end = other.result() if over else None
             failure = end.failure if isinstance(end, Failed) else None
-            second.gauge.end(ticket, failure, told=not over)
-            if failure is not None and failure.unsent:
+            kept = isinstance(end, Finished) and end.kept
+            second.gauge.end(ticket, failure, told=not over or kept)
+            if kept or (failure is not None and failure.unsent):
                 self._hedge.repeats.give_back()
             _cancel(run, other)
         if outcome is not None:

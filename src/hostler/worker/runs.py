@@ -135,7 +135,7 @@ class ServiceRun:
         """Return the service's result or failure; work that an earlier attempt began is picked up, not repeated."""
         outcome = await self._run(attempt)
         if isinstance(outcome, Finished) and self._restraint is not None:
-            self._restraint.went_well()
+            (self._restraint.unsent if outcome.kept else self._restraint.went_well)()
         return outcome
 
     async def _run(self, attempt: Errand) -> Finished | Failed | Refrained:

@@ -108,10 +108,11 @@ class Station:
     def roomy(self, models: AbstractSet[str]) -> bool:
         """Tell whether one more call may go there now, besides what is claimed, without a load of these models.
 
-        Where it has slots, other workers may have taken them: there its last probe must have found some of them idle.
+        Where it has slots, some of them must be idle: by our own calls, and by its last probe if that tells, since
+        other workers may have taken them.
         """
-        busy, slots = self.probe.busy, self.gauge.slots
-        idle = slots is None or (busy is not None and max(busy, self.gauge.outstanding) < slots)
+        busy, slots = max(self.probe.busy or 0, self.gauge.outstanding), self.gauge.slots
+        idle = slots is None or busy < slots
         cold = self._loaded is not None and not models <= set(self._loaded)
         return self.offer.healthy and self.gauge.spare() > 0 and idle and not cold
 

@@ -150,16 +150,18 @@ class Reticent(SimulationHttpConnector):
 
 
 @pytest.mark.parametrize(
-    ("connector", "slots", "running", "room"),
+    ("connector", "slots", "running", "ours", "room"),
     [
-        (SimulationHttpConnector, 2, 1, True),
-        (SimulationHttpConnector, 2, 2, False),
-        (Reticent, 2, 0, False),
-        (Reticent, None, 2, True),
+        (SimulationHttpConnector, 2, 1, 0, True),
+        (SimulationHttpConnector, 2, 2, 0, False),
+        (SimulationHttpConnector, 2, 0, 2, False),
+        (Reticent, 2, 0, 1, True),
+        (Reticent, 2, 0, 2, False),
+        (Reticent, None, 2, 0, True),
     ],
 )
-async def test_a_second_call_goes_only_where_slots_are_known_to_be_idle_whoever_has_the_others_or_to_what_has_none(
-    connector: type[SimulationHttpConnector], slots: int | None, running: int, *, room: bool
+async def test_a_second_call_goes_only_where_a_slot_is_idle_as_far_as_the_service_or_our_own_calls_tell(
+    connector: type[SimulationHttpConnector], slots: int | None, running: int, ours: int, *, room: bool
 ) -> None:
     clock = FakeClock()
     async with SimulationHTTPService(SimKnobs(duration=60.0, slots=2)) as service:
@@ -175,5 +177,7 @@ async def test_a_second_call_goes_only_where_slots_are_known_to_be_idle_whoever_
                 Repeats("simulation", clock=clock, dice=SeededDice()),
             )
             await station.look()
+            for _ in range(ours):
+                station.gauge.begin("sim.echo")
             assert station.offer.healthy
             assert station.roomy(frozenset()) is room

@@ -1,7 +1,7 @@
 """What a service allows to be given again is asked for once: jobs through a worker, against a server that counts."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any
 
 import pytest
@@ -9,9 +9,15 @@ from aiohttp import web
 
 from hostler.connectors.catalogue import build
 from hostler.contracts.failure import FailureClass
+from hostler.contracts.limit import Grant, Wait, Want
 from hostler.contracts.queue import KindSpec, RetryPolicy
+from hostler.dispatch.account import Account
+from hostler.dispatch.limited import Limited
 from hostler.kernel.units import Json
 from hostler.ports.connector import Connector
+from hostler.registry.limits import EngineLimiter
+from hostler.testing.bench import Clients
+from hostler.testing.eventually import eventually
 from hostler.testing.fabric import Fabric
 
 KIND = "shelf.read"
@@ -42,6 +48,16 @@ class Shelf:
         self.whole += 1
         value = {"call": len(self.calls), "padding": self.padding} if self.answer is None else self.answer
         return web.json_response(value, status=self.status, headers=self.headers)
+
+
+class Counting(EngineLimiter):
+    """A limiter that counts how often it was asked."""
+
+    asked = 0
+
+    async def take(self, call: str, wants: Sequence[Want], **options: Any) -> Grant | Wait:
+        self.asked += 1
+        return await super().take(call, wants, **options)
 
 
 @pytest.fixture
@@ -125,6 +141,28 @@ async def test_what_must_not_be_stored_is_asked_for_by_each_of_a_hundred_jobs(
 
 
 @pytest.mark.row("002:234")
+@pytest.mark.row("002:234")
+async def test_what_the_service_was_not_asked_for_is_no_call_of_it_to_a_limit_a_breaker_or_a_measure_of_its_speed(
+    fabric: Fabric, shelf: Shelf, wired: Wired, clients: Clients
+) -> None:
+    shelf.headers = {"Cache-Control": "max-age=3600"}
+    connector, limiter = wired(), Counting(clients)
+    limited = Limited(connector, limiter, Account(connector, ["100/s per tenant"]))
+    async with fabric.worker(connectors=[limited]):
+        for _ in range(12):
+            await fabric.result(await fabric.submit(KIND, ONE))
+        over = (await fabric.get(await fabric.submit(KIND, ONE))).created_at
+
+        async def seen() -> bool:
+            (worker,) = await fabric.ports.registry.workers()
+            return worker.seen_at > over
+
+        await eventually(seen, within=30.0)
+        (worker,) = await fabric.ports.registry.workers()
+    assert (len(shelf.calls), limiter.asked) == (1, 1)
+    assert worker.endpoints[0].traffic.calls == 1
+
+
 async def test_an_etag_alone_costs_each_job_a_question_and_only_the_first_a_body(
     fabric: Fabric, shelf: Shelf, wired: Wired
 ) -> None:

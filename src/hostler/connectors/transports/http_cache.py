@@ -121,10 +121,8 @@ class HttpCache:
                 return await stream.answer()
         key = asked.key()
         while True:
-            kept = self._kept.get(key)
-            if kept is not None and kept.fits(asked) and self._fresh(kept):
-                self._kept.move_to_end(key)
-                return kept.answer
+            if (answer := self._found(key, asked)) is not None:
+                return answer
             flight = self._flights.get(key)
             if flight is None:
                 return await self._ask(key, asked, send, assumed)
@@ -133,6 +131,12 @@ class HttpCache:
                 return flight.kept.answer
             if not flight.given_up:
                 return await self._ask(key, asked, send, assumed)
+
+    def fresh(self, asked: Asked) -> Answer | None:
+        """Return an answer that is kept and may be given again now."""
+        if any(name.lower() in DIRECT for name in asked.headers):
+            return None
+        return self._found(asked.key(), asked)
 
     def changed(self, path: str) -> None:
         """Forget what is known of a path, which the service was told to change; what is on its way is not kept."""
@@ -148,6 +152,13 @@ class HttpCache:
         kept = self._kept.get(key)
         if kept is not None and kept.answer is answer:
             self._drop(key)
+
+    def _found(self, key: bytes, asked: Asked) -> Answer | None:
+        kept = self._kept.get(key)
+        if kept is None or not kept.fits(asked) or not self._fresh(kept):
+            return None
+        self._kept.move_to_end(key)
+        return kept.answer
 
     def _fresh(self, kept: Kept) -> bool:
         return kept.reuse.age + self._monotonic() - kept.at < kept.reuse.lifetime

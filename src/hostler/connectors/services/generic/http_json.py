@@ -137,22 +137,37 @@ class HttpJsonConnector:
         told = _words(value, asked.kinds)
         return tuple(kind for kind in self._kinds if kind in told)
 
-    async def submit(self, call: ServiceCall) -> RemoteRef | Failed:
-        """Judge the payload, then hand the work over, or begin the request that is the work."""
+    async def submit(self, call: ServiceCall) -> RemoteRef | Finished | Failed:
+        """Judge the payload, then hand the work over, or begin the request that is the work, unless that is known."""
         try:
             kind = self._kinds.get(call.kind)
             if kind is None:
                 return Failed(failure=failure(FailureClass.INVALID_INPUT, f"{self.name} has no kind {call.kind}"))
-            self._types[kind.name].judge_payload(call.payload)
-            scope = {"payload": call.payload, "job": call.job_id, "fence": call.fence, "kind": call.kind}
-            asked = ready(kind.submit, scope)
-            stages = Stages.of(call)
+            asked, stages = self._asked(call, kind), Stages.of(call)
             if kind.id is not None:
                 return await self._hand_over(call, kind, asked, stages)
         except ServiceFaultError as error:
             return Failed(failure=error.failure)
         exchange = Exchange(self._http, self._cache, stages, asked, kind=kind, options=self._options)
-        return self._calls.start(call, exchange.run)
+        known = None if kind.caching is None else exchange.remembered()
+        return known or self._calls.start(call, exchange.run)
+
+    def remembered(self, call: ServiceCall) -> Finished | None:
+        """Return the result of a read whose answer is kept and may be given again now."""
+        kind = self._kinds.get(call.kind)
+        if kind is None or kind.caching is None:
+            return None
+        try:
+            asked = self._asked(call, kind)
+        except ServiceFaultError:
+            return None
+        exchange = Exchange(self._http, self._cache, Stages.of(call), asked, kind=kind, options=self._options)
+        return exchange.remembered()
+
+    def _asked(self, call: ServiceCall, kind: HttpKind) -> Ready:
+        """Return the request of a call whose payload is judged."""
+        self._types[kind.name].judge_payload(call.payload)
+        return ready(kind.submit, {"payload": call.payload, "job": call.job_id, "fence": call.fence, "kind": call.kind})
 
     async def _hand_over(self, call: ServiceCall, kind: HttpKind, asked: Ready, stages: Stages) -> RemoteRef:
         limit, _, _ = stages.left(Stage.CONNECT)

@@ -7,7 +7,7 @@ from contextlib import aclosing, contextmanager
 from typing import Final
 
 import msgspec
-from msgspec import UNSET, Raw, Struct
+from msgspec import UNSET, Raw, Struct, structs
 
 from hostler.connectors.direct import Report
 from hostler.connectors.faults import ServiceFaultError, failure, off_protocol
@@ -259,9 +259,15 @@ class Exchange:
 
     async def _cached(self, caching: Caching) -> Finished | Failed:
         """Take an answer that may be given again, where there is one; one that is no success is not kept."""
-        asked = Asked(path=self._asked.path, headers=self._asked.headers, body=self._asked.body, own=self._asked.own)
+        asked, sent = self._wanted, False
+
+        def send(more: Mapping[str, str]) -> StreamedAnswer:
+            nonlocal sent
+            sent = True
+            return self._send(more)
+
         patience, _, _ = self._stages.left(Stage.FIRST_BYTE)
-        answer = await self._cache.get(asked, self._send, assumed=caching.assume_fresh, patience=patience)
+        answer = await self._cache.get(asked, send, assumed=caching.assume_fresh, patience=patience)
         try:
             end = self._judged(answer)
         except ServiceFaultError:
@@ -269,7 +275,24 @@ class Exchange:
             raise
         if isinstance(end, Failed):
             self._cache.forget(asked, answer)
-        return end
+            return end
+        return end if sent else structs.replace(end, kept=True)
+
+    def remembered(self) -> Finished | None:
+        """Return the result where an answer is kept that may be given again now; the service is not asked."""
+        answer = self._cache.fresh(self._wanted)
+        if answer is None:
+            return None
+        try:
+            end = self._judged(answer)
+        except ServiceFaultError:
+            return None
+        return structs.replace(end, kept=True) if isinstance(end, Finished) else None
+
+    @property
+    def _wanted(self) -> Asked:
+        asked = self._asked
+        return Asked(path=asked.path, headers=asked.headers, body=asked.body, own=asked.own)
 
     def _judged(self, answer: Answer) -> Finished | Failed:
         found = accepted(answer, self._options.errors)
