@@ -130,11 +130,8 @@ class Walk:
         return [str(number) for number in numbers if below is None or number < below]
 
     async def _slice(self) -> tuple[list[tuple[str, Record]], int]:
-        last = self._below - 1 if self._below else 0
-        latest, *words = await self._peek(last=last, seqs=())
-        top = min(last, int(latest)) if last else int(latest)
-        lowest = top - _SLICE + 1
-        return _pairs(words), lowest if lowest > SEQ_BASE + 1 else SEQ_BASE
+        below, *words = await self._peek(last=self._below - 1 if self._below else 0, seqs=())
+        return _pairs(words), int(below)
 
     async def _slice_of(self, named: list[str]) -> tuple[list[tuple[str, Record]], int]:
         some, self._named = named[:_SLICE], named[_SLICE:]

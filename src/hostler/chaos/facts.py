@@ -27,6 +27,7 @@ class Told(Struct, frozen=True, kw_only=True):
 
     job: str
     fence: int
+    """As events tell it: the attempt."""
     accepted: bool
     delay: Seconds | None = None
     """How long the next attempt had to wait, if the settlement said so."""

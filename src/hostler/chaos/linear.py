@@ -14,6 +14,7 @@ from hostler.chaos.search import NODES_MOST, search
 from hostler.chaos.values import Answers, Endings, Leases, Refs, Refused, Seen, Stale, Value, Words
 from hostler.chaos.whole import Whole
 from hostler.contracts.event import Event
+from hostler.contracts.fence import attempt_of
 from hostler.contracts.job import JobState
 from hostler.policy.lifecycle import Verb
 
@@ -88,12 +89,12 @@ def _calls(act: Act) -> Iterator[tuple[str, Call]]:
                 yield answer.id, _with(base, verb="submit" if answer.created else "known")
     elif isinstance(act.answered, Leases):
         for lease in act.answered.leases:
-            yield lease.job, _with(base, fence=lease.fence, generation=lease.generation)
+            yield lease.job, _with(base, fence=attempt_of(lease.fence), generation=lease.generation)
     elif isinstance(act.asked, Endings) and act.type != "fail":
         yield from _settles(act.asked, act.answered, base)
     elif isinstance(act.asked, Refs) and isinstance(act.answered, Stale):
         for ref in act.asked.leases:
-            yield ref.job_id, _with(base, fence=ref.fence, accepted=ref not in act.answered.lost)
+            yield ref.job_id, _with(base, fence=attempt_of(ref.fence), accepted=ref not in act.answered.lost)
 
 
 def _of_one_job(act: Act, base: Call) -> Call:
@@ -109,7 +110,7 @@ def _settles(asked: Endings, answered: Value | None, base: Call) -> Iterator[tup
     for one, word in zip_longest(asked.endings, words):
         state = word.state if word is not None and word.accepted else None
         accepted = None if word is None else word.accepted
-        yield one.job, _with(base, fence=one.fence, how=one.how, accepted=accepted, state=state)
+        yield one.job, _with(base, fence=attempt_of(one.fence), how=one.how, accepted=accepted, state=state)
 
 
 def _with(

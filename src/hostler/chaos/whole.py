@@ -26,6 +26,7 @@ from hostler.chaos.record import (
 )
 from hostler.chaos.values import Answers, Endings, Refs, Requests, Stale, Words
 from hostler.contracts.event import Event
+from hostler.contracts.fence import attempt_of
 from hostler.contracts.job import Job
 from hostler.kernel.errors import InvalidError
 
@@ -153,7 +154,7 @@ class Whole:
         for act in sorted(self.acts, key=lambda act: act.end):
             if isinstance(act.asked, Endings) and isinstance(act.answered, Words):
                 for one, word in zip(act.asked.endings, act.answered.words, strict=False):
-                    found.append(Told(job=one.job, fence=one.fence, accepted=word.accepted, delay=one.delay))
+                    found.append(Told(job=one.job, fence=attempt_of(one.fence), accepted=word.accepted, delay=one.delay))
         return found or None
 
     def _renewed(self) -> dict[tuple[str, int], list[datetime]]:
@@ -163,7 +164,7 @@ class Whole:
             if act.op == "renew" and isinstance(act.asked, Refs) and isinstance(act.answered, Stale):
                 for ref in act.asked.leases:
                     if ref not in act.answered.lost:
-                        found.setdefault((ref.job_id, ref.fence), []).append(act.begun_at)
+                        found.setdefault((ref.job_id, attempt_of(ref.fence)), []).append(act.begun_at)
         return found
 
     def _final(self) -> dict[str, dict[str, Job]] | None:

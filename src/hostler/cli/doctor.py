@@ -169,6 +169,8 @@ async def _engine(settings: Settings, *, replace: bool) -> AsyncIterator[Finding
     try:
         async with Engine.open(settings.engine, role="doctor") as engine:
             yield Finding(check="engine", level="ok", message=f"{engine.version} answers at {engine.url}")
+            if engine.promise:
+                yield Finding(check="durability", level="ok", message=engine.promise)
             for reason in engine.degraded:
                 yield Finding(check="engine", level="bad", message=reason, advice="until then it runs marked degraded")
             for warning in engine.warnings:

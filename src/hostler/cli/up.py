@@ -16,8 +16,8 @@ from hostler.kernel.errors import AddressInUseError
 from hostler.kernel.settings import Settings
 from hostler.kernel.sources import refuse
 from hostler.kernel.units import Seconds
-from hostler.valkeyio.client import redact
 from hostler.valkeyio.folder import hold_up, locate
+from hostler.valkeyio.urls import redact
 
 READY_WITHIN: Final[Seconds] = 60.0
 """Longest start of one part; an engine with half a million waiting jobs loads in seconds."""

@@ -3,7 +3,11 @@
 from typing import Final
 
 CLAIMS: Final = 1 << 20
-"""A fence is `mark * CLAIMS + claims so far`; `mark` is 0, or the second of the engine's last restore."""
+"""A fence is `life * CLAIMS + claims so far`; `life` is the second in which this life of its queue began.
+
+A new life begins whenever another server takes the queue over (a restart, a fail-over, a restore): what the one
+before may have given and lost is below it.
+"""
 
 
 def attempt_of(fence: int) -> int:

@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 from hostler.broker.engine import EngineBroker
 from hostler.broker.engine_submit import prepare, submit_jobs
 from hostler.broker.engine_tick import configure, tick
-from hostler.broker.records import Record, job_id, read_events, split_id, unpack_record
+from hostler.broker.records import Record, read_events, split_id, unpack_record
 from hostler.contracts.event import Event
 from hostler.contracts.job import JobRequest
 from hostler.contracts.lease import ClaimRequest, Ending, Lease, Settled, Settlement, Succeed
@@ -27,7 +27,6 @@ from hostler.testing.eventually import eventually
 from hostler.valkeyio.client import make_client, make_pool, send
 from hostler.valkeyio.embedded import ask, server_program
 from hostler.valkeyio.keys import owner_of, prefix
-from hostler.valkeyio.layout import SEQ_BASE
 from hostler.valkeyio.library import Library
 from hostler.valkeyio.library_text import PRODUCTION, Build
 
@@ -129,10 +128,6 @@ class Glass:
         """Return the keys that no row of the key table owns."""
         return [key for key in await self.keys() if owner_of(key) is None]
 
-    def id(self, number: int) -> str:
-        """Return the id of the queue's job by number from 1."""
-        return job_id(self.queue, SEQ_BASE + number)
-
 
 class Bench(Glass):
     """One queue."""
@@ -142,6 +137,11 @@ class Bench(Glass):
         self.library = Library(self.engine, build=build)
         self.broker = EngineBroker(self.engine, library=self.library)
         self._operations = itertools.count()
+        self._submitted: list[str] = []
+
+    def id(self, number: int) -> str:
+        """Return the id of the job that was submitted through this bench as the `number`th, from 1."""
+        return self._submitted[number - 1]
 
     def operation(self) -> str:
         """Return an operation id that was not used before."""
@@ -162,6 +162,7 @@ class Bench(Glass):
                 if isinstance(answer, Exception):
                     raise answer
                 ids.append(answer.id)
+        self._submitted += ids
         return ids
 
     async def one(self, **fields: Any) -> str:

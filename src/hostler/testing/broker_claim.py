@@ -5,6 +5,7 @@ import asyncio
 import msgspec
 import pytest
 
+from hostler.contracts.fence import attempt_of
 from hostler.contracts.job import JobState
 from hostler.contracts.lease import Hold
 from hostler.contracts.needs import Avoid, Needs
@@ -189,7 +190,7 @@ class MatchPromises:
         job_id = await house.submit(payload={"n": 1}, tenant="blue", labels={"a": "b"}, timeouts={"run": 7.0})
         lease = await house.claim_one(job_id, lease_s=20.0)
         assert (bytes(lease.payload), lease.tenant, lease.labels) == (b'{"n":1}', "blue", {"a": "b"})
-        assert (lease.timeouts.run, lease.fence, lease.generation) == (7.0, 1, 1)
+        assert (lease.timeouts.run, attempt_of(lease.fence), lease.generation) == (7.0, 1, 1)
         assert (lease.attempts_used, lease.attempts_max, lease.crashes, lease.overloads) == (0, 5, 0, 0)
         assert lease.lease_s == 20.0
         assert (lease.expires_at - lease.now).total_seconds() == pytest.approx(20.0)

@@ -6,6 +6,7 @@ import pytest
 from msgspec import Raw
 
 from hostler.contracts.failure import Failure, FailureClass
+from hostler.contracts.fence import attempt_of
 from hostler.contracts.job import JobState, Progress, null_json
 from hostler.contracts.lease import Again, Die, Ending, Hold, Stopped, Succeed, Update
 from hostler.contracts.offer import Offer
@@ -36,7 +37,7 @@ class LeasePromises:
         assert (job.state, job.attempts[0].outcome, job.attempts[0].counted) == (JobState.READY, "reap", False)
         assert (await house.broker.renew("w1", [ref(lease)])).lost == (ref(lease),)
         again = await house.claim(2, worker="w2")
-        assert [(one.job_id, one.fence) for one in again] == [(first, 2), (second, 1)]
+        assert [(one.job_id, attempt_of(one.fence)) for one in again] == [(first, 2), (second, 1)]
         assert (again[0].crashes, again[0].attempts_used) == (1, 0)
 
     async def test_a_late_worker_changes_nothing_and_leaves_one_event(self, house: House) -> None:
@@ -65,9 +66,12 @@ class LeasePromises:
 
     async def test_a_fence_rises_with_every_claim(self, house: House) -> None:
         job_id = await house.submit()
-        for fence in (1, 2, 3):
+        last = 0
+        for attempt in (1, 2, 3):
             lease = await house.claim_one(job_id)
-            assert lease.fence == fence
+            assert lease.fence > last
+            assert attempt_of(lease.fence) == attempt
+            last = lease.fence
             await house.fail(lease)
 
     async def test_a_job_that_takes_down_three_workers_is_poison(self, house: House) -> None:
@@ -138,14 +142,14 @@ class LeasePromises:
         lease = await house.claim_one(job_id)
         first = Update(
             job_id=job_id,
-            fence=1,
+            fence=lease.fence,
             progress=Progress(fraction=0.25, stage="draw"),
             remote="svc-7",
             remote_endpoint="e1",
             checkpoint=Raw(b'{"step":3}'),
         )
         assert await house.broker.progress("w1", [first]) == ()
-        second = Update(job_id=job_id, fence=1, progress=Progress(fraction=0.5))
+        second = Update(job_id=job_id, fence=lease.fence, progress=Progress(fraction=0.5))
         assert await house.broker.progress("w1", [second]) == ()
         job = await house.job(job_id)
         assert job.progress is not None
@@ -160,9 +164,9 @@ class LeasePromises:
 
     async def test_an_update_without_progress_is_no_event(self, house: House) -> None:
         job_id = await house.submit()
-        await house.claim_one(job_id)
+        lease = await house.claim_one(job_id)
         before = await house.offset()
-        await house.broker.progress("w1", [Update(job_id=job_id, fence=1, remote="svc-7")])
+        await house.broker.progress("w1", [Update(job_id=job_id, fence=lease.fence, remote="svc-7")])
         assert await house.offset() == before
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from hostler.contracts.explain import Obstacle
 from hostler.contracts.failure import Failure, FailureClass
+from hostler.contracts.fence import attempt_of
 from hostler.contracts.job import JobState
 from hostler.contracts.lease import Die, Hold, Stopped
 from hostler.contracts.offer import Offer
@@ -105,7 +106,7 @@ class AgainPromises:
         job = await house.job(job_id)
         assert (job.generation, len(job.attempts), job.finished_at) == (2, 1, None)
         lease = await house.claim_one(job_id)
-        assert (lease.fence, lease.generation, lease.attempts_used, lease.crashes) == (2, 2, 0, 0)
+        assert (attempt_of(lease.fence), lease.generation, lease.attempts_used, lease.crashes) == (2, 2, 0, 0)
         await house.fail(lease)
         assert await house.state(job_id) is JobState.DEAD
 

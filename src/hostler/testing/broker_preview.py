@@ -25,9 +25,11 @@ class PreviewPromises:
         with pytest.raises(NotFoundError):
             await house.desk.preview(job_id)
         for number, picture in enumerate(PICTURES, 1):
-            update = Update(job_id=job_id, fence=1, progress=Progress(preview=number), preview=preview_of(picture))
+            update = Update(
+                job_id=job_id, fence=lease.fence, progress=Progress(preview=number), preview=preview_of(picture)
+            )
             assert await house.broker.progress("w1", [update]) == ()
-        await house.broker.progress("w1", [Update(job_id=job_id, fence=1, progress=Progress(fraction=0.5))])
+        await house.broker.progress("w1", [Update(job_id=job_id, fence=lease.fence, progress=Progress(fraction=0.5))])
         assert await house.desk.preview(job_id) == preview_of(PICTURES[-1])
         told = [event.data for event in (await house.desk.timeline(job_id)).events if event.type == "progress"]
         assert told == [{"preview": 1}, {"preview": 2}, {"fraction": 0.5}]
@@ -40,7 +42,7 @@ class PreviewPromises:
     async def test_no_preview_outlives_the_attempt_that_it_shows(self, house: House, ending: Ending) -> None:
         job_id = await house.submit()
         lease = await house.claim_one(job_id)
-        await house.broker.progress("w1", [Update(job_id=job_id, fence=1, preview=preview_of(PICTURES[0]))])
+        await house.broker.progress("w1", [Update(job_id=job_id, fence=lease.fence, preview=preview_of(PICTURES[0]))])
         await house.desk.preview(job_id)
         await house.end(lease, ending)
         with pytest.raises(NotFoundError):

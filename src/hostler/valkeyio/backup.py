@@ -27,7 +27,6 @@ from hostler.kernel.version import __version__
 from hostler.valkeyio.engine import Engine
 from hostler.valkeyio.folder import Folder, locate, prepare, sync_folder, write_durably
 from hostler.valkeyio.locks import exclusive
-from hostler.valkeyio.restored import Restored
 
 _SNAPSHOT: Final = "engine.rdb"
 _MANIFEST: Final = "MANIFEST.json"
@@ -82,9 +81,9 @@ async def backup(engine: Engine, target: str | Path) -> Manifest:
 def restore(archive: str | Path, data: str | Path) -> Manifest:
     """Make the new or empty folder `data` from an archive; blocks, so call it from no event loop.
 
-    The first engine opened on it raises all counters (see `restored`). Raises `NotFoundError` without the
-    archive, `ConflictError` when `data` holds anything, `EngineDataError` when the archive is cut off or
-    damaged, `EngineVersionError` when it is of a newer format. What goes wrong leaves no folder.
+    Every queue begins a new life there (see `layout.META`), so no number is given twice. Raises
+    `NotFoundError` without the archive, `ConflictError` when `data` holds anything, `EngineDataError` when the
+    archive is cut off or damaged, `EngineVersionError` when it is of a newer format. What goes wrong leaves no folder.
     """
     source, folder = Path(archive), locate(data)
     if not source.is_file():
@@ -101,7 +100,7 @@ def restore(archive: str | Path, data: str | Path) -> Manifest:
         made.locks.mkdir(mode=0o700)
         made.server.touch(mode=0o600)
         prepare(made)
-        _arrange(made, manifest)
+        _arrange(made)
         place.replace(folder.root)  # replaces an empty folder, fails on one that filled up meanwhile
         sync_folder(folder.root.parent)
     except BaseException:  # also when interrupted: no half folder is left
@@ -235,12 +234,10 @@ def _damaged(source: Path, why: str) -> EngineDataError:
     return EngineDataError(f"{source} cannot be restored: {why}; take another backup", archive=str(source))
 
 
-def _arrange(folder: Folder, manifest: Manifest) -> None:
+def _arrange(folder: Folder) -> None:
     """Make the snapshot the base of an append-only log: alone, a server that keeps such a log would not read it."""
     log = folder.engine / "appendonlydir"
     log.mkdir(mode=0o700)
     with contextlib.suppress(FileNotFoundError):
         (folder.root / _SNAPSHOT).replace(log / "appendonly.aof.1.base.rdb")
     write_durably(log / "appendonly.aof.manifest", b"file appendonly.aof.1.base.rdb seq 1 type b\n")
-    mark = Restored(copied_at=manifest.made_at, at=datetime.now(UTC))
-    write_durably(folder.restored, msgspec.json.encode(mark) + b"\n")

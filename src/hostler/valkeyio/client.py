@@ -1,55 +1,26 @@
 """How the client is made: no retries, explicit timeouts, a bounded pool that loses no connection to a cancel."""
 
 import asyncio
-import re
-import ssl
 from collections import deque
-from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any, Protocol, cast
-from urllib.parse import parse_qsl, urlsplit
 
 from msgspec import Struct
 from redis.asyncio import Redis
-from redis.asyncio.connection import (
-    AbstractConnection,
-    Connection,
-    ConnectionPool,
-    SSLConnection,
-    UnixDomainSocketConnection,
-    parse_url,
-)
+from redis.asyncio.connection import AbstractConnection, ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import MaxConnectionsError
-from redis.exceptions import TimeoutError as ForeignTimeoutError
 
-from hostler.kernel.errors import SettingsError
 from hostler.kernel.settings import EngineSettings
 from hostler.kernel.units import Seconds
+from hostler.valkeyio.connections import ROUTED, Route, abort
+from hostler.valkeyio.urls import connection_options
 
 BLOCKING_LIMIT: Seconds = 60.0
 """Longest block that a command on `Engine.blocking` may ask the server for."""
 
 _PROTOCOL = 2
 """RESP2: replies of one shape on every server version, and measured no slower than RESP3 (decision 0003)."""
-
-_OPTIONS = frozenset(
-    {
-        "db",
-        "username",
-        "password",
-        "ssl_ca_certs",
-        "ssl_ca_path",
-        "ssl_certfile",
-        "ssl_keyfile",
-        "ssl_cert_reqs",
-        "ssl_check_hostname",
-    }
-)
-"""What may stand behind the `?` of an engine's URL; timeouts and pool sizes are settings of ours."""
-
-_FILES = frozenset({"ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile"})
 
 
 class PoolUsage(Struct, frozen=True, kw_only=True):
@@ -66,40 +37,6 @@ class PoolUsage(Struct, frozen=True, kw_only=True):
     """Their waiting time, summed."""
     refused: int
     """Calls that gave up waiting."""
-
-
-class _PromptSend(AbstractConnection):
-    """Sends under `asyncio.timeout`: Python 3.11's `wait_for` costs a task per command and may swallow a cancel."""
-
-    async def send_packed_command(self, command: Any, check_health: bool = True) -> None:  # noqa: FBT001, FBT002 - the signature is the library's
-        """Send one command or several; the connection is closed when that takes longer than its timeout."""
-        limit = self.socket_timeout
-        try:
-            async with asyncio.timeout(limit):
-                self.socket_timeout = None
-                try:
-                    await super().send_packed_command(command, check_health)
-                finally:
-                    self.socket_timeout = limit
-        except TimeoutError as error:
-            raise ForeignTimeoutError("writing to the socket") from error
-
-
-class _Tcp(_PromptSend, Connection):
-    pass
-
-
-class _Tls(_PromptSend, SSLConnection):
-    pass
-
-
-class _Unix(_PromptSend, UnixDomainSocketConnection):
-    pass
-
-
-_CLASSES: Mapping[type[AbstractConnection], type[AbstractConnection]] = MappingProxyType(
-    {Connection: _Tcp, SSLConnection: _Tls, UnixDomainSocketConnection: _Unix}
-)
 
 
 class BoundedPool(ConnectionPool):
@@ -137,6 +74,8 @@ class BoundedPool(ConnectionPool):
         else:
             connection = self.get_available_connection()
         try:
+            if connection.should_reconnect():
+                await connection.disconnect(nowait=True)
             await self.ensure_connection(connection)
         except BaseException:  # also when cancelled: the connection goes back
             self._give(connection)
@@ -151,6 +90,11 @@ class BoundedPool(ConnectionPool):
                 await connection.disconnect(nowait=True)
         finally:
             self._give(connection)
+
+    def cut(self) -> None:
+        """Break every connection that is in use; who waits on one gets an error now."""
+        for connection in list(self._in_use_connections):
+            abort(connection)
 
     def _give(self, connection: AbstractConnection) -> None:
         while self._line:
@@ -185,69 +129,23 @@ class BoundedPool(ConnectionPool):
             self._waited += loop.time() - started
 
 
-def redact(url: str) -> str:
-    """Return an engine's URL fit to be shown: without user, password and query."""
-    parts = urlsplit(url)
-    place = parts.netloc.rpartition("@")[2]
-    return f"{parts.scheme}://{'***@' if '@' in parts.netloc else ''}{place}{parts.path}"
-
-
-def connection_options(url: str) -> dict[str, Any]:
-    """Return what an engine's URL asks for, as arguments of a pool.
-
-    `SettingsError` names the part that is wrong and never repeats a credential.
-    """
-    parts = urlsplit(url)
-    unknown = sorted({name for name, _ in parse_qsl(parts.query)} - _OPTIONS)
-    if parts.scheme not in {"unix", "redis", "rediss"}:
-        raise _wrong(url, f"begins with {parts.scheme or 'nothing'}://, not unix://, redis:// or rediss://")
-    if unknown:
-        raise _wrong(url, f"has the unknown options {', '.join(unknown)}; known are {', '.join(sorted(_OPTIONS))}")
-    if parts.scheme == "unix" and (parts.netloc.rpartition("@")[2] or not parts.path.startswith("/")):
-        raise _wrong(url, "needs an absolute path: unix:///path/to/socket")
-    if parts.scheme != "unix" and not parts.hostname:
-        raise _wrong(url, "names no host")
-    if parts.scheme != "unix" and not re.fullmatch(r"(/\d*)?", parts.path):
-        raise _wrong(url, "has a path that is not the number of a database")
-    try:
-        found: dict[str, Any] = dict(parse_url(url))
-    except ValueError as error:
-        raise _wrong(url, "cannot be read; is the port a number, and are the options of the right type?") from error
-    if found.get("ssl_cert_reqs", "required") not in {"none", "optional", "required"}:
-        raise _wrong(url, "has an ssl_cert_reqs that is not none, optional or required")
-    base: type[AbstractConnection] = found.pop("connection_class", Connection)
-    return {**found, "connection_class": _CLASSES[base]}
-
-
-def check_files(url: str) -> None:
-    """Read the certificates and the key that an engine's URL names; `SettingsError` when they cannot be used.
-
-    Blocks on the disk. The client itself would only say that it could not connect.
-    """
-    options = dict(parse_qsl(urlsplit(url).query))
-    context = ssl.create_default_context()
-    try:
-        if "ssl_ca_certs" in options or "ssl_ca_path" in options:
-            context.load_verify_locations(options.get("ssl_ca_certs"), options.get("ssl_ca_path"))
-        if "ssl_certfile" in options:
-            context.load_cert_chain(options["ssl_certfile"], options.get("ssl_keyfile"))
-    except OSError as error:  # what is wrong inside a file is one too
-        named = ", ".join(sorted(options.keys() & _FILES))
-        raise _wrong(url, f"names files that cannot be used ({named}: {error.strerror or error})") from error
-
-
-def _wrong(url: str, problem: str) -> SettingsError:
-    message = f"the engine's URL {redact(url)} {problem}"
-    return SettingsError(message, field="engine.url", problems=(message,))
-
-
 def make_pool(
-    settings: EngineSettings, url: str, *, name: str, timeout: Seconds | None = None, limit: int | None = None
+    settings: EngineSettings,
+    url: str,
+    *,
+    name: str,
+    timeout: Seconds | None = None,
+    limit: int | None = None,
+    route: Route | None = None,
 ) -> BoundedPool:
     """Return a pool of connections to `url` that never retries.
 
-    `timeout` bounds one command in seconds (the settings' own unless given), `limit` the connections.
+    `timeout` bounds one command in seconds (the settings' own unless given), `limit` the connections. With a
+    `route`, host and port of the URL do not count.
     """
+    options = connection_options(url)
+    if route is not None:
+        options |= {"connection_class": ROUTED[options["connection_class"]], "route": route}
     return BoundedPool(
         wait=settings.command_timeout,
         max_connections=limit or settings.connections,
@@ -260,7 +158,7 @@ def make_pool(
         driver_info=None,
         protocol=_PROTOCOL,
         decode_responses=False,
-        **connection_options(url),
+        **options,
     )
 
 

@@ -94,10 +94,6 @@ class EmbeddedServer:
                 f"the data folder {self.folder.root} is gone or cannot be read ({error})", folder=str(self.folder.root)
             ) from error
 
-    def starting(self) -> "contextlib.AbstractAsyncContextManager[None]":
-        """Hold the lock of starting and stopping, for a step that must come before anybody else's first."""
-        return exclusive(self.folder.start, within=_LOADING)
-
     async def leave(self) -> None:
         """End this process's part; the last one out ends the server, all data on disk. Idempotent."""
         if self._attachment is None:

@@ -2,13 +2,13 @@
 
 import asyncio
 import contextlib
-import os
 import random
 import sys
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
+import msgspec
 import structlog
 from redis.asyncio import Redis
 
@@ -16,32 +16,23 @@ from hostler.kernel.errors import (
     EngineDeniedError,
     EngineTimeoutError,
     EngineUnavailableError,
+    HostlerError,
     MissingExtraError,
     SettingsError,
 )
 from hostler.kernel.settings import EngineSettings
 from hostler.kernel.units import Seconds
-from hostler.valkeyio.client import (
-    BLOCKING_LIMIT,
-    BoundedPool,
-    PoolUsage,
-    check_files,
-    make_client,
-    make_pool,
-    redact,
-    send,
-)
+from hostler.valkeyio.client import PoolUsage, send
 from hostler.valkeyio.faults import mapped
 from hostler.valkeyio.pulse import Pulse
-from hostler.valkeyio.restored import raise_counters, read_restored
-from hostler.valkeyio.safety import Verdict, admit, judge, read_facts
+from hostler.valkeyio.safety import Verdict, admit, judge
+from hostler.valkeyio.urls import check_files, redact
+from hostler.valkeyio.ways import Way, way_to
 
 if TYPE_CHECKING:
     from hostler.valkeyio.embedded import EmbeddedServer
 
-_PROBE_TIMEOUT: Final[Seconds] = 2.0
 _RETRY: Final[Seconds] = 0.2
-_MARGIN: Final[Seconds] = 5.0
 
 _log = structlog.get_logger(__name__)
 
@@ -54,20 +45,18 @@ class Engine:
     the next call.
     """
 
-    def __init__(
-        self, *, url: str, version: str, verdict: Verdict, pools: "_Pools", server: "EmbeddedServer | None"
-    ) -> None:
-        self._pools = pools
+    def __init__(self, *, url: str, version: str, verdict: Verdict, way: Way, server: "EmbeddedServer | None") -> None:
+        self._way = way
         self._server = server
         self._verdict = verdict
-        self._pulse = Pulse(ask=self._ask, heal=self._heal, recovered=self._recovered)
+        self._pulse = Pulse(ask=way.ask, heal=self._heal, recovered=self._recovered)
         self.url = redact(url)
         """Where the engine is, without credentials."""
         self.version = version
         """Like `valkey 9.1.2`."""
-        self.client: Redis = pools.client
+        self.client: Redis = way.client
         """For commands that answer at once."""
-        self.blocking: Redis = pools.blocking_client
+        self.blocking: Redis = way.blocking
         """For blocking commands of at most `BLOCKING_LIMIT` seconds and for subscriptions."""
 
     @property
@@ -79,6 +68,11 @@ class Engine:
     def warnings(self) -> tuple[str, ...]:
         """What an operator should see to soon, as sentences."""
         return self._verdict.warnings
+
+    @property
+    def promise(self) -> str:
+        """What of that which was acknowledged can be lost, and when, as a sentence."""
+        return self._verdict.promise
 
     @property
     def data(self) -> Path | None:
@@ -97,7 +91,7 @@ class Engine:
 
     def pools(self) -> dict[str, PoolUsage]:
         """Return the numbers of the pools `client` and `blocking`, for metrics."""
-        return {"client": self._pools.main.usage(), "blocking": self._pools.blocking.usage()}
+        return self._way.pools()
 
     async def command(self, *words: str | bytes | float) -> Any:
         """Send one command on `client` and return its reply; errors are ours."""
@@ -105,9 +99,9 @@ class Engine:
             return await send(self.client, *words)
 
     async def available(self) -> bool:
-        """Ask the engine now; at most `_PROBE_TIMEOUT` seconds, never raises an error of ours."""
+        """Ask the engine now; at most a few seconds, never raises an error of ours."""
         try:
-            await self._ask()
+            await self._way.ask()
         except (EngineUnavailableError, EngineTimeoutError):
             return False
         return True
@@ -136,56 +130,24 @@ class Engine:
             if settings.url is None:
                 server = await stack.enter_async_context(_embedded(settings))
             url = settings.url or f"unix://{cast('EmbeddedServer', server).folder.socket}"
-            if url.startswith("rediss:"):
-                await asyncio.to_thread(check_files, url)
-            pools = await stack.enter_async_context(_pools(settings, url, role))
-            verdict, version = await _first_look(pools, settings, redact(url))
-            engine = cls(url=url, version=version, verdict=verdict, pools=pools, server=server)
-            if server is not None:
-                await _after_restore(engine, server)
+            await asyncio.to_thread(check_files, url)
+            way = await stack.enter_async_context(way_to(settings, url, role))
+            verdict, version = await _first_look(way, settings, redact(url))
+            engine = cls(url=url, version=version, verdict=verdict, way=way, server=server)
             await stack.enter_async_context(_running(engine._pulse))
             yield engine
 
-    async def _ask(self) -> None:
-        with mapped():
-            await send(self._pools.probe_client, "PING")
-
-    async def _heal(self) -> None:
-        if self._server is not None and await self._server.revive():
+    async def _heal(self, failure: HostlerError) -> None:
+        await self._way.heal(failure)
+        stopped = isinstance(failure, EngineTimeoutError)  # it is there, and nobody may start a second one
+        if self._server is not None and not stopped and await self._server.revive():
             _log.warning("embedded engine started again", folder=str(self._server.folder.root))
 
     async def _recovered(self) -> None:
-        verdict = judge(await read_facts(self._pools.probe_client))
-        self._verdict = Verdict(unsafe=(*verdict.impossible, *verdict.unsafe), warnings=verdict.warnings)
+        verdict = judge(*await self._way.facts())
+        self._verdict = msgspec.structs.replace(verdict, impossible=(), unsafe=(*verdict.impossible, *verdict.unsafe))
         if self._verdict.unsafe:
             _log.error("engine degraded", url=self.url, reasons=self._verdict.unsafe)
-
-
-class _Pools:
-    """Three pools: commands, blocking waits, and one connection that only asks whether the engine is there."""
-
-    def __init__(self, settings: EngineSettings, url: str, role: str) -> None:
-        name = f"hostler-{role}-{os.getpid()}".replace(" ", "-")
-        self.main: BoundedPool = make_pool(settings, url, name=name)
-        self.blocking: BoundedPool = make_pool(settings, url, name=f"{name}-blocking", timeout=BLOCKING_LIMIT + _MARGIN)
-        self.probe: BoundedPool = make_pool(settings, url, name=f"{name}-probe", timeout=_PROBE_TIMEOUT, limit=1)
-        self.client = make_client(self.main)
-        self.blocking_client = make_client(self.blocking)
-        self.probe_client = make_client(self.probe)
-
-    async def close(self) -> None:
-        for client in (self.client, self.blocking_client, self.probe_client):
-            with contextlib.suppress(OSError), mapped():
-                await client.aclose()
-
-
-@contextlib.asynccontextmanager
-async def _pools(settings: EngineSettings, url: str, role: str) -> AsyncGenerator[_Pools]:
-    pools = _Pools(settings, url, role)
-    try:
-        yield pools
-    finally:
-        await pools.close()
 
 
 @contextlib.asynccontextmanager
@@ -217,12 +179,13 @@ async def _running(pulse: Pulse) -> AsyncGenerator[None]:
         await asyncio.wait({task})
 
 
-async def _first_look(pools: _Pools, settings: EngineSettings, url: str) -> tuple[Verdict, str]:
+async def _first_look(way: Way, settings: EngineSettings, url: str) -> tuple[Verdict, str]:
     loop = asyncio.get_running_loop()
     ends = loop.time() + settings.wait
     while True:
         try:
-            facts = await read_facts(pools.client)
+            await way.begin()
+            facts, watch = await way.facts()
         except (EngineUnavailableError, EngineTimeoutError) as error:
             if loop.time() >= ends:
                 raise type(error)(f"{url}: {error.message}", **error.facts) from error
@@ -230,19 +193,7 @@ async def _first_look(pools: _Pools, settings: EngineSettings, url: str) -> tupl
             continue
         except EngineDeniedError as error:
             raise EngineDeniedError(f"{url}: {error.message}", **error.facts) from error
-        verdict = admit(facts, url=url, allow_degraded=settings.allow_degraded)
+        verdict = admit(facts, watch, url=url, allow_degraded=settings.allow_degraded)
         for reason in (*verdict.unsafe, *verdict.warnings):
             _log.warning("engine degraded" if reason in verdict.unsafe else "engine warning", reason=reason)
         return verdict, f"{facts.name} {facts.version}"
-
-
-async def _after_restore(engine: Engine, server: "EmbeddedServer") -> None:
-    """Raise all counters before anything else is written, if this is the first opener since a restore."""
-    marker = server.folder.restored
-    if not await asyncio.to_thread(marker.exists):
-        return
-    async with server.starting():
-        if not await asyncio.to_thread(marker.exists):
-            return
-        await raise_counters(engine, read_restored(await asyncio.to_thread(marker.read_bytes)).at)
-        await asyncio.to_thread(marker.unlink)

@@ -71,6 +71,8 @@ REPLIES: Mapping[str, tuple[type[HostlerError], str]] = MappingProxyType(
         "BUSY": (EngineUnavailableError, "is busy with a long function"),
         "LOADING": (EngineUnavailableError, "is loading its data"),
         "MASTERDOWN": (EngineUnavailableError, "has lost its primary"),
+        "UNBLOCKED": (EngineUnavailableError, "changed its role and ended a wait"),
+        "You can't write against a read only replica": (EngineUnavailableError, "is a replica now"),
         "MISCONF": (EngineUnavailableError, "cannot write to its disk and refuses changes: free some space there"),
         "NOREPLICAS": (EngineUnavailableError, "has too few replicas and refuses changes"),
         "NOAUTH": (EngineDeniedError, "wants a password: put it into the URL"),

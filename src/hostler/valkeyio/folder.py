@@ -59,7 +59,6 @@ class Folder:
         self.format = root / "FORMAT"
         self.engine = root / "engine"
         self.log = root / "engine.log"
-        self.restored = root / "RESTORED"
         self.blobs = root / "blobs"
         self.up = root / "up.lock"
         self.locks = root / "locks"

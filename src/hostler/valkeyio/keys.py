@@ -51,6 +51,7 @@ KEYS: Final[tuple[KeyRow, ...]] = (
     _row(
         "meta", "hash", "queue", "scalars: clock, offsets, counters (see layout.META); read once, written once a call"
     ),
+    _row("lives", "zset", "queue", "last job number of the life before, by the number above which a life's begin"),
     _row("cfg", "string", "queue", "packed configuration (layout.CONFIG); its hash is `cfg` in meta"),
     _row("j:<seq>", "string", "job", "packed record of a job (layout.RECORD)"),
     _row(
@@ -105,7 +106,6 @@ KEYS: Final[tuple[KeyRow, ...]] = (
     _reg("kinds", "hash", "registry", "kind -> its declaration"),
     _reg("queues", "hash", "registry", "queue -> its row"),
     _reg("v", "string", "registry", "version of kinds and queues, raised by every change"),
-    _reg("restored", "hash", "registry", "counters that the last restore set, for queues that begin after it"),
     _reg("workers", "hash", "registry", "worker -> packed (state, seen, reason, what it announced)"),
     _reg("alive", "zset", "registry", "worker -> when its lease ends"),
     _reg("gone", "zset", "registry", "worker that was lost or stopped -> since when; an hour"),

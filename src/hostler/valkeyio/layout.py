@@ -17,8 +17,20 @@ VERSION: Final = 1
 SEQ_BASE: Final = 100_000_000_000
 """Job numbers count from here, so that their text sorts like their value; events store the difference."""
 
+SEQ_BEGIN: Final = 1_767_225_600
+"""The second from which job numbers are counted where a queue begins, or another server takes over: 2026."""
+
+JOBS_A_SECOND: Final = 1000
+"""Job numbers for each second since then: what a queue may take in, averaged over its life; room for 28 years."""
+
+JOBS_LOST: Final = 10_000
+"""So many submits may at least have been lost with the server that acknowledged them: no number is given twice."""
+
+LANES_LOST: Final = 64
+"""The same for lanes."""
+
 FENCE_STEP: Final = CLAIMS
-"""What a fence's part for restores is multiplied by; below it are the claims so far."""
+"""What a fence's part for the queue's life is multiplied by; below it are the claims so far."""
 
 ATTEMPTS_KEPT: Final = 200
 """Claims of one job that are kept; a job that waits for a limit or a result may come back any number of times."""
@@ -35,7 +47,7 @@ RECORD: Final[tuple[str, ...]] = (
     "tenant",
     "vt",  # effective arrival
     "ckey",  # concurrency key or false
-    "fence",  # contracts.fence: claims so far, raised by a restore
+    "fence",  # contracts.fence: claims so far, raised by every new life of the queue
     "attempts",  # counted, this generation
     "crashes",  # this generation
     "overloads",  # in a row
@@ -148,7 +160,8 @@ META: Final = (
     "V",  # virtual time: the pass of the tenant served last
     "due",  # when the next delayed or waiting job is due, 0 when none is
     "exp",  # no job expires before this, 0 when none does at all
-    "restored",  # second of the last restore, 0 when there was none: fences are above this times FENCE_STEP
+    "life",  # second in which this life of the queue began: fences are above this times FENCE_STEP
+    "run",  # replication id of the server that wrote last: another one takes over, and a new life begins
     "idle",  # workers in idle sets
     "bytes",  # envelope bytes of jobs that have not ended
     "n_ready",
@@ -160,9 +173,9 @@ META: Final = (
     "t_claimed",
     "t_succeeded",
     # The rest is read only when it is looked at.
-    "epoch",  # raised when a new server process takes over
+    "epoch",  # raised with every new life
     "reason",
-    "run",  # run id of the server that ticked last
+    "heir",  # when a server took over and nobody has seen to its leases yet; else 0
     "tick",  # when it did
     "sweep",  # when the last sweep over lanes began
     "cursor",  # where the sweep is

@@ -138,6 +138,10 @@ def _preamble() -> str:
         f"local META_AT = {{{places}}}",
         f"local CONFIG = {{{defaults}}}",
         f"local SEQ_BASE = {layout.SEQ_BASE}",
+        f"local SEQ_BEGIN = {layout.SEQ_BEGIN}",
+        f"local JOBS_A_SECOND = {layout.JOBS_A_SECOND}",
+        f"local JOBS_LOST = {layout.JOBS_LOST}",
+        f"local LANES_LOST = {layout.LANES_LOST}",
         f"local FENCE_STEP = {layout.FENCE_STEP}",
         f"local ATTEMPTS_KEPT = {layout.ATTEMPTS_KEPT}",
         f"local EVENTS_KEPT = {layout.EVENTS_KEPT}",
@@ -212,6 +216,7 @@ def parse(name: str, text: str) -> Verb:
 
 def _function(verb: Verb, body: str) -> str:
     lines = [f"local function verb_{verb.name}(keys, argv)", "  local meta_key = keys[1]"]
+    lines.append(f"  ctx.writes = {'false' if 'no-writes' in verb.flags else 'true'}")
     for index, argument in enumerate(verb.arguments, 1):
         if argument.rest:
             lines.append(f"  local {argument.name} = tail(argv, {index})")
@@ -248,12 +253,15 @@ def assemble(files: Mapping[str, str], build: Build = PRODUCTION) -> LibraryText
 
 _PROBE: Final = f"""
 local probe = {{calls = 0, fail = 0}}
-function probe.call(...)
+function probe.call(name, ...)
+  if name == 'INFO' then -- asked now and then, whatever a call does
+    return redis.call(name, ...)
+  end
   probe.calls = probe.calls + 1
   if probe.calls == probe.fail then
     error('injected at engine call ' .. probe.calls)
   end
-  return redis.call(...)
+  return redis.call(name, ...)
 end
 redis.register_function{{function_name='{NAME}_probe', flags={{'no-writes'}}, callback=function(keys, argv)
   local calls = probe.calls

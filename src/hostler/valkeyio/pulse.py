@@ -8,7 +8,7 @@ from typing import Final
 
 import structlog
 
-from hostler.kernel.errors import EngineUnavailableError, HostlerError
+from hostler.kernel.errors import EngineTimeoutError, EngineUnavailableError, HostlerError
 from hostler.kernel.units import Seconds
 
 _EVERY: Final[Seconds] = 0.5
@@ -18,16 +18,19 @@ _BACKOFF_MOST: Final[Seconds] = 1.0
 Ask = Callable[[], Awaitable[object]]
 """Raises an error of ours when the engine does not answer."""
 
+Heal = Callable[[HostlerError], Awaitable[object]]
+"""Does what may help after this failure; raises an error of ours that says why nothing did."""
+
 _log = structlog.get_logger(__name__)
 
 
 class Pulse:
     """Asks the engine twice a second; while it is down, asks again with growing, jittered pauses.
 
-    `heal` is awaited when the engine cannot be reached, `recovered` before it counts as up again.
+    `heal` is awaited when the engine does not answer, `recovered` before it counts as up again.
     """
 
-    def __init__(self, *, ask: Ask, heal: Ask, recovered: Ask) -> None:
+    def __init__(self, *, ask: Ask, heal: Heal, recovered: Ask) -> None:
         self._ask = ask
         self._heal = heal
         self._recovered = recovered
@@ -87,10 +90,10 @@ class Pulse:
     async def _look(self) -> HostlerError | None:
         """Return what is wrong, after having tried to heal it."""
         failure = await self._try_asking()
-        if isinstance(failure, EngineUnavailableError):
+        if isinstance(failure, (EngineUnavailableError, EngineTimeoutError)):
             self._note_down(failure)
             try:
-                await self._heal()
+                await self._heal(failure)
             except HostlerError as error:
                 return error
             failure = await self._try_asking()

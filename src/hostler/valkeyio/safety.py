@@ -15,13 +15,17 @@ MINIMUM_VALKEY = (8,)
 MINIMUM_REDIS = (7,)
 _NEAR_FULL = 0.8
 
+_TO_WRITE, _MAX_LAG = "min-replicas-to-write", "min-replicas-max-lag"
 _SETTINGS = (
     "maxmemory-policy",
     "appendonly",
     "appendfsync",
     "no-appendfsync-on-rewrite",
     "auto-aof-rewrite-percentage",
+    _TO_WRITE,
+    _MAX_LAG,
 )
+_NOTHING_LOST = "nothing that was acknowledged is lost, not even by a power cut of its machine"
 _WANTED: Mapping[str, tuple[str, str]] = {
     "maxmemory-policy": ("noeviction", "it may evict jobs when its memory is full"),
     "appendonly": ("yes", "a restart loses what came after the last snapshot"),
@@ -39,11 +43,32 @@ class Facts(Struct, frozen=True, kw_only=True):
     role: str
     cluster: bool
     functions: bool
+    replicas: int = 0
+    """Those that are connected to it."""
     used_memory: int
     """Bytes."""
     max_memory: int
     """Bytes; 0 is without a limit, as the server says it."""
     settings: Mapping[str, str] | None
+
+
+class Watch(Struct, frozen=True, kw_only=True):
+    """What sentinels say of the server that they watch."""
+
+    service: str
+    primary: str
+    """HOST:PORT."""
+    sentinels: int
+    """As many know of each other, those that are down included."""
+    quorum: int
+    down_after: float
+    """Seconds of silence after which one of them takes the primary for down."""
+    named: int = 1
+    """Sentinels in the engine's URL."""
+    answering: int = 1
+    """Of those."""
+    trouble: str = ""
+    """Why they could not choose another primary now, in their words."""
 
 
 class Verdict(Struct, frozen=True, kw_only=True):
@@ -54,10 +79,12 @@ class Verdict(Struct, frozen=True, kw_only=True):
     unsafe: tuple[str, ...] = ()
     """Why acknowledged jobs may be lost: refused unless the operator insists."""
     warnings: tuple[str, ...] = ()
+    promise: str = ""
+    """What of that which was acknowledged can be lost, and when; empty where `unsafe` says that."""
 
 
-def judge(facts: Facts) -> Verdict:
-    """Decide purely whether this engine can be used, and whether safely."""
+def judge(facts: Facts, watch: Watch | None = None) -> Verdict:
+    """Decide purely whether this engine can be used, and whether safely; `watch` where sentinels lead to it."""
     unsafe: list[str] = []
     if facts.settings is None:
         unsafe.append(
@@ -72,7 +99,61 @@ def judge(facts: Facts) -> Verdict:
         warnings.append(
             f"its memory is {share:.0%} full: raise `maxmemory` (now {facts.max_memory} bytes) or purge jobs"
         )
-    return Verdict(impossible=tuple(_impossible(facts)), unsafe=tuple(unsafe), warnings=tuple(warnings))
+    promise = _NOTHING_LOST
+    if watch is not None:
+        unsafe.extend(_unguarded(facts.settings or {}))
+        warnings.extend(_thin(facts, watch))
+        promise = _window(facts.settings or {})
+    return Verdict(
+        impossible=tuple(_impossible(facts)),
+        unsafe=tuple(unsafe),
+        warnings=tuple(warnings),
+        promise="" if unsafe else promise,
+    )
+
+
+def _unguarded(settings: Mapping[str, str]) -> list[str]:
+    """Say what lets a primary that was cut off go on acknowledging."""
+    found: list[str] = []
+    if settings.get(_TO_WRITE, "0") == "0":
+        found.append(
+            f"`{_TO_WRITE}` is `{settings.get(_TO_WRITE, 'unknown')}`, so a primary that is cut off from its replicas "
+            "goes on acknowledging jobs, and a fail-over loses them all, however long that lasts: run "
+            f"`CONFIG SET {_TO_WRITE} 1` and `CONFIG REWRITE` on each server of the service"
+        )
+    if settings.get(_MAX_LAG) == "0":
+        found.append(
+            f"`{_MAX_LAG}` is `0`, which switches `{_TO_WRITE}` off: run `CONFIG SET {_MAX_LAG} 10` and "
+            "`CONFIG REWRITE` on each server of the service"
+        )
+    return found
+
+
+def _thin(facts: Facts, watch: Watch) -> list[str]:
+    found: list[str] = []
+    if watch.trouble:
+        found.append(
+            f"if the primary {watch.primary} of {watch.service} fails, no other can be chosen: {watch.trouble}; start "
+            "the sentinels that are missing"
+        )
+    if watch.answering < watch.named:
+        found.append(f"{watch.answering} of the {watch.named} sentinels in the engine's URL answer: start the others")
+    needed = int((facts.settings or {}).get(_TO_WRITE, "0"))
+    if facts.replicas <= needed:
+        found.append(
+            f"{facts.replicas} replicas of {watch.service} are connected, and `{_TO_WRITE}` is {needed}: after a "
+            "fail-over jobs are refused until another replica is there; add one"
+        )
+    return found
+
+
+def _window(settings: Mapping[str, str]) -> str:
+    return (
+        "a fail-over may lose what no replica had received when the primary failed: what was acknowledged in the last "
+        "milliseconds, and no more than in the last "
+        f"{settings.get(_MAX_LAG, '?')} s (`{_MAX_LAG}`) when the primary was cut off; fences, job numbers and epochs "
+        "go on above all that were given"
+    )
 
 
 def _wanted_line() -> str:
@@ -127,6 +208,7 @@ async def read_facts(client: Redis) -> Facts:
         role=str(info.get("role", "unknown")),
         cluster=bool(info.get("cluster_enabled", 0)),
         functions=functions,
+        replicas=int(info.get("connected_slaves", 0)),
         used_memory=int(info.get("used_memory", 0)),
         max_memory=int(info.get("maxmemory", 0)),
         settings=settings,
@@ -159,12 +241,12 @@ def _text(value: bytes | str) -> str:
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
-def admit(facts: Facts, *, url: str, allow_degraded: bool) -> Verdict:
+def admit(facts: Facts, watch: Watch | None = None, *, url: str, allow_degraded: bool) -> Verdict:
     """Return the verdict on an engine that may be used, or refuse it.
 
     `EngineVersionError` for what can never work, `EngineUnsafeError` for what may lose jobs and was not allowed to.
     """
-    verdict = judge(facts)
+    verdict = judge(facts, watch)
     if verdict.impossible:
         raise EngineVersionError(f"the engine {url} cannot be used: {_list(verdict.impossible)}", url=url)
     if verdict.unsafe and not allow_degraded:

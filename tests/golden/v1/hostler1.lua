@@ -4,11 +4,15 @@ local CLOCK = 'server'
 local MOVES = {[101] = true, [102] = true, [223] = true, [535] = true, [636] = true, [731] = true, [732] = true, [834] = true, [912] = true, [942] = true, [1018] = true, [1028] = true, [1038] = true, [1048] = true, [1117] = true, [1127] = true, [1137] = true, [1147] = true, [1236] = true, [1362] = true, [1432] = true}
 local STATES = {'scheduled', 'ready', 'running', 'waiting', 'succeeded', 'dead', 'cancelled', 'expired'}
 local COUNTS = {'n_scheduled', 'n_ready', 'n_running', 'n_waiting', 'n_succeeded', 'n_dead', 'n_cancelled', 'n_expired'}
-local META = {'born', 'last', 'arrival', 'off', 'seq', 'lane', 'cfg', 'paused', 'draining', 'V', 'due', 'exp', 'restored', 'idle', 'bytes', 'n_ready', 'n_scheduled', 'n_running', 'n_waiting', 'n_succeeded', 't_submitted', 't_claimed', 't_succeeded', 'epoch', 'reason', 'run', 'tick', 'sweep', 'cursor', 'mark_at', 'mark_off', 'trim_to', 'n_dead', 'n_cancelled', 'n_expired', 't_deduplicated', 't_dead', 't_cancelled', 't_expired', 't_replayed', 't_purged', 't_retried', 't_reaped', 't_rejected'}
-local META_HOT = 23
-local META_AT = {born = 1, last = 2, arrival = 3, off = 4, seq = 5, lane = 6, cfg = 7, paused = 8, draining = 9, V = 10, due = 11, exp = 12, restored = 13, idle = 14, bytes = 15, n_ready = 16, n_scheduled = 17, n_running = 18, n_waiting = 19, n_succeeded = 20, t_submitted = 21, t_claimed = 22, t_succeeded = 23, epoch = 24, reason = 25, run = 26, tick = 27, sweep = 28, cursor = 29, mark_at = 30, mark_off = 31, trim_to = 32, n_dead = 33, n_cancelled = 34, n_expired = 35, t_deduplicated = 36, t_dead = 37, t_cancelled = 38, t_expired = 39, t_replayed = 40, t_purged = 41, t_retried = 42, t_reaped = 43, t_rejected = 44}
+local META = {'born', 'last', 'arrival', 'off', 'seq', 'lane', 'cfg', 'paused', 'draining', 'V', 'due', 'exp', 'life', 'run', 'idle', 'bytes', 'n_ready', 'n_scheduled', 'n_running', 'n_waiting', 'n_succeeded', 't_submitted', 't_claimed', 't_succeeded', 'epoch', 'reason', 'heir', 'tick', 'sweep', 'cursor', 'mark_at', 'mark_off', 'trim_to', 'n_dead', 'n_cancelled', 'n_expired', 't_deduplicated', 't_dead', 't_cancelled', 't_expired', 't_replayed', 't_purged', 't_retried', 't_reaped', 't_rejected'}
+local META_HOT = 24
+local META_AT = {born = 1, last = 2, arrival = 3, off = 4, seq = 5, lane = 6, cfg = 7, paused = 8, draining = 9, V = 10, due = 11, exp = 12, life = 13, run = 14, idle = 15, bytes = 16, n_ready = 17, n_scheduled = 18, n_running = 19, n_waiting = 20, n_succeeded = 21, t_submitted = 22, t_claimed = 23, t_succeeded = 24, epoch = 25, reason = 26, heir = 27, tick = 28, sweep = 29, cursor = 30, mark_at = 31, mark_off = 32, trim_to = 33, n_dead = 34, n_cancelled = 35, n_expired = 36, t_deduplicated = 37, t_dead = 38, t_cancelled = 39, t_expired = 40, t_replayed = 41, t_purged = 42, t_retried = 43, t_reaped = 44, t_rejected = 45}
 local CONFIG = {10000000, 60000000, 30000000, 30000000, 1000000, 4294967296, 0, 10000, 1, 86400000000, 100000, 2592000000000, 100000, 3600000, 600000, {}, 1800000}
 local SEQ_BASE = 100000000000
+local SEQ_BEGIN = 1767225600
+local JOBS_A_SECOND = 1000
+local JOBS_LOST = 10000
+local LANES_LOST = 64
 local FENCE_STEP = 1048576
 local ATTEMPTS_KEPT = 200
 local EVENTS_KEPT = 64
@@ -163,10 +167,61 @@ function write.rest(q)
   end
 end
 
+-- Whose data this is, and what begins when another server takes it over.
+
+local home = {}
+local HOME, LOOKED, CLUSTER = nil, 0, false
+
+-- Text of an integer; never write `..` on one that may have more than 14 digits.
+local function int(n)
+  return string.format('%.0f', n)
+end
+
+-- Who keeps the data: an id that changes whenever a server process starts or a replica is promoted. Looked up at
+-- most every 50 ms, in which nobody is demoted, set back to other data, and promoted again.
+local function id_of(now)
+  if CLOCK == 'key' or not HOME or now < LOOKED or now - LOOKED > 50000 then
+    if not HOME then
+      CLUSTER = string.find(redis.call('INFO', 'cluster'), 'cluster_enabled:1', 1, true)
+    end
+    HOME, LOOKED = string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)'), now
+  end
+  return HOME
+end
+
+-- A queue begins, or goes on where it may lack what another server acknowledged last: all numbers go on above those
+-- that may have been given. That is by the clock, so that it holds for a queue that was lost as a whole too.
+local function take_over(q, id)
+  local second = math.floor(q.now / 1000000)
+  if q.m.born == 0 then
+    q.m.born = q.now
+  else
+    q.m.heir, q.m.lane = q.now, q.m.lane + LANES_LOST
+  end
+  q.m.run, q.m.life, q.m.epoch = id, math.max(q.m.life + 1, second), math.max(q.m.epoch + 1, second)
+  if q.p ~= 'h:{reg}:' then
+    local last = math.max(q.m.seq, SEQ_BASE)
+    local timed = SEQ_BASE + (second - SEQ_BEGIN) * JOBS_A_SECOND
+    q.m.seq = math.max(last, timed) + (timed - last < JOBS_LOST and JOBS_LOST or 0)
+    write.zadd(q, 'lives', q.m.seq, int(last))
+  end
+end
+
+-- Before a call that changes something decides anything.
+function home.open(q, now)
+  local id = id_of(now)
+  if CLUSTER then
+    -- A key that is never there: while the slot is moved key by key, this refuses the call before it did anything.
+    redis.call('EXISTS', q.p .. 'moving')
+  end
+  if id ~= q.m.run then
+    take_over(q, id)
+  end
+end
+
 -- One call's context: time, the queue's scalars, configuration. Read once, written once.
 -- `q.p` is the prefix of the queue's keys, `q.now` microseconds, `q.m` the fields of meta.
 
-local ctx = {}
 local CONFIGS = {}
 local TEXT = {cfg = true, run = true, reason = true}
 
@@ -178,24 +233,12 @@ local function tail(argv, first)
   return rest
 end
 
--- Text of an integer; never write `..` on one that may have more than 14 digits.
-local function int(n)
-  return string.format('%.0f', n)
-end
-
 local function now_of(q)
   if CLOCK == 'key' then
     return tonumber(redis.call('GET', q.p .. 'clock') or '0')
   end
   local time = redis.call('TIME')
   return tonumber(time[1]) * 1000000 + tonumber(time[2])
-end
-
--- A queue begins; one that an engine knew before it was restored may come back, and then counts on above that.
-function ctx.begin(q)
-  local got = redis.call('HMGET', 'h:{reg}:restored', 'epoch', 'seq', 'restored')
-  q.m.born, q.m.epoch = q.now, tonumber(got[1] or '1')
-  q.m.seq, q.m.restored = tonumber(got[2] or SEQ_BASE), tonumber(got[3] or '0')
 end
 
 -- The fields of meta, made numbers only when they are looked at; the rarer ones are read only then.
@@ -220,13 +263,14 @@ end
 function ctx.open(meta_key)
   local q = {p = string.sub(meta_key, 1, -5), key = meta_key, was = {}, events = {}, records = {}, keys = {}}
   q.m = scalars_of(q)
-  q.now = math.max(now_of(q), q.m.last)
+  local now = now_of(q)
+  q.now = math.max(now, q.m.last)
   q.m.last = q.now
-  if q.m.born == 0 then
-    ctx.begin(q)
-  end
-  q.id = q.p .. int(q.m.born)
   write.begin(q)
+  if ctx.writes then
+    home.open(q, now)
+  end
+  q.id = q.p .. int(q.m.born) .. (q.m.run or '')
   return q
 end
 
@@ -2024,9 +2068,9 @@ local function refuse(q, one, record)
   end
 end
 
--- One claim more; after a restore above every fence that may have been given before it.
+-- One claim more; above every fence that may have been given in an earlier life of the queue.
 local function next_fence(q, fence)
-  return math.max(fence, q.m.restored * FENCE_STEP + fence % FENCE_STEP) + 1
+  return math.max(fence, q.m.life * FENCE_STEP + fence % FENCE_STEP) + 1
 end
 
 local function grant(q, one, record, worker, lease)
@@ -2097,7 +2141,7 @@ function claim.reply(q, got)
   local keys, wanted, listed, rows, jobs = {}, {}, {}, {}, {}
   for _, pair in ipairs(got) do
     keys[#keys + 1] = q.p .. 'p:' .. pair[1]
-    if pair[2][6] > 1 then
+    if pair[2][6] % FENCE_STEP > 1 then
       keys[#keys + 1] = q.p .. 'g:' .. pair[1]
       keys[#keys + 1] = q.p .. 'c:' .. pair[1]
     end
@@ -2114,7 +2158,7 @@ function claim.reply(q, got)
   for _, pair in ipairs(got) do
     local job = {pair[1], q.packed[pair[1]], values[at] or '', '', '', {}}
     at = at + 1
-    if pair[2][6] > 1 then
+    if pair[2][6] % FENCE_STEP > 1 then
       job[4], job[5] = values[at] or '', values[at + 1] or ''
       job[6] = redis.call('LRANGE', q.p .. 'a:' .. pair[1], 0, -1)
       at = at + 2
@@ -2221,16 +2265,12 @@ local function extend(q, seqs)
   end
 end
 
--- After a new server process, or a stall, every live lease gets one lease of grace; what is lost then is not charged.
+-- After another server took over, or a stall, every live lease gets one lease of grace; what is lost then is not charged.
 -- True while some still have to get it: until then no lease may be taken back.
-function upkeep.grace(q, run)
-  local new_run = q.m.run and q.m.run ~= run
+function upkeep.grace(q)
   local stalled = q.m.tick > 0 and q.now - q.m.tick > STALL
-  q.m.run = run
-  if new_run then
-    q.m.epoch = q.m.epoch + 1
-  end
-  if new_run or stalled then
+  if q.m.heir > 0 or stalled then
+    q.m.heir = 0
     redis.call('ZRANGESTORE', q.p .. 'gracing', q.p .. 'leases', 0, -1)
     redis.call('PEXPIRE', q.p .. 'gracing', 7200000)
   end
@@ -2940,6 +2980,7 @@ end
 
 local function verb_announce(keys, argv)
   local meta_key = keys[1]
+  ctx.writes = true
   local worker = argv[1]
   local state = argv[2]
   local ttl = tonumber(argv[3])
@@ -2974,6 +3015,7 @@ end
 redis.register_function{function_name='hostler1_announce', callback=verb_announce, flags={}}
 local function verb_audit_counts(keys, argv)
   local meta_key = keys[1]
+  ctx.writes = true
   local offset = tonumber(argv[1])
   local repair = (argv[2] == '1')
   local counted = tail(argv, 3)
@@ -3038,6 +3080,7 @@ end
 redis.register_function{function_name='hostler1_audit_counts', callback=verb_audit_counts, flags={'allow-oom'}}
 local function verb_audit_jobs(keys, argv)
   local meta_key = keys[1]
+  ctx.writes = true
   local repair = (argv[1] == '1')
   local seqs = tail(argv, 2)
 -- Compare where these jobs are found with where their records say they are.
@@ -3093,6 +3136,7 @@ end
 redis.register_function{function_name='hostler1_audit_jobs', callback=verb_audit_jobs, flags={'allow-oom'}}
 local function verb_audit_lanes(keys, argv)
   local meta_key = keys[1]
+  ctx.writes = false
   local seqs = tail(argv, 1)
 -- Which of these jobs stand in a lane that is gone: no worker ever finds them there.
 -- keys meta
@@ -3121,6 +3165,7 @@ end
 redis.register_function{function_name='hostler1_audit_lanes', callback=verb_audit_lanes, flags={'no-writes'}}
 local function verb_audit_leaf(keys, argv)
   local meta_key = keys[1]
+  ctx.writes = true
   local repair = (argv[1] == '1')
   local key = argv[2]
   local members = tail(argv, 3)
@@ -3154,6 +3199,7 @@ end
 redis.register_function{function_name='hostler1_audit_leaf', callback=verb_audit_leaf, flags={'allow-oom'}}
 local function verb_audit_lines(keys, argv)
   local meta_key = keys[1]
+  ctx.writes = true
   local repair = (argv[1] == '1')
   local leaves = tail(argv, 2)
 -- Compare the heads of these lines, and who is listed for them, with the lines themselves.
@@ -3197,6 +3243,7 @@ end
 redis.register_function{function_name='hostler1_audit_lines', callback=verb_audit_lines, flags={'allow-oom'}}
 local function verb_audit_relane(keys, argv)
   local meta_key = keys[1]
+  ctx.writes = true
   local seq = argv[1]
   local lane_given = cmsgpack.unpack(argv[2])
 -- Move a job whose lane is gone to a lane that is there.
@@ -3233,6 +3280,7 @@ end
 redis.register_function{function_name='hostler1_audit_relane', callback=verb_audit_relane, flags={'allow-oom'}}
 local function verb_audit_tally(keys, argv)
   local meta_key = keys[1]
+  ctx.writes = false
   local seqs = tail(argv, 1)
 -- What these jobs count for, from their records.
 -- keys meta
@@ -3282,6 +3330,7 @@ end
 redis.register_function{function_name='hostler1_audit_tally', callback=verb_audit_tally, flags={'no-writes'}}
 local function verb_cancel(keys, argv)
   local meta_key = keys[1]
+  ctx.writes = true
   local seq = argv[1]
   local operation = argv[2]
   local reason = argv[3]
@@ -3319,6 +3368,7 @@ end
 redis.register_function{function_name='hostler1_cancel', callback=verb_cancel, flags={'allow-oom'}}
 local function verb_catalogue(keys, argv)
   local meta_key = keys[1]
+  ctx.writes = false
   local version = argv[1]
 -- Every declared kind and queue, unless the caller's version is the present one.
 -- keys meta
@@ -3336,6 +3386,7 @@ end
 redis.register_function{function_name='hostler1_catalogue', callback=verb_catalogue, flags={'no-writes'}}
 local function verb_census(keys, argv)
   local meta_key = keys[1]
+  ctx.writes = false
   local version = argv[1]
 -- Every announced endpoint whose lease holds, and every mark; nothing but the time when no version is newer.
 -- keys meta
@@ -3365,6 +3416,7 @@ end
 redis.register_function{function_name='hostler1_census', callback=verb_census, flags={'no-writes'}}
 local function verb_claim(keys, argv)
   local meta_key = keys[1]
+  ctx.writes = true
   local worker = argv[1]
   local class_name = argv[2]
   local limit = tonumber(argv[3])
@@ -3428,6 +3480,7 @@ end
 redis.register_function{function_name='hostler1_claim', callback=verb_claim, flags={}}
 local function verb_command(keys, argv)
   local meta_key = keys[1]
+  ctx.writes = true
   local worker = argv[1]
   local order = argv[2]
   local reason = argv[3]
@@ -3452,6 +3505,7 @@ end
 redis.register_function{function_name='hostler1_command', callback=verb_command, flags={}}
 local function verb_commands(keys, argv)
   local meta_key = keys[1]
+  ctx.writes = true
   local worker = argv[1]
   local after = tonumber(argv[2])
 -- The commands that wait for a worker; those up to `after` it has heard, so they go.
@@ -3478,6 +3532,7 @@ end
 redis.register_function{function_name='hostler1_commands', callback=verb_commands, flags={'allow-oom'}}
 local function verb_configure(keys, argv)
   local meta_key = keys[1]
+  ctx.writes = true
   local config = argv[1]
   local hash = argv[2]
 -- Store a queue's configuration; it holds from the next call on.
@@ -3495,6 +3550,7 @@ end
 redis.register_function{function_name='hostler1_configure', callback=verb_configure, flags={'allow-oom'}}
 local function verb_crew(keys, argv)
   local meta_key = keys[1]
+  ctx.writes = false
 -- Who counts as live in this queue; nobody has to look while the last upkeep is fresh.
 -- keys meta
 -- flags no-writes
@@ -3519,6 +3575,7 @@ end
 redis.register_function{function_name='hostler1_crew', callback=verb_crew, flags={'no-writes'}}
 local function verb_declare(keys, argv)
   local meta_key = keys[1]
+  ctx.writes = true
   local family = argv[1]
   local name = argv[2]
   local row = argv[3]
@@ -3552,6 +3609,7 @@ end
 redis.register_function{function_name='hostler1_declare', callback=verb_declare, flags={}}
 local function verb_demand(keys, argv)
   local meta_key = keys[1]
+  ctx.writes = false
   local most = tonumber(argv[1])
 -- Jobs that may be claimed and name models, by lane.
 -- keys meta
@@ -3609,6 +3667,7 @@ end
 redis.register_function{function_name='hostler1_demand', callback=verb_demand, flags={'no-writes'}}
 local function verb_dismiss(keys, argv)
   local meta_key = keys[1]
+  ctx.writes = true
   local workers = tail(argv, 1)
 -- Workers that are known to be gone no longer count as live; their leases are not touched.
 -- keys meta
@@ -3629,6 +3688,7 @@ end
 redis.register_function{function_name='hostler1_dismiss', callback=verb_dismiss, flags={'allow-oom'}}
 local function verb_drain(keys, argv)
   local meta_key = keys[1]
+  ctx.writes = true
   local operation = argv[1]
   local reason = argv[2]
 -- Refuse new submits and let what is there run out.
@@ -3649,6 +3709,7 @@ end
 redis.register_function{function_name='hostler1_drain', callback=verb_drain, flags={'allow-oom'}}
 local function verb_enroll(keys, argv)
   local meta_key = keys[1]
+  ctx.writes = true
   local endpoint = argv[1]
   local ttl = tonumber(argv[2])
   local said = argv[3]
@@ -3672,6 +3733,7 @@ end
 redis.register_function{function_name='hostler1_enroll', callback=verb_enroll, flags={}}
 local function verb_explain(keys, argv)
   local meta_key = keys[1]
+  ctx.writes = false
   local seq = argv[1]
 -- What stands between one job and its start.
 -- keys meta
@@ -3728,6 +3790,7 @@ end
 redis.register_function{function_name='hostler1_explain', callback=verb_explain, flags={'no-writes'}}
 local function verb_history(keys, argv)
   local meta_key = keys[1]
+  ctx.writes = false
   local after = tonumber(argv[1])
   local most = tonumber(argv[2])
 -- Stream entries from the one that holds the offset after `after`.
@@ -3752,6 +3815,7 @@ end
 redis.register_function{function_name='hostler1_history', callback=verb_history, flags={'no-writes'}}
 local function verb_lapse(keys, argv)
   local meta_key = keys[1]
+  ctx.writes = true
   local most = tonumber(argv[1])
   local events_kept = tonumber(argv[2])
 -- Upkeep of the registry: lost workers are an event each, old ones are forgotten, the stream is bounded.
@@ -3762,6 +3826,12 @@ local function verb_lapse(keys, argv)
 -- Done at most every half second, whoever asks.
 local q = ctx.open(meta_key)
 if q.now - q.m.tick < 500000 and q.m.tick > 0 then
+  return {0, 0}
+end
+-- After another server took over, everybody gets ten seconds to be heard.
+if q.now - q.m.heir < 10000000 then
+  q.m.tick = q.now
+  ctx.commit(q)
   return {0, 0}
 end
 local lost, gone = staff.lapse(q, most), places.lapse(q, most)
@@ -3779,6 +3849,7 @@ end
 redis.register_function{function_name='hostler1_lapse', callback=verb_lapse, flags={'allow-oom'}}
 local function verb_leave(keys, argv)
   local meta_key = keys[1]
+  ctx.writes = true
   local endpoint = argv[1]
   local reason = argv[2]
 -- An endpoint leaves the registry; what runs there is not touched.
@@ -3798,6 +3869,7 @@ end
 redis.register_function{function_name='hostler1_leave', callback=verb_leave, flags={'allow-oom'}}
 local function verb_limit_hold(keys, argv)
   local meta_key = keys[1]
+  ctx.writes = true
   local name = argv[1]
   local wait = tonumber(argv[2])
 -- A service said that nobody should call for a while; the longest that was said counts.
@@ -3816,6 +3888,7 @@ end
 redis.register_function{function_name='hostler1_limit_hold', callback=verb_limit_hold, flags={}}
 local function verb_limit_lift(keys, argv)
   local meta_key = keys[1]
+  ctx.writes = true
   local name = argv[1]
   local reason = argv[2]
 -- An operator says that calls may go again: what a service said is forgotten, what was used is not.
@@ -3837,6 +3910,7 @@ end
 redis.register_function{function_name='hostler1_limit_lift', callback=verb_limit_lift, flags={}}
 local function verb_limit_list(keys, argv)
   local meta_key = keys[1]
+  ctx.writes = false
   local cursor = argv[1]
 -- The limits that say anything now, a slice at a time.
 -- keys meta
@@ -3861,6 +3935,7 @@ end
 redis.register_function{function_name='hostler1_limit_list', callback=verb_limit_list, flags={'no-writes'}}
 local function verb_limit_look(keys, argv)
   local meta_key = keys[1]
+  ctx.writes = false
   local names = tail(argv, 1)
 -- How limits are now.
 -- keys meta
@@ -3879,6 +3954,7 @@ end
 redis.register_function{function_name='hostler1_limit_look', callback=verb_limit_look, flags={'no-writes'}}
 local function verb_limit_renew(keys, argv)
   local meta_key = keys[1]
+  ctx.writes = true
   local call = argv[1]
   local fence = tonumber(argv[2])
   local lease = tonumber(argv[3])
@@ -3907,6 +3983,7 @@ end
 redis.register_function{function_name='hostler1_limit_renew', callback=verb_limit_renew, flags={}}
 local function verb_limit_settle(keys, argv)
   local meta_key = keys[1]
+  ctx.writes = true
   local call = argv[1]
   local fence = tonumber(argv[2])
   local used = tail(argv, 3)
@@ -3943,6 +4020,7 @@ end
 redis.register_function{function_name='hostler1_limit_settle', callback=verb_limit_settle, flags={}}
 local function verb_limit_take(keys, argv)
   local meta_key = keys[1]
+  ctx.writes = true
   local call = argv[1]
   local fence = tonumber(argv[2])
   local lease = tonumber(argv[3])
@@ -3996,6 +4074,7 @@ end
 redis.register_function{function_name='hostler1_limit_take', callback=verb_limit_take, flags={}}
 local function verb_look(keys, argv)
   local meta_key = keys[1]
+  ctx.writes = false
   local seqs = tail(argv, 1)
 -- All that is kept of these jobs, as it is at one moment.
 -- keys meta
@@ -4038,6 +4117,7 @@ end
 redis.register_function{function_name='hostler1_look', callback=verb_look, flags={'no-writes'}}
 local function verb_mark(keys, argv)
   local meta_key = keys[1]
+  ctx.writes = true
   local endpoint = argv[1]
   local order = argv[2]
   local reason = argv[3]
@@ -4067,6 +4147,7 @@ end
 redis.register_function{function_name='hostler1_mark', callback=verb_mark, flags={}}
 local function verb_members(keys, argv)
   local meta_key = keys[1]
+  ctx.writes = false
   local most = tonumber(argv[1])
   local indexes = tail(argv, 2)
 -- The jobs in some indexes by time (`dead`, `done`, `leases`, `delayed`, `waiting`), when they are few.
@@ -4091,6 +4172,7 @@ end
 redis.register_function{function_name='hostler1_members', callback=verb_members, flags={'no-writes'}}
 local function verb_now(keys, argv)
   local meta_key = keys[1]
+  ctx.writes = false
 -- The engine's clock, as the functions of this queue see it.
 -- keys meta
 -- flags no-writes
@@ -4102,6 +4184,7 @@ end
 redis.register_function{function_name='hostler1_now', callback=verb_now, flags={'no-writes'}}
 local function verb_observe(keys, argv)
   local meta_key = keys[1]
+  ctx.writes = true
   local worker = argv[1]
   local endpoint = argv[2]
   local was = argv[3]
@@ -4123,6 +4206,7 @@ end
 redis.register_function{function_name='hostler1_observe', callback=verb_observe, flags={'allow-oom'}}
 local function verb_pause(keys, argv)
   local meta_key = keys[1]
+  ctx.writes = true
   local operation = argv[1]
   local reason = argv[2]
 -- Stop claims from this queue; running work goes on.
@@ -4143,6 +4227,7 @@ end
 redis.register_function{function_name='hostler1_pause', callback=verb_pause, flags={'allow-oom'}}
 local function verb_peek(keys, argv)
   local meta_key = keys[1]
+  ctx.writes = false
   local last = tonumber(argv[1])
   local most = tonumber(argv[2])
   local seqs = tail(argv, 3)
@@ -4150,16 +4235,25 @@ local function verb_peek(keys, argv)
 -- keys meta
 -- args last:int most:int *seqs:text
 -- flags no-writes
--- reply {latest number, seq, record, seq, record, ...}; only those that are there
+-- reply {number below which to go on, seq, record, seq, record, ...}; only those that are there
 local q = ctx.open(meta_key)
-local names = seqs
+local names, below = seqs, SEQ_BASE
 if #names == 0 then
   local top = last > 0 and math.min(last, q.m.seq) or q.m.seq
-  for seq = top, math.max(SEQ_BASE + 1, top - most + 1), -1 do
+  -- Numbers between two lives of the queue were never given.
+  local life = redis.call('ZRANGE', q.p .. 'lives', int(top), '-inf', 'BYSCORE', 'REV', 'LIMIT', 0, 1, 'WITHSCORES')
+  local first = (tonumber(life[2]) or SEQ_BASE) + 1
+  local lowest = math.max(first, top - most + 1)
+  for seq = top, lowest, -1 do
     names[#names + 1] = int(seq)
   end
+  if lowest > first then
+    below = lowest
+  elseif life[1] and tonumber(life[1]) > SEQ_BASE then
+    below = tonumber(life[1]) + 1
+  end
 end
-local reply, keys = {int(q.m.seq)}, {}
+local reply, keys = {int(below)}, {}
 for i, seq in ipairs(names) do
   keys[i] = q.p .. 'j:' .. seq
 end
@@ -4177,6 +4271,7 @@ end
 redis.register_function{function_name='hostler1_peek', callback=verb_peek, flags={'no-writes'}}
 local function verb_preview(keys, argv)
   local meta_key = keys[1]
+  ctx.writes = false
   local seq = argv[1]
 -- The latest preview picture of a running job.
 -- keys meta
@@ -4191,6 +4286,7 @@ end
 redis.register_function{function_name='hostler1_preview', callback=verb_preview, flags={'no-writes'}}
 local function verb_progress(keys, argv)
   local meta_key = keys[1]
+  ctx.writes = true
   local worker = argv[1]
   local items = cmsgpack.unpack(argv[2])
 -- Store progress, remote ids, checkpoints and previews of leases that are held; each progress is one event.
@@ -4241,6 +4337,7 @@ end
 redis.register_function{function_name='hostler1_progress', callback=verb_progress, flags={'allow-oom'}}
 local function verb_purge(keys, argv)
   local meta_key = keys[1]
+  ctx.writes = true
   local seq = argv[1]
   local operation = argv[2]
   local reason = argv[3]
@@ -4272,6 +4369,7 @@ end
 redis.register_function{function_name='hostler1_purge', callback=verb_purge, flags={'allow-oom'}}
 local function verb_renew(keys, argv)
   local meta_key = keys[1]
+  ctx.writes = true
   local worker = argv[1]
   local class_name = argv[2]
   local held = cmsgpack.unpack(argv[3])
@@ -4314,6 +4412,7 @@ end
 redis.register_function{function_name='hostler1_renew', callback=verb_renew, flags={'allow-oom'}}
 local function verb_replay(keys, argv)
   local meta_key = keys[1]
+  ctx.writes = true
   local seq = argv[1]
   local operation = argv[2]
   local reason = argv[3]
@@ -4355,6 +4454,7 @@ end
 redis.register_function{function_name='hostler1_replay', callback=verb_replay, flags={'allow-oom'}}
 local function verb_result_begin(keys, argv)
   local meta_key = keys[1]
+  ctx.writes = true
   local key = argv[1]
   local kind = argv[2]
   local job = argv[3]
@@ -4394,6 +4494,7 @@ end
 redis.register_function{function_name='hostler1_result_begin', callback=verb_result_begin, flags={}}
 local function verb_result_clear(keys, argv)
   local meta_key = keys[1]
+  ctx.writes = true
   local cursor = argv[1]
   local prefix = argv[2]
 -- Drop results by what their keys begin with, a slice at a time.
@@ -4419,6 +4520,7 @@ end
 redis.register_function{function_name='hostler1_result_clear', callback=verb_result_clear, flags={'allow-oom'}}
 local function verb_result_give_up(keys, argv)
   local meta_key = keys[1]
+  ctx.writes = true
   local key = argv[1]
   local job = argv[2]
   local fence = tonumber(argv[3])
@@ -4440,6 +4542,7 @@ end
 redis.register_function{function_name='hostler1_result_give_up', callback=verb_result_give_up, flags={'allow-oom'}}
 local function verb_result_hold(keys, argv)
   local meta_key = keys[1]
+  ctx.writes = true
   local key = argv[1]
   local job = argv[2]
   local fence = tonumber(argv[3])
@@ -4460,6 +4563,7 @@ end
 redis.register_function{function_name='hostler1_result_hold', callback=verb_result_hold, flags={}}
 local function verb_result_put(keys, argv)
   local meta_key = keys[1]
+  ctx.writes = true
   local key = argv[1]
   local kind = argv[2]
   local job = argv[3]
@@ -4488,6 +4592,7 @@ end
 redis.register_function{function_name='hostler1_result_put', callback=verb_result_put, flags={}}
 local function verb_result_view(keys, argv)
   local meta_key = keys[1]
+  ctx.writes = false
 -- How the cache of results is used.
 -- keys meta
 -- flags no-writes
@@ -4503,6 +4608,7 @@ end
 redis.register_function{function_name='hostler1_result_view', callback=verb_result_view, flags={'no-writes'}}
 local function verb_resume(keys, argv)
   local meta_key = keys[1]
+  ctx.writes = true
   local operation = argv[1]
   local reason = argv[2]
 -- Allow claims and submits again, and wake those who wait for work.
@@ -4531,6 +4637,7 @@ end
 redis.register_function{function_name='hostler1_resume', callback=verb_resume, flags={'allow-oom'}}
 local function verb_roster(keys, argv)
   local meta_key = keys[1]
+  ctx.writes = false
 -- Every worker that lives or is gone for less than an hour.
 -- keys meta
 -- flags no-writes
@@ -4557,6 +4664,7 @@ end
 redis.register_function{function_name='hostler1_roster', callback=verb_roster, flags={'no-writes'}}
 local function verb_settle(keys, argv)
   local meta_key = keys[1]
+  ctx.writes = true
   local worker = argv[1]
   local items = cmsgpack.unpack(argv[2])
   local lanes_given = cmsgpack.unpack(argv[3])
@@ -4597,6 +4705,7 @@ end
 redis.register_function{function_name='hostler1_settle', callback=verb_settle, flags={'allow-oom'}}
 local function verb_stats(keys, argv)
   local meta_key = keys[1]
+  ctx.writes = false
   local most = tonumber(argv[1])
 -- The queue's scalars and what follows from its indexes.
 -- keys meta
@@ -4643,6 +4752,7 @@ end
 redis.register_function{function_name='hostler1_stats', callback=verb_stats, flags={'no-writes'}}
 local function verb_submit(keys, argv)
   local meta_key = keys[1]
+  ctx.writes = true
   local jobs = cmsgpack.unpack(argv[1])
   local lanes_given = cmsgpack.unpack(argv[2])
   local operations = cmsgpack.unpack(argv[3])
@@ -4697,6 +4807,7 @@ end
 redis.register_function{function_name='hostler1_submit', callback=verb_submit, flags={}}
 local function verb_tick(keys, argv)
   local meta_key = keys[1]
+  ctx.writes = true
 -- Do one slice of upkeep; at most every half second, unless the last one left work behind.
 -- keys  meta
 -- flags allow-oom
@@ -4706,7 +4817,7 @@ if q.m.tick > 0 and q.now - q.m.tick < 500000 then
   return 0
 end
 local cfg = ctx.config(q)
-if upkeep.grace(q, string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')) then
+if upkeep.grace(q) then
   q.m.tick = q.now - 500000
   ctx.commit(q)
   return 1
@@ -4731,6 +4842,7 @@ end
 redis.register_function{function_name='hostler1_tick', callback=verb_tick, flags={'allow-oom'}}
 local function verb_timeline(keys, argv)
   local meta_key = keys[1]
+  ctx.writes = false
   local seq = argv[1]
   local most = tonumber(argv[2])
 -- The stream entries that hold the events of one job.
@@ -4796,6 +4908,7 @@ end
 redis.register_function{function_name='hostler1_timeline', callback=verb_timeline, flags={'no-writes'}}
 local function verb_wake(keys, argv)
   local meta_key = keys[1]
+  ctx.writes = true
   local seq = argv[1]
   local operation = argv[2]
   local reason = argv[3]
@@ -4825,6 +4938,7 @@ end
 redis.register_function{function_name='hostler1_wake', callback=verb_wake, flags={'allow-oom'}}
 local function verb_withdraw(keys, argv)
   local meta_key = keys[1]
+  ctx.writes = true
   local worker = argv[1]
   local state = argv[2]
   local reason = argv[3]
@@ -4844,4 +4958,4 @@ return 1
 
 end
 redis.register_function{function_name='hostler1_withdraw', callback=verb_withdraw, flags={'allow-oom'}}
-redis.register_function{function_name='hostler1_version', callback=function() return '5dd63b2e01450c0915815823d0c95637aa1e8d45b9792081fcaa61f32c46ac62' end, flags={'no-writes'}}
+redis.register_function{function_name='hostler1_version', callback=function() return '2dbce0a607dd3b7098ec7d575fc663dadbde430c14410993c0742d4c37e2ab67' end, flags={'no-writes'}}

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from msgspec import Raw
 
@@ -33,19 +34,24 @@ class House:
     async def submit(self, kind: KindSpec = KIND) -> str:
         request = JobRequest(kind=kind.name, payload=Raw(b"{}"))
         (answer,) = await self.desk.submit([request], operation=self.operation())
-        assert isinstance(answer, Submitted)
+        if not isinstance(answer, Submitted):
+            raise answer
         return answer.id
 
-    async def claim(self, kind: KindSpec = KIND) -> Lease:
+    async def claim(self, kind: KindSpec = KIND, **more: Any) -> Lease:
+        (lease,) = await self.claim_some(kind, **more)
+        return lease
+
+    async def claim_some(self, kind: KindSpec = KIND, *, worker: str = "w1", **more: Any) -> tuple[Lease, ...]:
         request = ClaimRequest(
             queue=kind.queue,
-            worker="w1",
+            worker=worker,
             limit=1,
             offers=(Offer(kinds=(kind.name,)),),
-            pools={"slots": Pool(id="w1", total=10.0)},
+            pools={"slots": Pool(id=worker, total=10.0)},
+            **more,
         )
-        (lease,) = await self.broker.claim(request, operation=self.operation())
-        return lease
+        return await self.broker.claim(request, operation=self.operation())
 
     async def settle(self, lease: Lease, ending: Succeed | Again | None = None) -> Settled:
         settlement = Settlement(job_id=lease.job_id, fence=lease.fence, ending=ending or Succeed())

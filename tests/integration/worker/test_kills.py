@@ -58,7 +58,7 @@ def crunch(call):
 @hostler.handler("kill.long", queue="kills", retry=RETRY)
 async def long(call):
     began(call)
-    if call.fence == 1:
+    if call.attempt == 1:
         await asyncio.Event().wait()
     return call.fence
 """

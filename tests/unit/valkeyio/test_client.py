@@ -1,10 +1,12 @@
 """What an engine's URL may be, and what is shown of it."""
 
 import pytest
+from redis.asyncio.connection import SSLConnection
 
 from hostler.kernel.errors import SettingsError
 from hostler.kernel.settings import EngineSettings
-from hostler.valkeyio.client import connection_options, make_pool, redact
+from hostler.valkeyio.client import make_pool
+from hostler.valkeyio.urls import connection_options, redact, sentinel_url
 
 
 @pytest.mark.parametrize(
@@ -49,9 +51,47 @@ def test_a_wrong_url_is_refused_with_its_reason_and_never_with_its_password(url:
     assert caught.value.facts["field"] == "engine.url"
 
 
+def test_a_url_of_sentinels_names_them_their_service_and_both_credentials() -> None:
+    url = "rediss+sentinel://me:p%40ss@one:1,[::1]:2/stable?db=3&sentinel_password=s%26s&ssl_ca_certs=/ca.pem"
+    found = sentinel_url(url)
+    assert found is not None
+    assert (found.service, found.places) == ("stable", (("one", 1), ("::1", 2)))
+    server, sentinel = connection_options(found.server), connection_options(found.sentinel(("::1", 2)))
+    wanted = {"username": "me", "password": "p@ss", "db": 3, "ssl_ca_certs": "/ca.pem"}
+    assert {name: server[name] for name in wanted} == wanted
+    wanted = {"host": "::1", "port": 2, "password": "s&s", "ssl_ca_certs": "/ca.pem"}
+    assert {name: value for name, value in sentinel.items() if name != "connection_class"} == wanted
+    assert issubclass(server["connection_class"], SSLConnection)
+    assert issubclass(sentinel["connection_class"], SSLConnection)
+
+
+@pytest.mark.parametrize("url", ["redis://h:1", "unix:///s", "rediss://h"])
+def test_a_url_of_one_server_names_no_sentinels(url: str) -> None:
+    assert sentinel_url(url) is None
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("redis+sentinel://u:secret@h:1", "names no service"),
+        ("valkey+sentinel://u:secret@h:1/a/b", "names no service"),
+        ("redis+sentinel://u:secret@/stable", "names no sentinel"),
+        ("redis+sentinel://u:secret@h:1,other/stable", "'other' where host:port is wanted"),
+        ("redis+sentinel://u:secret@h:0/stable", "'h:0' where host:port is wanted"),
+        ("redis+sentinel://u:secret@h:1/stable?socket_timeout=1", "unknown options socket_timeout"),
+        ("redis+sentinel://u:secret@h:1/stable?db=x", "cannot be read"),
+    ],
+)
+def test_a_wrong_url_of_sentinels_is_refused_with_its_reason_and_never_with_its_password(url: str, said: str) -> None:
+    with pytest.raises(SettingsError, match=said) as caught:
+        sentinel_url(url)
+    assert "secret" not in caught.value.message
+
+
 @pytest.mark.parametrize(
     ("url", "shown"),
     [
+        ("redis+sentinel://u:secret@a:1,b:2/stable?sentinel_password=secret", "redis+sentinel://***@a:1,b:2/stable"),
         ("redis://me:secret@host:6379/1", "redis://***@host:6379/1"),
         ("redis://host:6379", "redis://host:6379"),
         ("unix://:secret@/run/s?password=secret", "unix://***@/run/s"),

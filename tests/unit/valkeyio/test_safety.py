@@ -1,11 +1,12 @@
 """Which engines are used, and what is said of the others."""
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hostler.kernel.errors import EngineUnsafeError, EngineVersionError
-from hostler.valkeyio.safety import Facts, admit, judge
+from hostler.valkeyio.safety import Facts, Watch, admit, judge
 
 SAFE = {
     "maxmemory-policy": "noeviction",
@@ -26,6 +27,7 @@ def facts(
     used: int = 0,
     most: int = 0,
     settings: dict[str, str] | None = SAFE,
+    replicas: int = 0,
 ) -> Facts:
     return Facts(
         name=name,
@@ -36,6 +38,7 @@ def facts(
         used_memory=used,
         max_memory=most,
         settings=settings,
+        replicas=replicas,
     )
 
 
@@ -110,3 +113,36 @@ def test_only_the_safe_values_are_ever_called_safe(settings: dict[str, str]) -> 
     safe = all(settings.get(key) == value for key, value in wanted.items())
     rewrites = settings.get("auto-aof-rewrite-percentage", "0") != "0"
     assert (verdict.unsafe == ()) == (safe and rewrites)
+
+
+GUARDED = SAFE | {"min-replicas-to-write": "1", "min-replicas-max-lag": "10"}
+WATCH = Watch(service="stable", primary="h:1", sentinels=3, quorum=2, down_after=2.0, named=3, answering=3)
+
+
+def test_a_guarded_primary_behind_sentinels_says_what_a_fail_over_may_lose() -> None:
+    verdict = judge(facts(settings=GUARDED, replicas=2), WATCH)
+    assert (verdict.impossible, verdict.unsafe, verdict.warnings) == ((), (), ())
+    assert "in the last 10 s (`min-replicas-max-lag`)" in verdict.promise
+    assert "nothing that was acknowledged is lost" in judge(facts(settings=GUARDED)).promise
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (SAFE, "`min-replicas-to-write` is `unknown`"),
+        (GUARDED | {"min-replicas-to-write": "0"}, "CONFIG SET min-replicas-to-write 1"),
+        (GUARDED | {"min-replicas-max-lag": "0"}, "CONFIG SET min-replicas-max-lag 10"),
+    ],
+)
+def test_a_primary_that_goes_on_alone_is_unsafe_behind_sentinels_only(settings: dict[str, str], said: str) -> None:
+    verdict = judge(facts(settings=settings, replicas=2), WATCH)
+    assert any(said in reason for reason in verdict.unsafe)
+    assert verdict.promise == ""
+    assert judge(facts(settings=settings)).unsafe == ()
+
+
+def test_sentinels_and_replicas_that_are_too_few_are_warnings() -> None:
+    watch = msgspec.structs.replace(WATCH, answering=2, trouble="NOQUORUM 1 usable")
+    warnings = judge(facts(settings=GUARDED, replicas=1), watch).warnings
+    for said in ("no other can be chosen: NOQUORUM 1 usable", "2 of the 3 sentinels", "1 replicas of stable"):
+        assert any(said in warning for warning in warnings), said

@@ -1,7 +1,6 @@
 -- One call's context: time, the queue's scalars, configuration. Read once, written once.
 -- `q.p` is the prefix of the queue's keys, `q.now` microseconds, `q.m` the fields of meta.
 
-local ctx = {}
 local CONFIGS = {}
 local TEXT = {cfg = true, run = true, reason = true}
 
@@ -13,24 +12,12 @@ local function tail(argv, first)
   return rest
 end
 
--- Text of an integer; never write `..` on one that may have more than 14 digits.
-local function int(n)
-  return string.format('%.0f', n)
-end
-
 local function now_of(q)
   if CLOCK == 'key' then
     return tonumber(redis.call('GET', q.p .. 'clock') or '0')
   end
   local time = redis.call('TIME')
   return tonumber(time[1]) * 1000000 + tonumber(time[2])
-end
-
--- A queue begins; one that an engine knew before it was restored may come back, and then counts on above that.
-function ctx.begin(q)
-  local got = redis.call('HMGET', 'h:{reg}:restored', 'epoch', 'seq', 'restored')
-  q.m.born, q.m.epoch = q.now, tonumber(got[1] or '1')
-  q.m.seq, q.m.restored = tonumber(got[2] or SEQ_BASE), tonumber(got[3] or '0')
 end
 
 -- The fields of meta, made numbers only when they are looked at; the rarer ones are read only then.
@@ -55,13 +42,14 @@ end
 function ctx.open(meta_key)
   local q = {p = string.sub(meta_key, 1, -5), key = meta_key, was = {}, events = {}, records = {}, keys = {}}
   q.m = scalars_of(q)
-  q.now = math.max(now_of(q), q.m.last)
+  local now = now_of(q)
+  q.now = math.max(now, q.m.last)
   q.m.last = q.now
-  if q.m.born == 0 then
-    ctx.begin(q)
-  end
-  q.id = q.p .. int(q.m.born)
   write.begin(q)
+  if ctx.writes then
+    home.open(q, now)
+  end
+  q.id = q.p .. int(q.m.born) .. (q.m.run or '')
   return q
 end
 

@@ -17,9 +17,9 @@ local function refuse(q, one, record)
   end
 end
 
--- One claim more; after a restore above every fence that may have been given before it.
+-- One claim more; above every fence that may have been given in an earlier life of the queue.
 local function next_fence(q, fence)
-  return math.max(fence, q.m.restored * FENCE_STEP + fence % FENCE_STEP) + 1
+  return math.max(fence, q.m.life * FENCE_STEP + fence % FENCE_STEP) + 1
 end
 
 local function grant(q, one, record, worker, lease)
@@ -90,7 +90,7 @@ function claim.reply(q, got)
   local keys, wanted, listed, rows, jobs = {}, {}, {}, {}, {}
   for _, pair in ipairs(got) do
     keys[#keys + 1] = q.p .. 'p:' .. pair[1]
-    if pair[2][F.fence] > 1 then
+    if pair[2][F.fence] % FENCE_STEP > 1 then
       keys[#keys + 1] = q.p .. 'g:' .. pair[1]
       keys[#keys + 1] = q.p .. 'c:' .. pair[1]
     end
@@ -107,7 +107,7 @@ function claim.reply(q, got)
   for _, pair in ipairs(got) do
     local job = {pair[1], q.packed[pair[1]], values[at] or '', '', '', {}}
     at = at + 1
-    if pair[2][F.fence] > 1 then
+    if pair[2][F.fence] % FENCE_STEP > 1 then
       job[4], job[5] = values[at] or '', values[at + 1] or ''
       job[6] = redis.call('LRANGE', q.p .. 'a:' .. pair[1], 0, -1)
       at = at + 2

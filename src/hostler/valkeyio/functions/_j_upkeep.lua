@@ -21,16 +21,12 @@ local function extend(q, seqs)
   end
 end
 
--- After a new server process, or a stall, every live lease gets one lease of grace; what is lost then is not charged.
+-- After another server took over, or a stall, every live lease gets one lease of grace; what is lost then is not charged.
 -- True while some still have to get it: until then no lease may be taken back.
-function upkeep.grace(q, run)
-  local new_run = q.m.run and q.m.run ~= run
+function upkeep.grace(q)
   local stalled = q.m.tick > 0 and q.now - q.m.tick > STALL
-  q.m.run = run
-  if new_run then
-    q.m.epoch = q.m.epoch + 1
-  end
-  if new_run or stalled then
+  if q.m.heir > 0 or stalled then
+    q.m.heir = 0
     redis.call('ZRANGESTORE', q.p .. 'gracing', q.p .. 'leases', 0, -1)
     redis.call('PEXPIRE', q.p .. 'gracing', 7200000)
   end

@@ -7,7 +7,7 @@ if q.m.tick > 0 and q.now - q.m.tick < 500000 then
   return 0
 end
 local cfg = ctx.config(q)
-if upkeep.grace(q, string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')) then
+if upkeep.grace(q) then
   q.m.tick = q.now - 500000
   ctx.commit(q)
   return 1
