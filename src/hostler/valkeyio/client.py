@@ -147,7 +147,7 @@ def make_pool(
     if route is not None:
         options |= {"connection_class": ROUTED[options["connection_class"]], "route": route}
     return BoundedPool(
-        wait=settings.command_timeout,
+        wait=min(settings.command_timeout, timeout or settings.command_timeout),
         max_connections=limit or settings.connections,
         socket_timeout=timeout or settings.command_timeout,
         socket_connect_timeout=settings.connect_timeout,

@@ -111,6 +111,6 @@ ROUTED: Mapping[type[AbstractConnection], type[AbstractConnection]] = MappingPro
 
 def abort(connection: AbstractConnection) -> None:
     """Break a connection under whoever waits on it: they get an error now, not after their timeout."""
-    writer = connection._writer  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - the library only closes politely
+    writer: asyncio.StreamWriter | None = getattr(connection, "_writer", None)  # the library only closes politely
     if writer is not None:
         writer.transport.abort()

@@ -48,9 +48,11 @@ class Sentinels:
         }
         self._turn = 0
         self._epoch = -1
+        self._told: Found | None = None
+        """What `check` heard of another primary, until it was followed."""
 
-    async def find(self) -> Found:
-        """Return where the primary is by the latest configuration that any of them knows.
+    async def find(self, *, failed: Address | None = None) -> Found:
+        """Return where the primary is by the latest configuration that any of them knows; rather not at `failed`.
 
         `SettingsError` when those that answer know no such service, `EngineUnavailableError` when none of them
         answers, `EngineDeniedError` when they want a password.
@@ -59,16 +61,17 @@ class Sentinels:
         found = [answer for answer in answers if isinstance(answer, Found)]
         if not found:
             raise self._none([answer for answer in answers if not isinstance(answer, Found)])
-        best = max(found, key=lambda one: (one.epoch, not one.down))
+        told, self._told = [self._told] if self._told else [], None
+        best = max(found + told, key=lambda one: (one.epoch, one.primary != failed, not one.down))
         self._epoch = max(self._epoch, best.epoch)
         watch = msgspec.structs.replace(
             best.watch, named=len(answers), answering=len(found), trouble=await self._trouble(best.asked)
         )
         return msgspec.structs.replace(best, watch=watch)
 
-    async def find_instead(self, failure: HostlerError) -> Address:
-        """Return where the primary is now that the one known failed; an error of ours when they know no other yet."""
-        found = await self.find()
+    async def find_instead(self, failed: Address, failure: HostlerError) -> Address:
+        """Return where the primary is now that this one failed; an error of ours when they know no other yet."""
+        found = await self.find(failed=failed)
         if not found.down:
             return found.primary
         where = place_text(found.primary)
@@ -86,6 +89,7 @@ class Sentinels:
         self._turn = (self._turn + 1) % len(self.target.places)
         found = await self._try(self.target.places[self._turn])
         if isinstance(found, Found) and found.epoch >= self._epoch and found.primary != primary:
+            self._told = found
             raise EngineUnavailableError(
                 f"{place_text(primary)} is no longer the primary of {self.target.service}: it is "
                 f"{place_text(found.primary)}"

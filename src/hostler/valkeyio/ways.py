@@ -127,7 +127,7 @@ class Followed:
 
     async def heal(self, failure: HostlerError) -> None:
         """Go where the sentinels say the primary is now; what waits on the one before fails at once."""
-        if self._route.move(await self._sentinels.find_instead(failure)):
+        if self._route.move(await self._sentinels.find_instead(self._route.address, failure)):
             self._straight.cut()
 
     async def facts(self) -> tuple[Facts, Watch | None]:

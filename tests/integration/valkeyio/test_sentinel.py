@@ -55,7 +55,7 @@ class Load:
                     if (await self._home.settle(lease)).accepted:
                         self.settled.append(lease)
             except HostlerError:
-                await asyncio.sleep(0.02)  # a refused connection comes back at once
+                await asyncio.sleep(0.02)  # not waiting: a refused connection comes back at once
 
 
 async def test_jobs_acknowledged_before_the_primary_is_killed_are_there_and_work_goes_on(
