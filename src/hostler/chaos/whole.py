@@ -154,7 +154,9 @@ class Whole:
         for act in sorted(self.acts, key=lambda act: act.end):
             if isinstance(act.asked, Endings) and isinstance(act.answered, Words):
                 for one, word in zip(act.asked.endings, act.answered.words, strict=False):
-                    found.append(Told(job=one.job, fence=attempt_of(one.fence), accepted=word.accepted, delay=one.delay))
+                    found.append(
+                        Told(job=one.job, fence=attempt_of(one.fence), accepted=word.accepted, delay=one.delay)
+                    )
         return found or None
 
     def _renewed(self) -> dict[tuple[str, int], list[datetime]]:

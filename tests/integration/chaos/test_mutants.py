@@ -214,7 +214,7 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "fences that do not rise": Mutant(
         broken=frozenset({"S6", "LIN"}),
-        edits=(("_h_claim", "q.m.restored * FENCE_STEP + fence % FENCE_STEP) + 1", "1)"),),
+        edits=(("_h_claim", "q.m.life * FENCE_STEP + fence % FENCE_STEP) + 1", "1)"),),
     ),
     "a cancel that is not kept": Mutant(
         broken=frozenset({"S14"}),
