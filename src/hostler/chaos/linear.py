@@ -41,6 +41,9 @@ def linearizable(whole: Whole, *, most: int = NODES_MOST) -> Linear | str:
         return "the clients' clocks do not compare"
     calls = _by_job(whole)
     ghosts = any(act.op == "claim" and act.type == "info" for act in whole.acts)
+    recorded = any(act.op == "claim" for act in whole.acts)
+    if not recorded and not whole.streams:
+        return "neither events nor the calls of workers are in the record"
     found: list[Finding] = []
     undecided: list[str] = []
     for job, mine in calls.items():
@@ -48,8 +51,8 @@ def linearizable(whole: Whole, *, most: int = NODES_MOST) -> Linear | str:
         known = queue in whole.streams and queue not in whole.partial
         events = whole.histories[queue].jobs.get(job, []) if queue is not None and known else []
         own = _own_moves(events, mine) if known else None
-        if own is None and not any(call.verb == "submit" for call in mine):
-            continue  # how it began is not known
+        if own is None and not (recorded and any(call.verb == "submit" for call in mine)):
+            continue  # what moved it is not known
         if len(mine) > CALLS_MOST:
             undecided.append(job)
             continue

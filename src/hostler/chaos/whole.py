@@ -92,6 +92,11 @@ class Whole:
         return homes | {line.job.id: line.job.queue for line in self.of(FinalJob)}
 
     @cached_property
+    def holders(self) -> frozenset[str]:
+        """Return the workers that ever claimed."""
+        return frozenset(event.worker for stream in self.streams.values() for event in stream if event.worker)
+
+    @cached_property
     def queues(self) -> tuple[str, ...]:
         """Return every queue of which anything is known."""
         named = [line.queue for line in (*self.of(Events), *self.of(Books))]

@@ -14,6 +14,7 @@ from hostler.chaos.reading import Leak, Place, Record, read_history
 from hostler.chaos.record import (
     Bounds,
     Circuit,
+    Effect,
     Events,
     Fault,
     Granted,
@@ -353,6 +354,27 @@ def test_a_recovery_that_is_slow_for_most_breaks_the_bound_of_the_many() -> None
     assert story.judge().ruling("L2").verdict == "broken"
     story.header = msgspec.structs.replace(story.header, bounds=Bounds(recovery_p99=20.0))
     assert story.judge().ruling("L2").verdict == "held"
+
+
+def test_services_are_not_compared_with_each_other() -> None:
+    def effects(*services: str) -> Story:
+        story = struck(12)
+        return story.line(*(Effect(job=J, fence=2 - n, service=one) for n, one in enumerate(services)))
+
+    assert effects("a", "b").judge().ruling("S7").verdict == "held"
+    assert effects("a", "a").judge().ruling("S7").verdict == "broken"
+
+
+def test_without_events_and_workers_calls_nobody_can_say_what_moved_a_job() -> None:
+    report = Story().submit().get(3, "running").judge()
+    assert report.ruling("LIN").verdict == "not judged"
+
+
+def test_a_fault_of_the_engine_while_a_lease_stands_gives_it_a_grace() -> None:
+    late = struck(30, reaped=25)
+    assert late.judge().ruling("L4").verdict == "broken"
+    late.fault(13, 15, kind="engine_kill", target="engine", workers=())
+    assert late.judge().ruling("L4").verdict == "held"
 
 
 def test_slots_that_a_worker_announced_are_its_limit() -> None:

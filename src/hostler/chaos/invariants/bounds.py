@@ -171,15 +171,13 @@ def _stuck(whole: Whole, deaths: list[Fault]) -> list[Finding]:
 
 
 def _grace(whole: Whole, death: Fault, lease: Seconds) -> Seconds:
-    """Seconds more for each other fault that began or lasted while the lease stood, and the grace after it."""
+    """Seconds more for each fault of something else than a worker that began before the lease was overdue."""
+    overdue = lease + whole.header.bounds.reaper + SKEW
     more = 0.0
     for fault in whole.faults:
-        if (
-            fault is not death
-            and not fault.workers
-            and fault.end >= death.begin
-            and fault.begin <= death.begin + more + lease
-        ):
+        if fault is death or whole.holders.intersection(fault.workers) or fault.end < death.begin:
+            continue
+        if fault.begin <= death.begin + more + overdue:
             more += fault.end - max(fault.begin, death.begin) + lease
     return more
 

@@ -1,5 +1,6 @@
 """Invariants of one job's life: S3 to S8, S14."""
 
+from collections import Counter
 from itertools import pairwise, zip_longest
 
 from hostler.chaos.facts import Finding, History, Rule, terminal
@@ -130,20 +131,21 @@ def fenced(history: History) -> list[Finding]:
 
 
 def effects_fenced(history: History) -> list[Finding] | None:
-    """S7: no effect under an older fence, no more effects than claims, no success without one."""
+    """S7: no effect of a service under an older fence than it had, no more effects than claims, no success without."""
     if history.effects is None:
         return None
     found: list[Finding] = []
-    fences: dict[str, list[int]] = {}
+    highest: dict[tuple[str | None, str], int] = {}
     for effect in history.effects:
-        seen = fences.setdefault(effect.job, [])
-        if seen and effect.fence < max(seen):
-            sentence = f"{effect.job} had an effect under fence {effect.fence} after one under {max(seen)}"
+        place = (effect.service, effect.job)
+        if effect.fence < highest.get(place, 0):
+            sentence = f"{effect.job} had an effect under fence {effect.fence} after one under {highest[place]}"
             found.append(Finding(invariant="S7", sentence=sentence, jobs=(effect.job,)))
-        seen.append(effect.fence)
+        highest[place] = max(effect.fence, highest.get(place, 0))
+    effects = Counter(effect.job for effect in history.effects)
     for job, events in history.jobs.items():
         claims = [event for event in events if event.type == Verb.CLAIM]
-        done = len(fences.get(job, ()))
+        done = effects[job]
         if done > len(claims):
             found.append(_finding("S7", f"{job} had {done} effects in {len(claims)} attempts", job, *claims))
         request = history.requests.get(job)
