@@ -2,27 +2,31 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Final
 
 from hostler.broker.desk import EngineDesk
-from hostler.broker.engine import EngineBroker
+from hostler.broker.engine import EngineBroker, HasEngine
 from hostler.broker.foreman import EngineForeman
+from hostler.kernel.settings import EngineSettings
 from hostler.registry.engine import EngineRegistry
 from hostler.registry.kinds import Kinds
 from hostler.testing.bench import Clients, Server
 from hostler.testing.broker_house import BrokerHarness
+from hostler.testing.sentinel_set import SentinelSet
 from hostler.valkeyio.client import send
+from hostler.valkeyio.engine import Engine
 from hostler.valkeyio.instants import micros
 from hostler.valkeyio.keys import prefix, registry_key
-from hostler.valkeyio.library import Library
+from hostler.valkeyio.library import HasClient, Library
 from hostler.valkeyio.library_text import Build
 
 QUEUES: Final = ("main", "side", "afield", "default")
 """Queues whose clock is held; the suite uses no other."""
 BUILD: Final = Build(clock="key")
+_FAIL_OVER: Final = 60.0
 _days = count(1)
 _AGE: Final = """
 for _, key in ipairs(redis.call('KEYS', 'h:{*')) do
@@ -38,7 +42,7 @@ end
 class HeldClock:
     """The engine's clock, as the test build reads it from keys."""
 
-    def __init__(self, clients: Clients) -> None:
+    def __init__(self, clients: HasClient) -> None:
         self._clients = clients
         self._now = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(days=next(_days))  # caches go by when a queue began
 
@@ -67,14 +71,6 @@ async def engine_harness(
     `install` puts the functions into it: other ones than ours, for those who test a test.
     """
     clients = Clients(server.socket)
-    await send(clients.client, "FLUSHALL")
-    library = Library(clients, build=BUILD)
-    await install(library)
-    clock = HeldClock(clients)
-    await clock.write()
-    kinds = Kinds(clients, library=library)
-    broker = EngineBroker(clients, library=library)
-    desk = EngineDesk(clients, library=library, kinds=kinds)
 
     async def restart() -> None:
         await asyncio.to_thread(server.kill)
@@ -84,6 +80,42 @@ async def engine_harness(
             await client.connection_pool.disconnect()
 
     try:
+        async with _harness(clients, restart, install) as found:
+            yield found
+    finally:
+        await clients.aclose()
+
+
+@asynccontextmanager
+async def sentinel_harness(servers: SentinelSet) -> AsyncGenerator[BrokerHarness]:
+    """The same on what a ready set names as its primary; a restart is a fail-over."""
+    async with Engine.open(EngineSettings(url=servers.url), role="test") as engine:
+
+        async def restart() -> None:
+            killed = await servers.kill_primary()
+            await servers.until_primary_is_not(killed)
+            await asyncio.to_thread(killed.start)
+            await servers.ready()
+            await engine.until_available(_FAIL_OVER)
+
+        async with _harness(engine, restart, Library.ensure) as found:
+            yield found
+
+
+@asynccontextmanager
+async def _harness(
+    clients: HasEngine, restart: Callable[[], Awaitable[None]], install: Callable[[Library], Awaitable[None]]
+) -> AsyncGenerator[BrokerHarness]:
+    await send(clients.client, "FLUSHALL")
+    library = Library(clients, build=BUILD)
+    await install(library)
+    clock = HeldClock(clients)
+    await clock.write()
+    kinds = Kinds(clients, library=library)
+    async with (
+        aclosing(EngineBroker(clients, library=library)) as broker,
+        aclosing(EngineDesk(clients, library=library, kinds=kinds)) as desk,
+    ):
         yield BrokerHarness(
             broker=broker,
             desk=desk,
@@ -93,10 +125,6 @@ async def engine_harness(
             advance=clock.advance,
             restart=restart,
         )
-    finally:
-        await desk.aclose()
-        await broker.aclose()
-        await clients.aclose()
 
 
-__all__ = ["BUILD", "HeldClock", "engine_harness"]
+__all__ = ["BUILD", "HeldClock", "engine_harness", "sentinel_harness"]

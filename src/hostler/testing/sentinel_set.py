@@ -45,8 +45,7 @@ class SentinelSet:
             await found.start()
             yield found
         finally:
-            for node in (*found.sentinels, *found.servers):
-                await node.end()
+            await found.end()
 
     async def start(self) -> None:
         """Start all of them, and wait until they are ready."""
@@ -57,6 +56,11 @@ class SentinelSet:
         for node in self.sentinels:
             await asyncio.to_thread(node.start)
         await self.ready()
+
+    async def end(self) -> None:
+        """Kill all of them and remove what they wrote."""
+        for node in (*self.sentinels, *self.servers):
+            await node.end()
 
     async def ready(self) -> None:
         """Wait until every sentinel that runs knows of everybody, and they could fail over."""

@@ -10,8 +10,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from redis.asyncio import Redis
-
 from hostler.kernel.errors import HostlerError
 from hostler.kernel.settings import EngineSettings
 from hostler.valkeyio.client import make_client, make_pool, send
@@ -54,7 +52,6 @@ class Node:
         self._program = program or server_program()
         self._name = "redis-server" if program else str(self._program)
         self._process: subprocess.Popen[bytes] | None = None
-        self._client: Redis | None = None
         self._file.write_text("\n".join((f"port {port}", f"dir {self.folder}", *lines, "")))
 
     @property
@@ -81,13 +78,13 @@ class Node:
             self._process = None
 
     async def command(self, *words: str | bytes | float) -> Any:
-        """Send one command."""
-        if self._client is None:
-            self._client = make_client(
-                make_pool(EngineSettings(connect_timeout=1.0), self.url, name="servers", limit=4)
-            )
-        with mapped():
-            return await send(self._client, *words)
+        """Send one command, on a connection of its own."""
+        client = make_client(make_pool(EngineSettings(connect_timeout=1.0), self.url, name="servers", limit=1))
+        try:
+            with mapped():
+                return await send(client, *words)
+        finally:
+            await client.aclose()
 
     async def answers(self) -> bool:
         """Tell whether it answers."""
@@ -99,8 +96,5 @@ class Node:
 
     async def end(self) -> None:
         """Kill it and remove what it wrote."""
-        if self._client is not None:
-            await self._client.aclose()
-            self._client = None
         await asyncio.to_thread(self.kill)
         await asyncio.to_thread(shutil.rmtree, self.folder, ignore_errors=True)
