@@ -73,10 +73,10 @@ class Server:
 
 
 class Clients:
-    """What the library and the wake-ups need of an engine."""
+    """What the library and the wake-ups need of an engine; an answer may take a minute on a machine that is busy."""
 
     def __init__(self, socket: Path) -> None:
-        settings, url = EngineSettings(connections=64), f"unix://{socket}"
+        settings, url = EngineSettings(connections=64, command_timeout=60.0), f"unix://{socket}"
         self.client: Redis = make_client(make_pool(settings, url, name="bench"))
         self.blocking: Redis = make_client(make_pool(settings, url, name="bench-blocking", timeout=60.0))
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import itertools
 import os
 import secrets
 import socket
@@ -50,6 +51,8 @@ _LOG = structlog.stdlib.get_logger("hostler.worker")
 
 PULSE: Seconds = 0.2
 """How often the work loop shows that it turns."""
+REFRESH = 5
+"""Turns after which its record is written anew: a beat, which tells it, is seconds away."""
 LAST_WORDS: Seconds = 8.0
 """How long giving back may take after the grace, while the engine is slow or away."""
 
@@ -271,9 +274,10 @@ class Worker:
             )
 
     async def _pulse(self) -> None:
-        while True:
+        for turn_ in itertools.count():
             self._board.turn(self._clock.monotonic())
-            self._presence.refresh(self._record())
+            if turn_ % REFRESH == 0:
+                self._presence.refresh(self._record())
             await asyncio.sleep(PULSE)
 
     def _hear(self, news: News) -> None:
