@@ -18,6 +18,10 @@ class Part(StrEnum):
     ENGINE = "engine"
     LINK = "link"
     """The way of one worker or gateway to the engine."""
+    CLOCK = "clock"
+    """The wall clock of one worker."""
+    MACHINE = "machine"
+    """A worker, a gateway and a service that stand and fall together."""
     SERVICE = "service"
     SERVICE_LINK = "service-link"
     """The way of all workers to one service."""
@@ -36,6 +40,7 @@ class Kind(StrEnum):
     POWER_CUT = "power_cut"
     DISK_FULL = "disk_full"
     CLOCK_JUMP = "clock_jump"
+    MACHINE_DEAD = "machine_dead"
     LINK_SLOW = "link_slow"
     LINK_NARROW = "link_narrow"
     LINK_LOST = "link_lost"
@@ -73,7 +78,10 @@ KINDS: Final[Mapping[Kind, Row]] = MappingProxyType(
             part=Part.ENGINE, least=1, most=4, about="SIGKILL, and of its files only what was synced is left"
         ),
         Kind.DISK_FULL: Row(part=Part.ENGINE, least=1, most=4, about="no room where its files lie"),
-        Kind.CLOCK_JUMP: Row(part=Part.WORKER, least=3, most=14, about="the wall clock is an hour off, and back"),
+        Kind.CLOCK_JUMP: Row(part=Part.CLOCK, least=3, most=14, about="the wall clock is an hour off, and back"),
+        Kind.MACHINE_DEAD: Row(
+            part=Part.MACHINE, least=3, most=14, about="worker, gateway and service freeze together, die, start anew"
+        ),
         Kind.LINK_SLOW: Row(part=Part.LINK, least=3, most=12, about="up to a second each way"),
         Kind.LINK_NARROW: Row(part=Part.LINK, least=3, most=12, about="a few KiB a second"),
         Kind.LINK_LOST: Row(part=Part.LINK, least=2, most=14, about="nothing comes through, then all of it late"),

@@ -115,8 +115,8 @@ class FaultProxy:
         self._open.add(connection)
         try:
             await connection.run(self.target, self._ways)
-        except (OSError, TimeoutError, ExceptionGroup):
-            pass  # either end went away: the other learns it by the reset below
+        except (OSError, TimeoutError, ExceptionGroup, asyncio.CancelledError):
+            pass  # either end went away, or all of this ends: the other learns it by the reset below
         finally:
             self._open.discard(connection)
             connection.abort()

@@ -68,13 +68,13 @@ def recoveries(whole: Whole) -> list[Struck]:
     """Return every job that a fault struck and that its holder did not end by itself.
 
     A fault that names workers struck the jobs that those held when it began; any other struck the jobs that ran then
-    and lost their lease later.
+    and lost their lease later. What a later fault did to the holder before the lease was lost is that one's doing.
     """
     found: list[Struck] = []
     for fault in whole.faults:
         for queue, history in whole.histories.items():
             if not fault.queues or queue in fault.queues:
-                found.extend(_struck(history, fault))
+                found.extend(one for one in _struck(history, fault) if not _of_another(whole, one))
     return found
 
 
@@ -94,6 +94,15 @@ def _struck(history: History, fault: Fault) -> list[Struck]:
             continue  # its holder went on and ended it, or goes on still
         found.append(Struck(fault=fault, job=job, held=held, next=after, waited=_waited(later, fault.ended_at, after)))
     return found
+
+
+def _of_another(whole: Whole, one: Struck) -> bool:
+    """Tell whether a later fault struck the holder before its lease was lost."""
+    for other in whole.faults:
+        later = other.begin > one.fault.begin and (one.next is None or other.began_at < one.next.at)
+        if later and one.held.worker in other.workers:
+            return True
+    return False
 
 
 def _waited(later: Sequence[Event], since: datetime, after: Event | None) -> Seconds | None:

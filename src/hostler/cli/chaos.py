@@ -6,3 +6,4 @@ chaos = App(name="chaos", help="Break a system on purpose, and judge what its hi
 chaos.command(
     "hostler.cli.check:check", name="check", help="Judge a history, or a live queue, by every promise and bound."
 )
+chaos.command("hostler.cli.rig.command:run", name="run", help="Break a rig of real processes, and judge what it did.")

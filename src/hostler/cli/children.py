@@ -40,6 +40,8 @@ class ChildSpec(Struct, frozen=True, kw_only=True):
     """Of the command `hostler`."""
     bare: bool = False
     """Without the operator's `HOSTLER_*`: its settings are in its arguments alone."""
+    before: tuple[str, ...] = ()
+    """Words before its command line: a program that runs it, and becomes it."""
     log: Path | None = None
     """Where its stderr goes; this process's own unless given."""
     restart: bool = True
@@ -125,6 +127,7 @@ class Children:
         log = spec.log.open("ab") if spec.log else None
         try:
             child.process = await asyncio.create_subprocess_exec(
+                *spec.before,
                 *hostler_command(*child.arguments, TETHER),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
@@ -183,9 +186,14 @@ def hostler_command(*arguments: str) -> tuple[str, ...]:
 
 def kill_group(child: Child) -> None:
     """Kill a child and what it started; nothing happens when it has ended."""
+    signal_group(child, signal.SIGKILL)
+
+
+def signal_group(child: Child, number: signal.Signals) -> None:
+    """Send a signal to a child and to what it started; nothing happens when it has ended."""
     if child.pid is not None:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL)
+            os.killpg(child.pid, number)
 
 
 def tether() -> None:

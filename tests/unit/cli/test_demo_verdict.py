@@ -4,8 +4,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from hostler.chaos.record import Effect
 from hostler.cli.demo.load import Group, plan
-from hostler.cli.demo.verdict import Kill, Promise, Ran, Verdict, judge
+from hostler.cli.demo.verdict import Kill, Promise, Verdict, judge
 from hostler.contracts.event import Event
 from hostler.contracts.job import JobState
 
@@ -21,6 +22,10 @@ STATES = {
 
 def at(seconds: float) -> datetime:
     return START + timedelta(seconds=seconds)
+
+
+def ran(job: str, what: str) -> Effect:
+    return Effect(job=job, fence=1, type=what)
 
 
 def story(job: str, *moves: tuple[float, str, str | None]) -> list[Event]:
@@ -42,13 +47,13 @@ STRUCK = story(
 )
 PLAIN = story("q.2", (0, "submit", None), (1, "claim", "w2"), (2, "progress", "w2"), (3, "finish", "w2"))
 NOBODY = story("q.3", (0, "submit", None), (20, "cancel", None))
-EFFECTS = [[Ran(job="q.2", type="started"), Ran(job="q.2", type="finished")]]
+EFFECTS = [[ran("q.2", "started"), ran("q.2", "finished")]]
 
 
 def verdict(
     *stories: list[Event],
     promises: list[Promise] = PROMISES,
-    effects: list[list[Ran]] = EFFECTS,
+    effects: list[list[Effect]] = EFFECTS,
     kill: Kill | None = KILL,
 ) -> Verdict:
     events = sorted((event for one in stories for event in one), key=lambda event: event.at)
@@ -107,7 +112,7 @@ def test_a_key_that_made_a_second_job_fails() -> None:
     ],
 )
 def test_a_run_that_began_although_the_one_before_had_not_failed_is_counted(types: list[str], again: int) -> None:
-    effects = [[Ran(job="q.2", type=one) for one in types], [Ran(job="q.1", type="started")]]
+    effects = [[ran("q.2", one) for one in types], [ran("q.1", "started")]]
     assert verdict(STRUCK, PLAIN, NOBODY, effects=effects).executed_again == again
 
 

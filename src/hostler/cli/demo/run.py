@@ -12,7 +12,7 @@ from hostler.chaos.check import Effect, Submission, Terms, check
 from hostler.cli.demo.load import Group, Planned
 from hostler.cli.demo.screen import Screen
 from hostler.cli.demo.stage import SLOTS, Stage
-from hostler.cli.demo.verdict import Kill, Promise, Ran, Verdict, judge
+from hostler.cli.demo.verdict import Kill, Promise, Verdict, judge
 from hostler.client import Fleet
 from hostler.contracts.event import Event
 from hostler.contracts.worker import WorkerState
@@ -127,7 +127,7 @@ class Run:
     async def _judge(self) -> Verdict:
         logs = await self._stage.effects()
         findings = [*self._findings, *self._invariants([effect for log in logs for effect in log])]
-        effects = [[Ran(job=effect.job, type=effect.type) for effect in log] for log in logs]
+        effects = [[Effect(job=one.job, fence=one.fence, type=one.type) for one in log] for log in logs]
         events = [event for found in self._events.values() for event in found]
         return judge(
             self._promises, events, effects, self._kill, took=time.monotonic() - self._began, findings=findings

@@ -8,6 +8,8 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
+from hostler.chaos.counts import executed_again
+from hostler.chaos.record import Effect
 from hostler.contracts.event import Event
 from hostler.contracts.job import JobState
 from hostler.kernel.units import Seconds
@@ -31,13 +33,6 @@ class Kill(Struct, frozen=True, kw_only=True):
 
     worker: str
     at: datetime
-
-
-class Ran(Struct, frozen=True, kw_only=True):
-    """One line of a service's log of effects."""
-
-    job: str
-    type: str
 
 
 class Verdict(Struct, frozen=True, kw_only=True):
@@ -72,7 +67,7 @@ class Verdict(Struct, frozen=True, kw_only=True):
 def judge(
     promises: Sequence[Promise],
     events: Sequence[Event],
-    effects: Sequence[Sequence[Ran]],
+    effects: Sequence[Sequence[Effect]],
     kill: Kill | None,
     *,
     took: Seconds,
@@ -98,7 +93,7 @@ def judge(
         dead=states[JobState.DEAD],
         lost=sum(not found for found in ends.values()),
         recorded_twice=sum(max(0, len(found) - 1) for found in ends.values()),
-        executed_again=executed_again(stories, effects),
+        executed_again=executed_again(stories, [one for log in effects for one in log]),
         retried=sum(event.type == Verb.RETRY for event in events),
         struck=len(struck),
         max_recovery_s=None if recovery is None else round(recovery, 2),
@@ -127,30 +122,6 @@ def struck_by(kill: Kill | None, stories: Mapping[str, Sequence[Event]]) -> dict
         claims = [event.at for event in later if event.type == Verb.CLAIM]
         found[job] = (claims[0] - kill.at).total_seconds() if claims else None
     return found
-
-
-def executed_again(stories: Mapping[str, Sequence[Event]], effects: Iterable[Sequence[Ran]]) -> int:
-    """Count runs that began although an earlier one of the job had not failed.
-
-    A service's own log says it where there is one; elsewhere each claim after a lost lease counts as one.
-    """
-    again = 0
-    logged: set[str] = set()
-    runs: dict[str, list[str]] = defaultdict(list)
-    for log in effects:
-        for effect in log:
-            runs[effect.job].append(effect.type)
-            logged.add(effect.job)
-    for types in runs.values():
-        open_ended = types.count("started") - types.count("failed") - types.count("cancelled")
-        again += max(0, open_ended - 1)
-    for job, story in stories.items():
-        if job not in logged:
-            reaped = False
-            for event in story:
-                again += reaped and event.type == Verb.CLAIM
-                reaped = event.type == Verb.REAP or (reaped and event.type != Verb.CLAIM)
-    return again
 
 
 def _failures(

@@ -1,0 +1,1 @@
+"""`hostler chaos run`: a rig of real processes that is broken on purpose, and judged."""

@@ -1,0 +1,107 @@
+"""Looks on from beside the rig, straight at its engine, and reads everything at the end."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+from hostler.broker.desk import EngineDesk
+from hostler.broker.foreman import EngineForeman
+from hostler.chaos.record import Effect, Roster
+from hostler.chaos.recorder import read_all
+from hostler.chaos.tape import Tape
+from hostler.contracts.worker import Worker, WorkerState
+from hostler.kernel.errors import HostlerError, InternalError
+from hostler.kernel.settings import EngineSettings
+from hostler.kernel.units import Seconds
+from hostler.registry.engine import EngineRegistry
+from hostler.testing.sims.effects import read_effects
+from hostler.valkeyio.engine import Engine
+
+LOOK: Final[Seconds] = 0.5
+READY_WITHIN: Final[Seconds] = 60.0
+_LIVE: Final = frozenset({WorkerState.READY, WorkerState.BUSY})
+
+
+class Observer:
+    """What can be seen of the rig without asking a gateway."""
+
+    def __init__(self, engine: Engine, tape: Tape) -> None:
+        self._tape = tape
+        self.desk = EngineDesk(engine)
+        self._foreman = EngineForeman(engine)
+        self._registry = EngineRegistry(engine)
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, socket: Path, tape: Tape) -> AsyncGenerator["Observer"]:
+        """Look at the engine on this socket, and record how its workers are until the block ends."""
+        async with Engine.open(EngineSettings(url=f"unix://{socket}"), role="observer") as engine:
+            observer = cls(engine, tape)
+            watching = asyncio.create_task(observer._watch())
+            try:
+                yield observer
+            finally:
+                watching.cancel()
+                await asyncio.gather(watching, return_exceptions=True)
+                await observer.desk.aclose()
+
+    async def until_ready(self, workers: int) -> None:
+        """Return once so many workers are ready, and healthy in all that they offer; `InternalError` if never."""
+        ends = time.monotonic() + READY_WITHIN
+        while time.monotonic() < ends:
+            well = [row for row in await self._workers() if row.state in _LIVE and all(o.healthy for o in row.offers)]
+            if len(well) >= workers:
+                return
+            await asyncio.sleep(LOOK)
+        raise InternalError(f"{workers} workers were not ready in {READY_WITHIN:g} s")
+
+    async def drained(self, *, within: Seconds) -> bool:
+        """Return True once no job waits or runs any more; False when that takes too long."""
+        ends = time.monotonic() + within
+        while time.monotonic() < ends:
+            with contextlib.suppress(HostlerError):
+                if not sum([(await self._foreman.stats(queue)).depth for queue in await self.queues()]):
+                    return True
+            await asyncio.sleep(LOOK)
+        return False
+
+    async def queues(self) -> tuple[str, ...]:
+        """Return the names of all queues."""
+        return tuple(row.queue.name for row in await self._foreman.registry())
+
+    async def read(self) -> bool:
+        """Write all that the engine keeps into the record; False when a queue did not rest meanwhile."""
+        return all([await read_all(self._tape.write, queue, self.desk, self._foreman) for queue in await self.queues()])
+
+    async def effects(self, service: str, path: Path) -> None:
+        """Write what a service did into the record."""
+        done = await asyncio.to_thread(read_effects, path)
+        self._tape.write(
+            *(Effect(job=one.job, fence=one.fence, type=one.type, service=service, at=one.at) for one in done)
+        )
+
+    async def _workers(self) -> tuple[Worker, ...]:
+        try:
+            return await self._registry.workers()
+        except HostlerError:
+            return ()  # the engine is what is broken just now
+
+    async def _watch(self) -> None:
+        """Record every change of a worker's state, slots or offers."""
+        known: dict[str, Roster] = {}
+        while True:
+            for row in await self._workers():
+                told = Roster(worker=row.id, at=row.seen_at, state=row.state, slots=row.slots, offers=row.offers)
+                before = known.get(row.id)
+                if before is None or (before.state, before.slots, before.offers) != (
+                    told.state,
+                    told.slots,
+                    told.offers,
+                ):
+                    self._tape.write(told)
+                    known[row.id] = told
+            await asyncio.sleep(LOOK)

@@ -1,0 +1,238 @@
+"""Everything that a rig runs, as processes on loopback: engine, gateways, workers, simulated services, bad networks."""
+
+import asyncio
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any, Final, Self
+
+from msgspec import Struct
+
+from hostler.chaos.clock import FakedClock
+from hostler.chaos.disk import SmallDisk
+from hostler.chaos.kinds import Part
+from hostler.chaos.power import PowerCut
+from hostler.chaos.proxy import FaultProxy
+from hostler.chaos.server import EngineServer
+from hostler.chaos.tied import TIED
+from hostler.cli.children import READY, Child, Children, ChildSpec, kill_group, signal_group
+from hostler.kernel.units import Seconds
+
+ENGINE: Final = "engine"
+READY_WITHIN: Final[Seconds] = 90.0
+GRACE: Final[Seconds] = 5.0
+FREE: Final = "0"
+ANY: Final = "127.0.0.1:0"
+"""Any free port."""
+NOWHERE: Final = ("127.0.0.1", 0)
+"""Where a service is as long as it has not said."""
+
+
+Report = Callable[[Mapping[str, Any]], None]
+"""Told what happens, one event at a time."""
+
+
+class Cast(Struct, frozen=True, kw_only=True):
+    """How many of each, and what they are like."""
+
+    workers: int = 3
+    gateways: int = 2
+    services: int = 2
+    slots: int = 6
+    """Of one worker."""
+    service_slots: int = 8
+    knobs: Mapping[str, Any] = {}
+    """Of every service, all the time."""
+    small_disk: bool = False
+    """The engine's files lie on a disk that can be full."""
+    power_cut: bool = False
+    """What the engine syncs is noted."""
+    faked_clock: bool = False
+    """The first worker's clock can be set."""
+
+
+def targets(cast: Cast) -> dict[Part, tuple[str, ...]]:
+    """Return what can be struck, by name."""
+    workers, gateways = names("worker", cast.workers), names("gateway", cast.gateways)
+    services = names("studio", cast.services)
+    return {
+        Part.WORKER: workers,
+        Part.GATEWAY: gateways,
+        Part.ENGINE: (ENGINE,),
+        Part.LINK: (*workers, *gateways),
+        Part.SERVICE: services,
+        Part.SERVICE_LINK: services,
+        Part.CLOCK: workers[:1],
+        Part.MACHINE: names("machine", min(map(len, (workers, gateways, services)))),
+    }
+
+
+def names(what: str, count: int) -> tuple[str, ...]:
+    """Return the names of so many of one sort."""
+    return tuple(f"{what}-{number}" for number in range(1, count + 1))
+
+
+class Stage:
+    """`async with` starts everything and ends it; `folder` holds data, settings, logs and effects."""
+
+    def __init__(self, folder: Path, cast: Cast, report: Report, *, seed: int) -> None:
+        self.folder = folder
+        self.cast = cast
+        self.links: dict[str, FaultProxy] = {}
+        """The way to the engine, by worker and gateway."""
+        self.service_links: dict[str, FaultProxy] = {}
+        self.services: dict[str, str] = {}
+        """Where each really is."""
+        self.gateways: dict[str, str] = {}
+        self.clock: FakedClock | None = None
+        self.disk: SmallDisk | None = None
+        self.power: PowerCut | None = None
+        self.felled: set[int] = set()
+        """Processes that were killed as planned."""
+        self._report = report
+        self._seed = seed
+        self._stack = AsyncExitStack()
+        self._children: dict[str, Child] = {}
+        self._ids: dict[str, list[str]] = {}
+        self._engine: EngineServer | None = None
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            await self._start_engine(stack)
+            for name in (*names("worker", self.cast.workers), *names("gateway", self.cast.gateways)):
+                self.links[name] = await stack.enter_async_context(FaultProxy(self.socket, seed=self._seed))
+            for name in names("studio", self.cast.services):
+                self.service_links[name] = await stack.enter_async_context(FaultProxy(NOWHERE, seed=self._seed))
+            if self.cast.faked_clock:
+                self.clock = await FakedClock.make(self.folder)
+            await asyncio.to_thread(self._write_settings)
+            children = await stack.enter_async_context(Children(self._report, grace=GRACE))
+            stack.callback(self._kill)
+            await self._start_all(children)
+            await self._until_ready(stack, children)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    @property
+    def socket(self) -> Path:
+        """The engine's socket, for whoever looks on without a proxy between."""
+        return self.folder / "s"
+
+    @property
+    def engine(self) -> EngineServer:
+        """The engine."""
+        if self._engine is None:
+            raise RuntimeError("the stage is not open")
+        return self._engine
+
+    def child(self, name: str) -> Child:
+        """Return a process by name."""
+        return self._children[name]
+
+    def members(self, machine: str) -> tuple[str, str, str]:
+        """Return what stands on a machine: its worker, its gateway, its service."""
+        number = machine.rpartition("-")[2]
+        return f"worker-{number}", f"gateway-{number}", f"studio-{number}"
+
+    def ids(self, worker: str) -> tuple[str, ...]:
+        """Return the ids that a worker's processes have had, oldest first."""
+        return tuple(self._ids.get(worker, ()))
+
+    def calm(self) -> None:
+        """Let everything that was frozen go on, and everything through that was held."""
+        for child in self._children.values():
+            signal_group(child, signal.SIGCONT)
+        self.engine.go_on()
+        for proxy in (*self.links.values(), *self.service_links.values()):
+            proxy.heal()
+
+    def effects(self, service: str) -> Path:
+        """Return the log of what a service did."""
+        return self.folder / f"{service}.effects.ndjson"
+
+    async def _start_engine(self, stack: AsyncExitStack) -> None:
+        data = self.folder / "data"
+        await asyncio.to_thread(data.mkdir)
+        before: Sequence[str] = ()
+        environment: Mapping[str, str] = {}
+        if self.cast.small_disk:
+            self.disk = await stack.enter_async_context(SmallDisk(data))
+            before = self.disk.joining
+        if self.cast.power_cut:
+            self.power = await PowerCut.build(self.folder)
+            environment = self.power.environment
+        log = self.folder / "engine.log"
+        server = EngineServer(data, self.socket, log=log, before=before, environment=environment)
+        self._engine = await stack.enter_async_context(server)
+
+    async def _start_all(self, children: Children) -> None:
+        """Start everything at once: what is needed is waited for by whoever needs it."""
+        for number, name in enumerate(self.service_links):
+            seed = str((self._seed + number) % 2**63)
+            knobs = ("--slots", str(self.cast.service_slots), "--duration", "0.5", "--seed", seed)
+            effects = ("--effects", str(self.effects(name)), "--json")
+            await self._start(children, name, "sim", "http", "--port", FREE, *knobs, *effects)
+        for name in names("gateway", self.cast.gateways):
+            await self._start(children, name, "gateway", "--bind", ANY, *self._engine_of(name))
+        served = ",".join(self.service_links) or "none"
+        for number, name in enumerate(names("worker", self.cast.workers)):
+            words = ("--connectors", served, "--handlers", "hostler.cli.rig.handlers", "--slots", str(self.cast.slots))
+            before = self.clock.before if self.clock is not None and number == 0 else ()
+            await self._start(children, name, "worker", *words, *self._engine_of(name), before=before)
+
+    async def _until_ready(self, stack: AsyncExitStack, children: Children) -> None:
+        for name, proxy in self.service_links.items():
+            url = self.services[name] = (await children.ready(self._children[name], within=READY_WITHIN))["url"]
+            host, _, port = url.removeprefix("http://").partition(":")
+            proxy.target = (host, int(port))
+            _keeps(self._children[name], FREE, port)
+        for name in names("gateway", self.cast.gateways):
+            child = self._children[name]
+            url = self.gateways[name] = (await children.ready(child, within=READY_WITHIN))["url"]
+            _keeps(child, ANY, url.removeprefix("http://"))
+        for name in names("worker", self.cast.workers):
+            said = await children.ready(self._children[name], within=READY_WITHIN)
+            self._ids[name] = [said["worker"]]
+            task = asyncio.create_task(self._listen(name))
+            stack.callback(task.cancel)
+
+    async def _listen(self, name: str) -> None:
+        """Learn the ids of the processes that come after the first."""
+        child = self._children[name]
+        while True:
+            said = await child.said.get()
+            if said.get("event") == READY:
+                self._ids[name].append(said["worker"])
+
+    def _engine_of(self, name: str) -> tuple[str, ...]:
+        """Return what a process is told of the engine: its own way to it."""
+        engine = ("--engine", f"redis://127.0.0.1:{self.links[name].port}", "--wait-engine", "60")
+        return (*engine, "--config", str(self.folder / "hostler.toml"), "--json")
+
+    async def _start(self, children: Children, name: str, *arguments: str, before: Sequence[str] = ()) -> None:
+        log = self.folder / f"{name}.log"
+        spec = ChildSpec(name=name, arguments=arguments, log=log, bare=True, before=(*before, *TIED))
+        self._children[name] = await children.start(spec)
+
+    def _kill(self) -> None:
+        """End all children at once: everything has been read, and what they would still do is nobody's business."""
+        for child in self._children.values():
+            kill_group(child)
+
+    def _write_settings(self) -> None:
+        blobs = self.folder / "blobs"
+        blobs.mkdir(exist_ok=True)
+        lines = ["[blobs]", f'url = "{blobs.as_uri()}"']
+        for name, proxy in self.service_links.items():
+            url = f"http://127.0.0.1:{proxy.port}"
+            lines += [f"[connectors.{name}]", 'connector = "simulation-http"', f'url = "{url}"']
+        (self.folder / "hostler.toml").write_text("\n".join(lines) + "\n")
+
+
+def _keeps(child: Child, asked: str, got: str) -> None:
+    """Let a child that was started anywhere start again where it is now."""
+    child.arguments = tuple(got if word == asked else word for word in child.arguments)

@@ -1,0 +1,107 @@
+"""`hostler chaos run`: a rig of real processes that is broken, judges itself, and leaves nothing behind."""
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from hostler.chaos.kinds import KINDS
+from hostler.chaos.scenarios import SCENARIOS
+from hostler.testing.eventually import eventually
+
+from .conftest import Ran, Shell
+
+LAST_LINE = ("verdict", "submitted", "lost", "recorded_twice", "executed_again", "faults", "recovery_s", "violations")
+
+
+def gone(pid: int) -> bool:
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+def left_by(ran: Ran) -> list[int]:
+    return [line["pid"] for line in ran.lines if line.get("event") == "started" and not gone(line["pid"])]
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.row("002:276", "001:385")
+def test_a_broken_rig_loses_nothing_records_nothing_twice_and_its_history_says_so_again(shell: Shell) -> None:
+    ran = shell.run("chaos", "run", "--seed", "4", "--seconds", "20", "--out", "kept", "--json", within=290)
+    assert ran.code == 0, ran.out[-3000:] + ran.err[-3000:]
+    told = ran.last
+    assert tuple(told)[: len(LAST_LINE)] == LAST_LINE
+    assert (told["verdict"], told["lost"], told["recorded_twice"], told["violations"]) == ("ok", 0, 0, [])
+    assert told["submitted"] > 120
+    assert told["faults"]["poison"] >= 3
+    assert len(set(told["faults"]) & {kind.value for kind in KINDS}) >= 1
+    assert 0 < told["recovery_s"]["p50"] <= told["recovery_s"]["max"] < 45
+    assert told["ended"]["dead"] >= 1
+    assert set(told["ended"]) <= {"succeeded", "dead", "cancelled", "expired"}
+    assert sum(told["ended"].values()) >= told["submitted"]
+    assert left_by(ran) == []
+
+    kept = shell.folder / "kept"
+    assert "seed 4: ok" in (kept / "report.md").read_text()
+    assert json.loads((kept / "report.json").read_text())["outcome"] == told
+    again = shell.run("chaos", "check", "kept", "--json", within=60)
+    assert (again.code, again.last["verdict"], again.last["faults"]) == (0, "held", told["faults"])
+
+
+@contextmanager
+def running(shell: Shell, *arguments: str) -> Generator[tuple[subprocess.Popen[str], Path]]:
+    log = shell.folder / "run.log"
+    with log.open("w") as out:
+        process = subprocess.Popen(
+            shell.command("chaos", "run", "--json", *arguments), cwd=shell.folder, env=shell.environment, stdout=out,
+            stderr=subprocess.DEVNULL, text=True,
+        )  # fmt: skip
+        try:
+            yield process, log
+        finally:
+            process.kill()
+            process.wait(10)
+
+
+def said(log: Path, event: str) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in log.read_text().splitlines() if line.endswith("}")]
+    return [line for line in lines if line.get("event") == event]
+
+
+@pytest.mark.timeout(150)
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+async def test_nothing_outlives_a_run_that_is_ended_in_the_middle(shell: Shell, how: signal.Signals) -> None:
+    """Even a child that the rig had frozen ends with it."""
+    with running(shell, "--scenario", "three-jobs", "--seconds", "60") as (process, log):
+        await eventually(lambda: said(log, "ready"), within=90, every=0.2)
+        pids = [line["pid"] for line in said(log, "started")]
+        frozen = next(line["pid"] for line in said(log, "started") if line["name"] == "worker-1")
+        os.kill(frozen, signal.SIGSTOP)
+        os.kill(process.pid, how)
+        await eventually(lambda: process.poll() is not None, within=30, every=0.1)
+        await eventually(lambda: all(gone(pid) for pid in pids), within=20, every=0.1)
+
+
+def test_an_unknown_scenario_names_all_and_wrong_numbers_are_wrong_usage(shell: Shell) -> None:
+    ran = shell.run("chaos", "run", "--scenario", "no-such")
+    assert ran.code == 2
+    assert all(name in ran.err for name in SCENARIOS)
+    assert shell.run("chaos", "run", "--seconds", "1").code == 2
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("scenario", list(SCENARIOS))
+def test_every_scenario_shows_what_it_must(shell: Shell, scenario: str) -> None:
+    ran = shell.run("chaos", "run", "--scenario", scenario, "--seed", "1", "--out", "kept", "--json", within=580)
+    assert ran.code == 0, ran.out[-3000:] + ran.err[-3000:]
+    told = ran.last
+    assert (told["verdict"], told["lost"], told["recorded_twice"], told["violations"]) == ("ok", 0, 0, [])
+    assert told["submitted"] >= 200
+    assert len(set(told["faults"]) - {"poison", "ended"}) >= 3
+    assert left_by(ran) == []
