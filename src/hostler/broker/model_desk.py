@@ -11,6 +11,7 @@ from hostler.broker.model_state import JobRecord, Kept, QueueRecord, seconds
 from hostler.contracts.api import EVERY_JOB, JobFilter
 from hostler.contracts.event import Page, Timeline
 from hostler.contracts.explain import Explanation, Holding, Lacking
+from hostler.contracts.fence import CLAIMS, attempt_of
 from hostler.contracts.job import Job, JobRequest, JobState, Submitted
 from hostler.contracts.offer import Pool
 from hostler.contracts.preview import Preview, no_preview
@@ -253,6 +254,7 @@ class ModelDesk(ModelLife):
         job = JobRecord(
             id=f"{queue.spec.name}.{FIRST_NUMBER + queue.numbers - 1}",
             number=queue.numbers,
+            fence=queue.life * CLAIMS,
             queue=queue.spec.name,
             request=request,
             lane=lane_of(request),
@@ -310,7 +312,7 @@ class ModelDesk(ModelLife):
             state=job.state,
             tenant=request.tenant,
             priority=request.priority,
-            attempt=job.fence,
+            attempt=attempt_of(job.fence),
             generation=job.generation,
             created_at=job.created_at,
             ready_at=job.ready_at,

@@ -6,6 +6,7 @@ from typing import Any
 from hostler.broker.model_core import ModelCore
 from hostler.broker.model_state import JobRecord, QueueRecord, error_of
 from hostler.contracts.failure import Failure, FailureClass
+from hostler.contracts.fence import attempt_of
 from hostler.contracts.job import Attempt, JobState
 from hostler.policy.lifecycle import Verb
 from hostler.valkeyio.layout import ATTEMPTS_KEPT
@@ -33,7 +34,7 @@ class ModelLife(ModelCore):
             return
         job.attempts.append(
             Attempt(
-                number=job.fence,
+                number=attempt_of(job.fence),
                 generation=job.generation,
                 worker=lease.worker,
                 endpoint=job.endpoint,

@@ -8,6 +8,7 @@ from msgspec import UNSET, Raw, UnsetType
 
 from hostler.contracts.event import Event
 from hostler.contracts.failure import Failure
+from hostler.contracts.fence import attempt_of
 from hostler.contracts.job import Attempt, BlobRef, JobError, JobRequest, JobState, Progress, null_json
 from hostler.contracts.lease import Lease
 from hostler.contracts.needs import Lane
@@ -112,6 +113,8 @@ class QueueRecord:
     spec: QueueSpec
     jobs: dict[str, JobRecord] = field(default_factory=dict[str, JobRecord])
     numbers: int = 0
+    life: int = 0
+    """Which life of the queue its jobs are of: fences begin above those of earlier ones (contracts.fence)."""
     clock: int = 0
     """The last effective submit time in microseconds; strictly rising."""
     paused: bool = False
@@ -172,7 +175,7 @@ class QueueRecord:
                 type=str(type_),
                 job=job.id if job else None,
                 state=state,
-                attempt=job.fence if job else None,
+                attempt=attempt_of(job.fence) if job else None,
                 worker=worker,
                 data=facts,
             )

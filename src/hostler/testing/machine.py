@@ -20,6 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from hostler.chaos.check import Submission, Told
 from hostler.contracts.failure import Failure, FailureClass
+from hostler.contracts.fence import attempt_of
 from hostler.contracts.job import JobRequest, Progress, Submitted
 from hostler.contracts.lease import (
     Again,
@@ -196,7 +197,7 @@ class WorkerMachine(RuleBasedStateMachine):
         settlement = Settlement(job_id=lease.job_id, fence=lease.fence, ending=ending)
         (settled,) = self.twins.both_settle(worker, [settlement])
         delay = ending.delay if isinstance(ending, Again) else None
-        self.twins.told.append(Told(job=lease.job_id, fence=lease.fence, accepted=settled[1], delay=delay))
+        self.twins.told.append(Told(job=lease.job_id, fence=attempt_of(lease.fence), accepted=settled[1], delay=delay))
 
     def pick_lease(self, which: int) -> tuple[str, Lease]:
         """Return one of the leases, rather a recent one."""

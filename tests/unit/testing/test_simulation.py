@@ -98,7 +98,7 @@ def leave_work_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     halt = Attempt.halt
 
     async def leave(attempt: Attempt) -> None:
-        asyncio.get_running_loop().create_task(asyncio.sleep(1e6), name=f"left by {attempt.ref.job_id}")
+        asyncio.get_running_loop().create_task(asyncio.sleep(1e6))  # not waiting: virtual time
         await halt(attempt)
 
     monkeypatch.setattr(Attempt, "halt", leave)
@@ -135,7 +135,7 @@ def run(what: Callable[[VirtualLoop], Any], seed: int = 1) -> Any:
 
 def test_an_hour_passes_at_once() -> None:
     async def wait(loop: VirtualLoop) -> float:
-        await asyncio.sleep(3600)
+        await asyncio.sleep(3600)  # not waiting: virtual time
         return loop.time()
 
     assert run(wait) == pytest.approx(3600, abs=1)
@@ -163,13 +163,13 @@ def test_what_one_owner_does_keeps_its_order_and_seeds_choose_between_owners() -
 def test_a_frozen_owner_does_nothing_and_goes_on_when_it_is_thawed() -> None:
     async def freeze(loop: VirtualLoop) -> float:
         async def sleeper() -> float:
-            await asyncio.sleep(1)
+            await asyncio.sleep(1)  # not waiting: virtual time
             return loop.time()
 
         task = loop.start(sleeper(), "frozen")
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(0.5)  # not waiting: virtual time
         loop.freeze("frozen")
-        await asyncio.sleep(10)
+        await asyncio.sleep(10)  # not waiting: virtual time
         assert not task.done()
         loop.thaw("frozen")
         return await task

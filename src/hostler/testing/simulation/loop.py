@@ -11,7 +11,7 @@ import random
 from collections import deque
 from collections.abc import Coroutine
 from contextvars import Context, ContextVar
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 from hostler.kernel.units import Seconds
@@ -154,7 +154,7 @@ class _Line:
         return self._length
 
     def append(self, handle: asyncio.Handle) -> None:
-        context: Context = handle._context  # type: ignore[attr-defined]  # noqa: SLF001 - the base class has no other way
+        context = cast("Context", getattr(handle, "_context"))  # noqa: B009 - a handle shows it in no other way
         owner = context.get(OWNER, "world")
         if (held := self._held.get(owner)) is not None:
             held.append(handle)

@@ -8,6 +8,7 @@ from typing import Any, Final, TypeVar
 from msgspec import Struct
 
 from hostler.chaos.check import Told
+from hostler.contracts.fence import attempt_of
 from hostler.contracts.lease import Again, Settlement
 from hostler.kernel.errors import EngineTimeoutError, EngineUnavailableError
 from hostler.kernel.units import Fraction, Seconds
@@ -154,5 +155,6 @@ class SharedEngine:
 
     def _note(self, settlements: Sequence[Settlement], answer: Any) -> None:
         for asked, settled in zip(settlements, answer, strict=True):
-            delay = asked.ending.delay if isinstance(asked.ending, Again) else None
-            self.told.append(Told(job=asked.job_id, fence=asked.fence, accepted=settled.accepted, delay=delay))
+            fence, ending = attempt_of(asked.fence), asked.ending
+            delay = ending.delay if isinstance(ending, Again) else None
+            self.told.append(Told(job=asked.job_id, fence=fence, accepted=settled.accepted, delay=delay))
