@@ -14,6 +14,7 @@ from hostler.kernel.errors import NotFoundError, UnknownQueueError
 from hostler.policy.lanes import lane_key
 from hostler.policy.matching import fits
 from hostler.ports.clock import Clock
+from hostler.valkeyio.layout import JOBS_A_SECOND, SEQ_BEGIN
 
 OPERATION_WINDOW = 600.0
 """Seconds for which an operation's first answer is given again."""
@@ -56,8 +57,10 @@ class ModelCore:
     def _open(self, spec: QueueSpec) -> None:
         if spec.name in self._queues:
             self._queues[spec.name].spec = spec
-        else:
-            self._queues[spec.name] = QueueRecord(spec=spec)
+        else:  # as in the engine, its life, and by that jobs and fences, are numbered by the clock
+            life = int(self._now().timestamp())
+            numbers = max(0, life - SEQ_BEGIN) * JOBS_A_SECOND
+            self._queues[spec.name] = QueueRecord(spec=spec, life=life, numbers=numbers)
 
     def _policy(self, job: JobRecord) -> RetryPolicy:
         return self._kinds[job.request.kind].retry

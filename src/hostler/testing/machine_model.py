@@ -8,10 +8,8 @@ from hostler.broker.model_room import Choice, Room
 from hostler.broker.model_state import JobRecord, QueueRecord
 from hostler.contracts.job import JobState
 from hostler.contracts.lease import ClaimRequest, Lease
-from hostler.contracts.queue import QueueSpec
 from hostler.policy.lanes import lane_key
 from hostler.testing.clock import FakeClock
-from hostler.valkeyio.layout import JOBS_A_SECOND, SEQ_BEGIN
 
 
 class JudgingModel(ModelBroker):
@@ -41,14 +39,6 @@ class JudgingModel(ModelBroker):
     def expect(self, chosen: list[str]) -> None:
         """Say which jobs the next claim should find, in order."""
         self.chosen = list(chosen)
-
-    def _open(self, spec: QueueSpec) -> None:
-        """Open a queue; as in the engine, its life, and by that jobs and fences, are numbered by the clock."""
-        new = spec.name not in self._queues
-        super()._open(spec)
-        if new:
-            second, queue = int(self._now().timestamp()), self._queues[spec.name]
-            queue.life, queue.numbers = second, (second - SEQ_BEGIN) * JOBS_A_SECOND
 
     async def claim(self, request: ClaimRequest, *, operation: str) -> tuple[Lease, ...]:
         """Lease the best jobs that this worker fits; note who has looked at which lanes by that."""

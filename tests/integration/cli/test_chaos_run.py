@@ -83,7 +83,7 @@ async def test_nothing_outlives_a_run_that_is_ended_in_the_middle(shell: Shell, 
         frozen = next(line["pid"] for line in said(log, "started") if line["name"] == "worker-1")
         os.kill(frozen, signal.SIGSTOP)
         os.kill(process.pid, how)
-        await eventually(lambda: process.poll() is not None, within=30, every=0.1)
+        await eventually(lambda: process.poll() is not None, within=100, every=0.1)
         await eventually(lambda: all(gone(pid) for pid in pids), within=20, every=0.1)
 
 
