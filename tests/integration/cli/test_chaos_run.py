@@ -77,7 +77,7 @@ def said(log: Path, event: str) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 async def test_nothing_outlives_a_run_that_is_ended_in_the_middle(shell: Shell, how: signal.Signals) -> None:
     """Even a child that the rig had frozen ends with it."""
-    with running(shell, "--scenario", "three-jobs", "--seconds", "60") as (process, log):
+    with running(shell, "--scenario", "three-jobs", "--seconds", "300") as (process, log):
         await eventually(lambda: said(log, "ready"), within=90, every=0.2)
         pids = [line["pid"] for line in said(log, "started")]
         frozen = next(line["pid"] for line in said(log, "started") if line["name"] == "worker-1")
