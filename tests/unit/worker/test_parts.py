@@ -264,7 +264,7 @@ async def test_nothing_said_is_lost_while_the_engine_is_away() -> None:
         await storing
         await reports.flush(ref)
         assert "".join(each.get("text", "") for each in await leases.said(ref)) == "ab"
-        await leases.model.settle("w", [Settlement(job_id=ref.job_id, fence=1, ending=Again(failure=None))])
+        await leases.model.settle("w", [Settlement(job_id=ref.job_id, fence=ref.fence, ending=Again(failure=None))])
         pools = {"slots": Pool(id="s", total=64.0)}
         request = ClaimRequest(queue="default", worker="w", limit=1, offers=(Offer(kinds=("k",)),), pools=pools)
         (lease,) = await leases.model.claim(request, operation="again")
@@ -286,7 +286,7 @@ async def test_one_report_that_the_broker_refuses_takes_no_other_with_it() -> No
 async def test_a_stale_report_is_told_and_a_closed_lease_waits_for_nothing() -> None:
     leases, told = await held(1), list[LeaseRef]()
     (ref,) = leases.refs
-    await leases.model.settle("w", [Settlement(job_id=ref.job_id, fence=1, ending=Succeed())])
+    await leases.model.settle("w", [Settlement(job_id=ref.job_id, fence=ref.fence, ending=Succeed())])
     async with reporting(leases, interval=0.01, stale=told.append) as reports:
         reports.progress(ref, Progress(fraction=0.5))
         await eventually(lambda: told == [ref])
