@@ -53,13 +53,18 @@ def test_a_broken_rig_loses_nothing_records_nothing_twice_and_its_history_says_s
     assert (again.code, again.last["verdict"], again.last["faults"]) == (0, "held", told["faults"])
 
 
+def heed_interrupts() -> None:
+    """Undo what a shell sets for programs in its background, and what they would inherit: SIGINT is ignored there."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @contextmanager
 def running(shell: Shell, *arguments: str) -> Generator[tuple[subprocess.Popen[str], Path]]:
     log = shell.folder / "run.log"
     with log.open("w") as out:
         process = subprocess.Popen(
             shell.command("chaos", "run", "--json", *arguments), cwd=shell.folder, env=shell.environment, stdout=out,
-            stderr=subprocess.DEVNULL, text=True,
+            stderr=subprocess.DEVNULL, text=True, preexec_fn=heed_interrupts,  # noqa: PLW1509 - one call, no locks
         )  # fmt: skip
         try:
             yield process, log
@@ -83,7 +88,7 @@ async def test_nothing_outlives_a_run_that_is_ended_in_the_middle(shell: Shell, 
         frozen = next(line["pid"] for line in said(log, "started") if line["name"] == "worker-1")
         os.kill(frozen, signal.SIGSTOP)
         os.kill(process.pid, how)
-        await eventually(lambda: process.poll() is not None, within=100, every=0.1)
+        await eventually(lambda: process.poll() is not None, within=30, every=0.1)
         await eventually(lambda: all(gone(pid) for pid in pids), within=20, every=0.1)
 
 

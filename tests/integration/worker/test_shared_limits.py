@@ -1,6 +1,7 @@
 """Workers that keep to one limit together."""
 
 import itertools
+import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack
 from datetime import datetime
@@ -62,16 +63,31 @@ async def test_four_workers_call_one_endpoint_no_more_often_than_its_limit(fabri
     assert most_in_a_window(granted, 1.0) <= 8
 
 
-class Holding(Noting):
-    """A limiter that notes of each call that it granted whether that held a moment in a line."""
+class Refusal(msgspec.Struct, frozen=True):
+    """When a call was refused, between two moments of the engine's clock, and how long it was told to stay away."""
 
-    def __init__(self, engine: Clients, granted: list[datetime], held: dict[str, bool]) -> None:
+    asked: float
+    answered: float
+    after: float
+
+
+class Holding(Noting):
+    """A limiter that notes of each call whether it held a moment in a line, and its first refusal."""
+
+    def __init__(
+        self, engine: Clients, granted: list[datetime], held: dict[str, bool], refused: dict[str, Refusal]
+    ) -> None:
         super().__init__(engine, granted)
         self._held = held
+        self._refused = refused
 
     async def take(self, call: str, wants: Sequence[Want], **options: Any) -> Grant | Wait:
         self._held[call] = options["held"] is not None
-        return await super().take(call, wants, **options)
+        asked = time.time()
+        answer = await super().take(call, wants, **options)
+        if isinstance(answer, Wait):
+            self._refused.setdefault(call, Refusal(asked, time.time(), answer.after))
+        return answer
 
 
 @pytest.mark.row("003:330")
@@ -80,21 +96,27 @@ async def test_a_backlog_of_one_tenant_comes_back_job_by_job_in_the_order_in_whi
 ) -> None:
     granted: list[datetime] = []
     held: dict[str, bool] = {}
+    refusals: dict[str, Refusal] = {}
     async with SimulationHTTPService(QUICK) as service, AsyncExitStack() as stack:
         for _ in range(4):
             connector = build("simulation-http", url=service.url, options={"poll": 0.1})
-            limiter = Holding(clients, granted, held)
+            limiter = Holding(clients, granted, held, refusals)
             limited = Limited(connector, limiter, Account(connector, ["8/s per tenant"]))
             await stack.enter_async_context(fabric.worker(connectors=[limited], slots=4))
         jobs = [await fabric.submit("image.generate", PROMPT, tenant="loud") for _ in range(24)]
         ended = [await fabric.ended(job, within=60.0) for job in jobs]
     assert most_in_a_window(granted, 1.0) <= 8
     assert all(held[job.id] for job in ended if job.attempts)
-    refused = [job.attempts[0] for job in ended if job.attempts]
-    assert {each.error is not None and each.error.details["line"] for each in refused} == {"own"}  # there were some
-    moments = [(each.ended_at, each.error.retry_after) for each in refused if each.error is not None]
-    told = [at.timestamp() + (after or 0.0) for at, after in sorted(moments)]
-    assert all(later - first > 0.0 for first, later in itertools.pairwise(told))
+    errors = {job.id: job.attempts[0].error for job in ended if job.attempts}
+    assert len(errors) > 10
+    assert {error is not None and error.details["line"] for error in errors.values()} == {"own"}
+    assert {job: error.retry_after for job, error in errors.items() if error} == {
+        job: pytest.approx(refusals[job].after) for job in errors
+    }
+    pairs = itertools.permutations((refusals[job] for job in errors), 2)
+    one_after_the_other = [(first, later) for first, later in pairs if first.answered < later.asked]
+    assert len(one_after_the_other) > 10
+    assert all(first.asked + first.after < later.answered + later.after for first, later in one_after_the_other)
 
 
 @pytest.mark.row("003:328")

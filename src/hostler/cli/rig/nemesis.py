@@ -12,7 +12,7 @@ from hostler.cli.rig.stage import Report
 
 
 async def play(strikes: Sequence[Strike], faults: Faults, tape: Tape, report: Report) -> None:
-    """Break and mend as the schedule says; whatever happens, what was broken is mended."""
+    """Break and mend as the schedule says; cancelled, it leaves things broken: the stage ends then, at once."""
     began = time.monotonic()
     async with asyncio.TaskGroup() as group:
         for strike in strikes:
@@ -25,11 +25,9 @@ async def _one(strike: Strike, began: float, faults: Faults, tape: Tape, report:
     begin, began_at = clock.monotonic(), clock.now()
     told = {"kind": strike.kind.value, "target": strike.target}
     report({"event": "broken", **told, "seconds": strike.length})
-    try:
-        struck = await faults.begin(strike)
-        await asyncio.sleep(strike.length)
-    finally:
-        how = await faults.end(strike)
+    struck = await faults.begin(strike)
+    await asyncio.sleep(strike.length)
+    how = await faults.end(strike)
     report({"event": "mended", **told, "how": how})
     instant = strike.length == 0
     tape.write(
