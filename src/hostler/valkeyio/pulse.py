@@ -8,7 +8,7 @@ from typing import Final
 
 import structlog
 
-from hostler.kernel.errors import EngineTimeoutError, EngineUnavailableError, HostlerError
+from hostler.kernel.errors import EngineTimeoutError, EngineUnavailableError, HostlerError, InternalError
 from hostler.kernel.units import Seconds
 
 _EVERY: Final[Seconds] = 0.5
@@ -38,6 +38,8 @@ class Pulse:
         self._down = asyncio.Event()
         self._poke = asyncio.Event()
         self._reason: HostlerError | None = None
+        self.defects = 0
+        """Times that something broke here which is no error of ours: each is logged, and it is looked at again."""
         self._up.set()
 
     @property
@@ -78,7 +80,7 @@ class Pulse:
                 async with asyncio.timeout(pause):
                     await self._poke.wait()
             self._poke.clear()
-            failure = await self._look()
+            failure = await self._looked()
             if failure is None:
                 pause = _EVERY
             else:
@@ -86,6 +88,15 @@ class Pulse:
                 self._note_down(failure)
                 pause = min(_BACKOFF_MOST, pause * 2) if known else _BACKOFF_FIRST
                 pause *= random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
+
+    async def _looked(self) -> HostlerError | None:
+        """Look, whatever comes: an engine that nobody watches any more would never be healed."""
+        try:
+            return await self._look()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the next look comes
+            self.defects += 1
+            _log.exception("watching the engine broke", defects=self.defects)
+            return InternalError(f"watching the engine broke with {type(error).__name__}: it is tried again")
 
     async def _look(self) -> HostlerError | None:
         """Return what is wrong, after having tried to heal it."""
