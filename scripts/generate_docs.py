@@ -43,7 +43,9 @@ AFTER_A_FAILURE = """\
 | `cancelled` | | cancelled |
 
 A budget that is spent ends the job as dead, with the class and the words of its last failure; leases alone end as
-`poison`. The two ways to be lost are counted apart, each up to the number of crashes. A job comes back to a worker
+`poison`. The two ways to be lost are counted apart, each up to the number of crashes. A job that lost a worker is kept
+for a while from those that run another one, so that poison does not take along what ran beside it
+([reliability](reliability.md)). A job comes back to a worker
 that it excludes only when its queue has all the lanes it may have: there is then no lane to keep it away with. Leases
 that run out in the grace after a restart of the engine use no budget.
 

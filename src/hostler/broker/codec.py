@@ -55,6 +55,7 @@ def _lease(queue: str, now: int, lanes: Mapping[int, Lane], job: Sequence[Any]) 
         attempts_used=record.attempts,
         attempts_max=record.max_attempts,
         crashes=record.crashes,
+        crashes_max=record.max_crashes,
         overloads=record.overloads,
         payload=Raw(envelope.payload),
         lane=lanes[record.lane],

@@ -13,7 +13,7 @@ from hostler.broker.engine_submit import SUBMIT_MAX, Prepared, Submitter
 from hostler.broker.records import job_id as id_of
 from hostler.broker.records import pack, read_events, sealed, sealed_lane, split_id
 from hostler.contracts.api import EVERY_JOB, JobFilter
-from hostler.contracts.event import Event, Page, Timeline
+from hostler.contracts.event import Event, Life, Page, Timeline
 from hostler.contracts.explain import Explanation
 from hostler.contracts.job import Job, JobRequest, JobState, Submitted
 from hostler.contracts.preview import Preview, no_preview, preview_of
@@ -129,11 +129,16 @@ class EngineDesk:
         known, *rest = cast("list[Any]", await self._library.call("timeline", queue, seq=seq, most=_FOLLOWING))
         if not known:
             raise _not_found(job_id)
-        entries, offsets = rest
+        entries, offsets, epoch, lives = rest
         events = {event.offset: event for event in _decoded(queue, entries) if event.job == job_id}
         found = tuple(events[offset] for offset in sorted(events))
         whole = {int(offset) for offset in offsets} <= events.keys()
-        return Timeline(events=found, complete=whole and bool(found) and found[0].type == Verb.SUBMIT)
+        return Timeline(
+            events=found,
+            complete=whole and bool(found) and found[0].type == Verb.SUBMIT,
+            epoch=epoch,
+            lives=tuple(_life(word.decode()) for word in lives),
+        )
 
     async def preview(self, job_id: str) -> Preview:
         """Return the latest picture of running work; see the port."""
@@ -239,6 +244,11 @@ def _decoded(queue: str, entries: Sequence[bytes]) -> list[Event]:
         for entry, packed in zip(entries[::2], entries[1::2], strict=True)
         for event in read_events(queue, entry.decode(), packed)
     ]
+
+
+def _life(word: str) -> Life:
+    epoch, _, after = word.partition(":")
+    return Life(epoch=int(epoch), after=int(after))
 
 
 def _taken_apart(job_id: str) -> tuple[str, str]:

@@ -20,6 +20,7 @@ from hostler.policy.lanes import lane_of
 from hostler.policy.lifecycle import Verb
 from hostler.policy.matching import lacks
 from hostler.policy.obstacles import Survey
+from hostler.policy.suspicion import said_of
 from hostler.registry.engine import EngineRegistry
 from hostler.valkeyio.instants import instant
 from hostler.valkeyio.library import Library
@@ -253,6 +254,8 @@ def _contended(facts: Facts) -> list[str]:
     record, reasons = facts.job.record, list[str]()
     if record.ckey and facts.key_running >= facts.key_limit:
         reasons.append(f"{facts.key_running} of {facts.key_limit} jobs of its concurrency key {record.ckey!r} run")
+    if record.crashes:
+        reasons.append(said_of(record.crashes))
     if facts.tenants > 1:
         reasons.append(f"{facts.tenants} tenants take turns, its own gets {facts.share:.0%} of them")
     if facts.ahead:

@@ -84,6 +84,7 @@ class EngineBroker:
             upto=cover.upto,
             lease=0 if request.lease_s is None else round(request.lease_s * _MICRO),
             operation=operation,
+            suspicion=int(request.suspicion),
         )
 
     async def wait_for_work(self, queues: Sequence[str], worker: str, *, timeout: float) -> bool:

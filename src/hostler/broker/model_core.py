@@ -1,11 +1,12 @@
 """What several verbs of the model share: time, look-up, who fits, and what is taken."""
 
 from collections.abc import Iterator, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from hostler.broker.model_state import JobRecord, Kept, LeaseRecord, QueueRecord, WorkerRecord, seconds
 from hostler.contracts.job import JobState
+from hostler.contracts.lease import Suspicion
 from hostler.contracts.needs import Lane
 from hostler.contracts.offer import Pool
 from hostler.contracts.queue import KindSpec, QueueSpec, RetryPolicy
@@ -13,8 +14,10 @@ from hostler.contracts.worker import WorkerState
 from hostler.kernel.errors import NotFoundError, UnknownQueueError
 from hostler.policy.lanes import lane_key
 from hostler.policy.matching import fits
+from hostler.policy.suspicion import suspicion
 from hostler.ports.clock import Clock
-from hostler.valkeyio.layout import JOBS_A_SECOND, SEQ_BEGIN
+from hostler.valkeyio.instants import instant
+from hostler.valkeyio.layout import JOBS_A_SECOND, LIVES_A_SECOND, SEQ_BEGIN
 
 OPERATION_WINDOW = 600.0
 """Seconds for which an operation's first answer is given again."""
@@ -58,12 +61,16 @@ class ModelCore:
         if spec.name in self._queues:
             self._queues[spec.name].spec = spec
         else:  # as in the engine, its life, and by that jobs and fences, are numbered by the clock
-            life = int(self._now().timestamp())
-            numbers = max(0, life - SEQ_BEGIN) * JOBS_A_SECOND
+            since = max(timedelta(), self._now() - instant(SEQ_BEGIN * 1_000_000))
+            life = max(1, since // (timedelta(seconds=1) / LIVES_A_SECOND))
+            numbers = since // (timedelta(seconds=1) / JOBS_A_SECOND)
             self._queues[spec.name] = QueueRecord(spec=spec, life=life, numbers=numbers)
 
     def _policy(self, job: JobRecord) -> RetryPolicy:
         return self._kinds[job.request.kind].retry
+
+    def _suspicion(self, job: JobRecord) -> Suspicion:
+        return suspicion(job.crashes, self._policy(job).crashes)
 
     def _answered(self, operation: str, now: datetime) -> Kept[Any] | None:
         known = self._operations.get(operation)

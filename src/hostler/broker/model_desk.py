@@ -32,6 +32,7 @@ from hostler.policy.lanes import lane_key, lane_of
 from hostler.policy.lifecycle import Verb
 from hostler.policy.matching import lacks, problems
 from hostler.policy.obstacles import Survey
+from hostler.policy.suspicion import said_of
 
 S = JobState
 FIRST_NUMBER = 100_000_000_001
@@ -301,6 +302,8 @@ class ModelDesk(ModelLife):
             reasons.append(f"it waits until {job.due.isoformat()}")
         if job.waiting_for is not None:
             reasons.append(f"it waits for: {job.waiting_for}")
+        if job.state is S.READY and job.crashes:
+            reasons.append(said_of(job.crashes))
         return reasons
 
     def _view(self, queue: QueueRecord, job: JobRecord, *, payload: bool = False) -> Job:

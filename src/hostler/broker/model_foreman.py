@@ -12,9 +12,6 @@ from hostler.policy.lifecycle import Verb
 S = JobState
 TICK = 0.5
 """Seconds between two rounds of upkeep."""
-STALL = 5.0
-"""Seconds without upkeep after which every live lease gets one lease of grace."""
-
 EVENTS_HOUR = 3600.0
 """Seconds for which events are kept however many there are."""
 
@@ -22,11 +19,11 @@ EVENTS_HOUR = 3600.0
 class ModelForeman(ModelLife):
     """Implements `ports.broker.Foreman`."""
 
-    _stalled = False
+    _restarted = False
 
     def restart(self) -> None:
         """Behave as after a restart of the engine: the next upkeep grants a lease of grace."""
-        self._stalled = True
+        self._restarted = True
 
     async def declare_kind(self, spec: KindSpec, *, reason: str = "") -> None:
         """Add or renew a kind."""
@@ -107,11 +104,12 @@ class ModelForeman(ModelLife):
         """Do one round of upkeep."""
         record, now = self._queue(queue), self._now()
         since = None if record.ticked is None else now - record.ticked
-        if since is not None and since < seconds(TICK) and not self._stalled:
+        if since is not None and since < seconds(TICK) and not self._restarted:
             return False
-        if self._stalled or (since is not None and since > seconds(STALL)):
+        record.hear(now)
+        if self._restarted or record.silent:
             self._grace(record, now)
-        self._stalled = False
+        self._restarted = record.silent = False
         record.ticked = now
         self._wake_due(record, now)
         self._reap(record, now)

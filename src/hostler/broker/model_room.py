@@ -1,14 +1,16 @@
 """Room in pools, as one claim of the model sees it."""
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import NamedTuple
 
-from hostler.broker.model_state import JobRecord
+from hostler.broker.model_state import JobRecord, seconds
 from hostler.broker.records import thousandths
-from hostler.contracts.lease import ClaimRequest
+from hostler.contracts.lease import ClaimRequest, Suspicion
 from hostler.contracts.needs import Lane
 from hostler.contracts.offer import Offer, Pool, Standing
 from hostler.policy.balance import Way, is_home, is_warm
+from hostler.policy.suspicion import PASSED_MOST, apart
 
 _EPSILON = 1e-9
 
@@ -19,21 +21,25 @@ class Choice(NamedTuple):
     job: JobRecord
     offer: int
     wants: list[tuple[Pool, str, float]]
+    suspicion: Suspicion
 
 
 class Room:
-    """What is free in the pools that one claim sees, and what is kept free for big jobs."""
+    """What is free in the pools that one claim sees, what is kept free for big jobs, and beside what they would run."""
 
-    def __init__(self, taken: Mapping[tuple[str, str], float]) -> None:
+    def __init__(self, taken: Mapping[tuple[str, str], float], *, beside: Suspicion) -> None:
         self._taken = taken
         self._spent: dict[tuple[str, str], float] = {}
         self._reserved: set[tuple[str, str]] = set()
         self.blocked: set[str] = set()
         """Lanes that were found without room: looked at once a claim, so only their first job can reserve."""
+        self._beside = beside
+        self._passed: set[str] = set()
 
     def copy(self) -> "Room":
         """Return a room like this that goes its own way from here."""
-        other = Room(self._taken)
+        other = Room(self._taken, beside=self._beside)
+        other._passed = set(self._passed)
         other._spent, other._reserved, other.blocked = dict(self._spent), set(self._reserved), set(self.blocked)
         return other
 
@@ -45,9 +51,18 @@ class Room:
             if (pool.id, name) in self._reserved or amount > self._free(pool, name) + _EPSILON
         ]
 
-    def take(self, wants: Sequence[tuple[Pool, str, float]]) -> None:
-        """Take it."""
-        for pool, name, amount in wants:
+    def passes(self, job: JobRecord, suspicion: Suspicion, now: datetime) -> bool:
+        """Tell whether a job is passed over, for what the worker holds or was just given (`policy.suspicion`)."""
+        wait = seconds(apart(self._beside, suspicion))
+        if (job.ready_at or now) + wait <= now or len(self._passed | {job.id}) > PASSED_MOST:
+            return False
+        self._passed.add(job.id)
+        return True
+
+    def take(self, chosen: Choice) -> None:
+        """Take what it wants."""
+        self._beside = max(self._beside, chosen.suspicion)
+        for pool, name, amount in chosen.wants:
             self._spent[pool.id, name] = self._spent.get((pool.id, name), 0.0) + amount
 
     def reserve(self, pools: Sequence[tuple[str, str]]) -> None:

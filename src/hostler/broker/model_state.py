@@ -18,6 +18,8 @@ from hostler.contracts.worker import Worker
 from hostler.kernel.units import Json, Seconds
 from hostler.policy.lifecycle import Verb, advance
 
+SILENCE = 5.0
+"""Seconds without any call after which every live lease gets one lease of grace: nobody may have reached the broker."""
 STRIDE = 10_080
 """What one claim costs a tenant of weight 1; divisible by every weight up to 10."""
 
@@ -135,6 +137,15 @@ class QueueRecord:
     """Where the last job of each session ran."""
     claims: dict[str, Kept[tuple[Lease, ...]]] = field(default_factory=dict[str, Kept[tuple[Lease, ...]]])
     ticked: datetime | None = None
+    heard: datetime | None = None
+    """When anybody last did anything here."""
+    silent: bool = False
+    """Whether nobody did for a while since the last upkeep."""
+
+    def hear(self, at: datetime) -> None:
+        """Note that somebody does something."""
+        self.silent = self.silent or (self.heard is not None and at - self.heard > seconds(SILENCE))
+        self.heard = at
 
     def jobs_in(self, *states: JobState) -> list[JobRecord]:
         """Return the jobs in any of these states, in order of submit."""
@@ -166,6 +177,7 @@ class QueueRecord:
     def _append(
         self, at: datetime, type_: str, job: JobRecord | None, state: JobState | None, facts: dict[str, Json]
     ) -> None:
+        self.hear(at)
         self.offset += 1
         worker = facts.pop("worker", None)
         self.events.append(

@@ -44,15 +44,16 @@ class ModelWork(ModelLife):
         known = queue.claims.get(operation)
         if known is not None and known.until > now:
             return tuple(lease for lease in known.answer if self._held(queue, lease.job_id, lease.fence))
+        queue.hear(now)
         self._wake_due(queue, now)
         self._expire(queue, now)
-        room = Room(self._taken(queue))
+        room = Room(self._taken(queue), beside=request.suspicion)
         leases: list[Lease] = []
         while len(leases) < request.limit and not (queue.paused or queue.draining):
             chosen = self._choose(queue, request, room, now)
             if chosen is None:
                 break
-            room.take(chosen.wants)
+            room.take(chosen)
             leases.append(self._grant(queue, chosen, request, now))
         queue.claims[operation] = Kept(answer=tuple(leases), until=now + seconds(queue.spec.retention.operations))
         return tuple(leases)
@@ -88,6 +89,7 @@ class ModelWork(ModelLife):
                 lost.append(ref)
                 continue
             queue, job = found
+            queue.hear(now)
             lease = self._lease(job)
             lease.ends = max(lease.ends, now + seconds(lease.seconds))
             ends.append(lease.ends)
@@ -140,6 +142,8 @@ class ModelWork(ModelLife):
             shunned = request.worker in job.lane.avoid.shunned
             if shunned and self._others_serve(job.lane, now):
                 continue
+            if room.passes(job, self._suspicion(job), now):
+                continue
             yield from self._placed(queue, job, request, room, now)
 
     def _placed(
@@ -158,7 +162,9 @@ class ModelWork(ModelLife):
             missing = room.short(wants)
             short.extend(missing)
             if not missing and admits(job.lane, offer.endpoint, standings[index]):
-                roomy.append((Choice(job, index, wants), room.way(job.lane, offer, standings[index], home)))
+                roomy.append(
+                    (Choice(job, index, wants, self._suspicion(job)), room.way(job.lane, offer, standings[index], home))
+                )
         if roomy:
             yield roomy[best([way for _, way in roomy])][0]
             return
@@ -182,7 +188,7 @@ class ModelWork(ModelLife):
         return running
 
     def _grant(self, queue: QueueRecord, chosen: Choice, request: ClaimRequest, now: datetime) -> Lease:
-        job, index, wants = chosen
+        job, index, wants, _ = chosen
         tenant = job.request.tenant
         queue.virtual = max(queue.passes.get(tenant, 0), queue.virtual)
         queue.passes[tenant] = queue.virtual + STRIDE // queue.spec.weights.get(tenant, 1)
@@ -221,6 +227,7 @@ class ModelWork(ModelLife):
             attempts_used=job.attempts_used,
             attempts_max=policy.attempts,
             crashes=job.crashes,
+            crashes_max=policy.crashes,
             overloads=job.overloads,
             payload=job.request.payload,
             lane=job.lane,

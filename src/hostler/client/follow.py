@@ -13,6 +13,7 @@ from hostler.contracts.problem import Problem
 from hostler.kernel.errors import EngineError, GatewayUnavailableError, HostlerError, InternalError
 
 _GAP: Final = "gap"
+_RESET: Final = "reset"
 _PROBLEM: Final = "problem"
 
 
@@ -21,41 +22,49 @@ class Frame(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     data: bytes
+    id: bytes = b""
+    """Of the last event that had one."""
 
 
 async def frames(lines: AsyncIterable[bytes]) -> AsyncIterator[Frame]:
     """Yield the events of a stream of lines; comments and unknown fields are skipped."""
-    name, data = "message", b""
+    name, data, id_ = "message", b"", b""
     async for line in lines:
         text = line.rstrip(b"\r\n")
         field, _, value = text.partition(b":")
         value = value.removeprefix(b" ")
         if not text:
             if data:
-                yield Frame(name=name, data=data)
+                yield Frame(name=name, data=data, id=id_)
             name, data = "message", b""
         elif field == b"event":
             name = value.decode()
         elif field == b"data":
             data += value
+        elif field == b"id":
+            id_ = value
 
 
 async def followed(wire: Wire, job_id: str, *, after: int = 0, tries: int = TRIES) -> AsyncIterator[Event]:
     """Yield a job's events with offsets above `after` until it has ended.
 
     A broken connection is made again where it was left, at most `tries` times in a row without an event
-    between; then its error is raised. `InternalError` when the engine no longer keeps what lies between.
+    between; then its error is raised. `InternalError` when the engine no longer keeps what lies between. Where the
+    engine lost what was told (a fail-over, a restored backup), what came instead follows, with offsets as low.
     """
-    last, failed = after, 0
+    last, failed, told = after, 0, str(after)
     while True:
         try:
-            headers = {"Last-Event-ID": str(last), "Accept": "text/event-stream"}
+            headers = {"Last-Event-ID": told, "Accept": "text/event-stream"}
             async with wire.stream(f"v1/jobs/{job_id}/events", headers=headers) as lines:
                 async for frame in frames(lines):
+                    if frame.name == _RESET:
+                        last = msgspec.json.decode(frame.data, type=_Reset).after
+                        continue
                     event = _event(frame, resumed=last > after)
                     if event is None or event.offset <= last:
                         continue
-                    last, failed = event.offset, 0
+                    last, failed, told = event.offset, 0, frame.id.decode() or str(event.offset)
                     yield event
                     if event.state is not None and event.state.terminal and await _over(wire, job_id):
                         return
@@ -67,6 +76,10 @@ async def followed(wire: Wire, job_id: str, *, after: int = 0, tries: int = TRIE
             if failed >= tries:
                 raise
             await asyncio.sleep(pause(failed, error))
+
+
+class _Reset(msgspec.Struct, frozen=True, kw_only=True):
+    after: int
 
 
 class _State(msgspec.Struct, frozen=True, kw_only=True):

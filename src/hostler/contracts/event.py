@@ -22,12 +22,30 @@ class Event(Struct, frozen=True, kw_only=True):
     data: dict[str, Json] = {}
 
 
+class Life(Struct, frozen=True, kw_only=True):
+    """One epoch of a stream: it begins when another server takes over, or a backup is restored."""
+
+    epoch: int
+    after: int
+    """The offset that it goes on behind: what an earlier epoch told beyond it is lost, and its offsets come again."""
+
+
 class Timeline(Struct, frozen=True, kw_only=True):
     """What happened to one job, in order."""
 
     events: tuple[Event, ...]
     complete: bool
     """False when the engine no longer keeps the oldest of them."""
+    epoch: int = 1
+    """Of the stream that they are from."""
+    lives: tuple[Life, ...] = ()
+    """The last epochs of that stream, oldest first."""
+
+    def shared(self, epoch: int) -> int | None:
+        """Return up to which offset an earlier epoch told what this one tells; None where all of it still stands."""
+        if self.lives and epoch < self.lives[0].epoch:
+            return 0  # so many have begun since that nobody knows
+        return min((life.after for life in self.lives if life.epoch > epoch), default=None)
 
 
 class Page(Struct, frozen=True, kw_only=True):

@@ -3,7 +3,8 @@
 from typing import Final
 
 CLAIMS: Final = 1 << 20
-"""A fence is `life * CLAIMS + claims so far`; `life` is the second in which this life of its queue began.
+"""A fence is `life * CLAIMS + claims so far`; `life` is the eighth of a second, counted
+from 2026, in which this life of its queue began.
 
 A new life begins whenever another server takes the queue over (a restart, a fail-over, a restore): what the one
 before may have given and lost is below it.

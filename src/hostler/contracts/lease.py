@@ -1,5 +1,7 @@
 """The right to run one attempt of a job."""
 
+from enum import IntEnum
+
 from msgspec import UNSET, Raw, Struct, UnsetType, field
 
 from hostler.contracts.failure import Failure
@@ -9,6 +11,17 @@ from hostler.contracts.offer import Offer, Pool, Standing
 from hostler.contracts.preview import Preview
 from hostler.contracts.timeouts import Timeouts
 from hostler.kernel.units import Instant, Seconds
+
+
+class Suspicion(IntEnum):
+    """How near a job is to being dead as poison (`policy.suspicion`)."""
+
+    NONE = 0
+    """It lost no worker in this generation."""
+    SUSPECT = 1
+    """It lost one; the next loss does not end it."""
+    LAST = 2
+    """The next loss ends it."""
 
 
 class Lease(Struct, frozen=True, kw_only=True):
@@ -28,6 +41,8 @@ class Lease(Struct, frozen=True, kw_only=True):
     attempts_max: int
     crashes: int
     """Leases of this generation that were lost."""
+    crashes_max: int = 3
+    """The loss that ends it."""
     overloads: int
     """Times in a row that the service had no room."""
     payload: Raw
@@ -166,3 +181,5 @@ class ClaimRequest(Struct, frozen=True, kw_only=True):
     Checked and taken in the same step as the lease."""
     lease_s: Seconds | None = None
     """The queue's own unless set."""
+    suspicion: Suspicion = Suspicion.NONE
+    """Of the worst that the worker holds, over all its queues: another suspect is kept from it for a while."""

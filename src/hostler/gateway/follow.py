@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from hostler.contracts.event import Event
+from hostler.contracts.event import Event, Timeline
 from hostler.contracts.job import Job
 from hostler.gateway.hub import Hub, Signal, Subscription
 from hostler.gateway.problems import problem
@@ -50,13 +50,19 @@ async def _worth_a_look(subscription: Subscription, ends: float) -> bool:
 
 
 class Story:
-    """One job's events as server-sent events, from an offset on, without gaps or doubles."""
+    """One job's events as server-sent events, from an offset on, without gaps or doubles.
 
-    def __init__(self, desk: Desk, hub: Hub, job: Job, *, after: int, heartbeat: Seconds = HEARTBEAT) -> None:
+    `epoch` is the one in which the reader heard the event `after`; None for one that does not say, and is believed.
+    """
+
+    def __init__(
+        self, desk: Desk, hub: Hub, job: Job, *, after: int, epoch: int | None = None, heartbeat: Seconds = HEARTBEAT
+    ) -> None:
         self._desk = desk
         self._hub = hub
         self._job = job
         self._last = after
+        self._epoch = epoch
         self._heartbeat = heartbeat
 
     async def told(self) -> AsyncIterator[bytes]:
@@ -85,12 +91,14 @@ class Story:
                 yield b": still here\n\n"
             elif isinstance(found, Event) and found.offset > self._last:
                 self._last = found.offset
-                yield event_frame(found)
+                yield self._shown(found)
                 if found.state is not None and found.state.terminal:
                     return
 
     async def _history(self) -> AsyncIterator[bytes]:
         timeline = await self._desk.timeline(self._job.id)
+        if (shared := self._turned(timeline)) is not None:
+            yield _frame("reset", msgspec.json.encode({"after": shared}))
         if not timeline.complete and (not timeline.events or timeline.events[0].offset > self._last + 1):
             yield _frame("gap", msgspec.json.encode({"after": self._last}))
         found = {event.offset: event for event in timeline.events if event.offset > self._last}
@@ -98,7 +106,19 @@ class Story:
             found |= await self._between(max(self._last, timeline.events[0].offset), timeline.events[-1])
         for offset in sorted(found):
             self._last = offset
-            yield event_frame(found[offset])
+            yield self._shown(found[offset])
+
+    def _turned(self, timeline: Timeline) -> int | None:
+        """Take another epoch in; return the offset behind which all that was told is void, None when nothing is."""
+        before, self._epoch = self._epoch, timeline.epoch
+        shared = None if before is None or before == timeline.epoch else timeline.shared(before)
+        if shared is None or shared >= self._last:
+            return None
+        self._last = shared
+        return shared
+
+    def _shown(self, event: Event) -> bytes:
+        return event_frame(event, self._epoch)
 
     async def _between(self, after: int, latest: Event) -> dict[int, Event]:
         """Return the job's events of the stream behind `after`, for those that a timeline leaves out (progress).
@@ -125,9 +145,9 @@ class Story:
         return not timeline.events or timeline.events[-1].offset <= self._last
 
 
-def event_frame(event: Event) -> bytes:
-    """Return an event as one server-sent event whose id is its offset."""
-    return b"id: %d\n" % event.offset + _frame(event.type, msgspec.json.encode(event))
+def event_frame(event: Event, epoch: int | None) -> bytes:
+    """Return an event as one server-sent event whose id is its epoch and offset."""
+    return b"id: %d-%d\n" % (epoch or 0, event.offset) + _frame(event.type, msgspec.json.encode(event))
 
 
 def _frame(name: str, data: bytes) -> bytes:

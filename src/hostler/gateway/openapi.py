@@ -116,7 +116,7 @@ def _parameters(operation: Operation[Any, Any], schemas: dict[str, Anything], co
         schema = {"type": "string", "pattern": "^[!-~]{1,128}$"}
         found.append({"name": "Operation-Id", "in": "header", "schema": schema})
     if any(reply.media_type == EVENTS for reply in operation.replies.values()):
-        schema = {"type": "string", "pattern": "^[0-9]{1,16}$"}
+        schema = {"type": "string", "pattern": "^([0-9]{1,16}-)?[0-9]{1,16}$"}
         found.append({"name": "Last-Event-ID", "in": "header", "schema": schema})
     return found
 

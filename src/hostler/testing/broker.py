@@ -3,6 +3,7 @@
 import pytest
 
 from hostler.testing.broker_affinity import AffinityPromises
+from hostler.testing.broker_apart import ApartPromises
 from hostler.testing.broker_claim import AmountPromises, KeyPromises, MatchPromises, OrderPromises
 from hostler.testing.broker_house import BrokerHarness, House
 from hostler.testing.broker_lease import LeasePromises, SettlePromises
@@ -23,6 +24,7 @@ class BrokerConformance(
     AffinityPromises,
     KeyPromises,
     LeasePromises,
+    ApartPromises,
     SettlePromises,
     PreviewPromises,
     CancelPromises,

@@ -20,6 +20,7 @@ from hostler.contracts.lease import (
     Settled,
     Settlement,
     Succeed,
+    Suspicion,
 )
 from hostler.contracts.offer import Offer, Pool, Standing
 from hostler.contracts.queue import KindSpec, QueueSpec
@@ -192,6 +193,7 @@ class House(HouseOfJobs):
         pools: dict[str, Pool] | None = None,
         operation: str | None = None,
         lease_s: float | None = None,
+        suspicion: Suspicion = Suspicion.NONE,
     ) -> tuple[Lease, ...]:
         """Claim as `worker`; its own pool has 64 slots unless `pools` says otherwise."""
         wanted = ClaimRequest(
@@ -202,6 +204,7 @@ class House(HouseOfJobs):
             standings=tuple(standings),
             pools=slots(worker, 64) if pools is None else pools,
             lease_s=lease_s,
+            suspicion=suspicion,
         )
         leases = await self.broker.claim(wanted, operation=operation or self.operation())
         self._holders.update({(lease.job_id, lease.fence): worker for lease in leases})

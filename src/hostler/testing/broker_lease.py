@@ -137,6 +137,18 @@ class LeasePromises:
         assert (await house.broker.renew("w1", [ref(lease)])).lost == ()
         assert (await house.end(lease)).accepted
 
+    async def test_upkeep_that_comes_late_spares_no_lost_lease_while_others_are_heard(self, house: House) -> None:
+        lost, kept = await house.submit_many(2)
+        await house.claim_one(lost, worker="dead")
+        lease = await house.claim_one(kept)
+        await house.tick()
+        for _ in range(4):
+            await house.advance(3.0)
+            assert (await house.broker.renew("w1", [ref(lease)])).lost == ()
+        await house.tick()
+        assert await house.state(lost) is JobState.READY
+        assert (await house.claim_one(lost)).crashes == 1
+
     async def test_progress_remote_ids_and_checkpoints_are_kept_for_the_next_attempt(self, house: House) -> None:
         job_id = await house.submit()
         lease = await house.claim_one(job_id)

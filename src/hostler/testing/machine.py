@@ -33,6 +33,7 @@ from hostler.contracts.lease import (
     Settlement,
     Stopped,
     Succeed,
+    Suspicion,
     Update,
 )
 from hostler.contracts.offer import Pool
@@ -128,9 +129,14 @@ class WorkerMachine(RuleBasedStateMachine):
             facts["deadline"] = self.twins.real.now() + timedelta(seconds=deadline)
         return request(facts.pop("kind"), **facts)
 
-    @rule(worker=st.sampled_from(sorted(WORKERS)), limit=st.integers(1, 5), free=st.sampled_from([None, None, 1]))
-    def take(self, worker: str, limit: int, free: int | None) -> None:
-        self.claim(worker, limit, free)
+    @rule(
+        worker=st.sampled_from(sorted(WORKERS)),
+        limit=st.integers(1, 5),
+        free=st.sampled_from([None, None, 1]),
+        beside=st.sampled_from(Suspicion),
+    )
+    def take(self, worker: str, limit: int, free: int | None, beside: Suspicion) -> None:
+        self.claim(worker, limit, free, beside)
 
     @rule()
     def take_all(self) -> None:
@@ -144,7 +150,7 @@ class WorkerMachine(RuleBasedStateMachine):
         for (holder, lease), ending in zip(self.leases[held:], some, strict=False):
             self.end(holder, lease, ending)
 
-    def claim(self, worker: str, limit: int, free: int | None) -> None:
+    def claim(self, worker: str, limit: int, free: int | None, beside: Suspicion = Suspicion.NONE) -> None:
         """Claim on both sides: the same jobs, in the same order, and a replay of the call gives them again."""
         slots, offers = WORKERS[worker]
         pools = {"slots": Pool(id=worker, total=slots, free=free)}
@@ -155,6 +161,7 @@ class WorkerMachine(RuleBasedStateMachine):
             offers=offers,
             standings=STANDINGS.get(worker, ()),
             pools=pools,
+            suspicion=beside,
         )
         operation = self.twins.operation()
         theirs = self.twins.run(self.twins.real.broker.claim(wanted, operation=operation))

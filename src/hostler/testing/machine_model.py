@@ -57,7 +57,7 @@ class JudgingModel(ModelBroker):
             other = next(self._allowed(queue, request, self._lenient, now, wanted), None)
             found = other if other is not None and other.job.id == wanted else found
         if found is not None:
-            self._lenient.take(found.wants)
+            self._lenient.take(found)
         return found
 
     def _placed(

@@ -50,6 +50,8 @@ Run = Callable[[Coroutine[Any, Any, Any]], Any]
 
 REMEMBERED = 6.0
 """Seconds for which it is known where a session ran."""
+CRASHES = 3
+"""Losses that end a job of most kinds."""
 UNTENDED = 4.0
 """Seconds that may pass without upkeep."""
 
@@ -71,8 +73,8 @@ class Twins:
     def open(self) -> None:
         """Declare queue and kinds, and let the workers live."""
         self.both("declare_queue", self.queue())
-        for name, attempts in (("work", 3), ("once", 1)):
-            retry = {"attempts": attempts, "crashes": 2, "overloads": 2}
+        for name, attempts, crashes in (("work", 3, CRASHES), ("once", 1, 2)):
+            retry = {"attempts": attempts, "crashes": crashes, "overloads": 2}
             self.both("declare_kind", msgspec.convert({"name": name, "queue": QUEUE, "retry": retry}, KindSpec))
         for worker in WORKERS:
             self.announce(worker)
@@ -200,7 +202,7 @@ class Twins:
             slots={worker: slots for worker, (slots, _) in WORKERS.items()},
             offers={worker: offers for worker, (_, offers) in WORKERS.items()},
             attempts=3,
-            crashes=2,
+            crashes=CRASHES,
             weights={"a": 2},
         )
         return check(

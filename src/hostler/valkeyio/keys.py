@@ -51,6 +51,7 @@ KEYS: Final[tuple[KeyRow, ...]] = (
     _row(
         "meta", "hash", "queue", "scalars: clock, offsets, counters (see layout.META); read once, written once a call"
     ),
+    _row("epochs", "zset", "queue", "`<epoch>:<offset that it began behind>` of the last lives, by epoch"),
     _row("lives", "zset", "queue", "last job number of the life before, by the number above which a life's begin"),
     _row("cfg", "string", "queue", "packed configuration (layout.CONFIG); its hash is `cfg` in meta"),
     _row("j:<seq>", "string", "job", "packed record of a job (layout.RECORD)"),

@@ -18,7 +18,10 @@ SEQ_BASE: Final = 100_000_000_000
 """Job numbers count from here, so that their text sorts like their value; events store the difference."""
 
 SEQ_BEGIN: Final = 1_767_225_600
-"""The second from which job numbers are counted where a queue begins, or another server takes over: 2026."""
+"""The second from which lives and job numbers are counted where a queue begins, or another server takes over: 2026."""
+
+LIVES_A_SECOND: Final = 8
+"""How fine lives, and epochs, are numbered by the clock; with `FENCE_STEP` fences stay whole in a double until 2060."""
 
 JOBS_A_SECOND: Final = 1000
 """Job numbers for each second since then: what a queue may take in, averaged over its life; room for 28 years."""
@@ -85,6 +88,9 @@ RECORD_TEXTS: Final = frozenset(
 """Fields of a record that are `false`, not 0, where there is nothing."""
 
 EVENTS_KEPT: Final = 64
+
+EPOCHS_KEPT: Final = 64
+"""Lives of a queue of which it is kept where they began."""
 
 PREVIEW_MS: Final = round(PREVIEW_LIFE * 1000)
 """How long `pv:<seq>` lives when no other follows."""
@@ -160,7 +166,7 @@ META: Final = (
     "V",  # virtual time: the pass of the tenant served last
     "due",  # when the next delayed or waiting job is due, 0 when none is
     "exp",  # no job expires before this, 0 when none does at all
-    "life",  # second in which this life of the queue began: fences are above this times FENCE_STEP
+    "life",  # eighth of a second since SEQ_BEGIN in which this life began: fences are above this times FENCE_STEP
     "run",  # replication id of the server that wrote last: another one takes over, and a new life begins
     "idle",  # workers in idle sets
     "bytes",  # envelope bytes of jobs that have not ended
@@ -175,13 +181,14 @@ META: Final = (
     # The rest is read only when it is looked at.
     "epoch",  # raised with every new life
     "reason",
-    "heir",  # when a server took over and nobody has seen to its leases yet; else 0
+    "heir",  # since when leases are owed a grace: a server took over, or nobody was heard for a while; else 0
     "tick",  # when it did
     "sweep",  # when the last sweep over lanes began
     "cursor",  # where the sweep is
     "mark_at",  # events: when the younger mark was set
     "mark_off",  # the offset at that mark
     "trim_to",  # offsets up to here are older than an hour
+    "apart",  # when the first of the jobs that were passed over may be taken by anybody, 0 when none was
     "n_dead",
     "n_cancelled",
     "n_expired",

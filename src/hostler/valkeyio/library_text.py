@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from hostler.kernel.errors import InternalError
 from hostler.policy.lifecycle import JOB_MOVES
+from hostler.policy.suspicion import LATE, PASSED_MOST, SOON
 from hostler.valkeyio import layout
 from hostler.valkeyio.config import DEFAULTS
 
@@ -139,13 +140,17 @@ def _preamble() -> str:
         f"local CONFIG = {{{defaults}}}",
         f"local SEQ_BASE = {layout.SEQ_BASE}",
         f"local SEQ_BEGIN = {layout.SEQ_BEGIN}",
+        f"local LIVES_A_SECOND = {layout.LIVES_A_SECOND}",
         f"local JOBS_A_SECOND = {layout.JOBS_A_SECOND}",
         f"local JOBS_LOST = {layout.JOBS_LOST}",
         f"local LANES_LOST = {layout.LANES_LOST}",
         f"local FENCE_STEP = {layout.FENCE_STEP}",
         f"local ATTEMPTS_KEPT = {layout.ATTEMPTS_KEPT}",
         f"local EVENTS_KEPT = {layout.EVENTS_KEPT}",
+        f"local EPOCHS_KEPT = {layout.EPOCHS_KEPT}",
         f"local PREVIEW_MS = {layout.PREVIEW_MS}",
+        f"local APART_SOON, APART_LATE = {round(SOON * 1_000_000)}, {round(LATE * 1_000_000)}",
+        f"local PASSED_MOST = {PASSED_MOST}",
         f"local BLANK = {{{blank}}}",
     )
     return "\n".join(lines)

@@ -8,10 +8,11 @@ from typing import Any
 import structlog
 
 from hostler.contracts.failure import Failure, FailureClass
-from hostler.contracts.lease import Again, Lease, LeaseRef, Settlement
+from hostler.contracts.lease import Again, Lease, LeaseRef, Settlement, Suspicion
 from hostler.contracts.queue import RetryPolicy
 from hostler.kernel.units import Seconds
 from hostler.policy.retry import after_failure, returns
+from hostler.policy.suspicion import suspicion
 from hostler.worker.attempt import HALT_LIMIT, Attempt, Route
 from hostler.worker.board import Board
 from hostler.worker.capacity import Capacity
@@ -43,6 +44,12 @@ class Crew:
     def jobs(self) -> tuple[str, ...]:
         """Return the ids of the jobs that run now."""
         return tuple(ref.job_id for ref in self._attempts)
+
+    @property
+    def suspicion(self) -> Suspicion:
+        """Return that of the worst of the jobs that run now (`policy.suspicion`)."""
+        held = (attempt.lease for attempt in self._attempts.values())
+        return max((suspicion(lease.crashes, lease.crashes_max) for lease in held), default=Suspicion.NONE)
 
     def start(self, lease: Lease, route: Route) -> None:
         """Start an attempt; its amounts are taken before this returns."""

@@ -158,6 +158,7 @@ class ClaimLoop:
             offers=asked,
             standings=standings,
             pools=self._capacity.pools(),
+            suspicion=self._crew.suspicion,
         )
         operation = next(self._operations)
         # The answer may be lost on the wire; asked again by the same name, so that no lease is left to nobody.

@@ -4,19 +4,23 @@ local CLOCK = 'server'
 local MOVES = {[101] = true, [102] = true, [223] = true, [535] = true, [636] = true, [731] = true, [732] = true, [834] = true, [912] = true, [942] = true, [1018] = true, [1028] = true, [1038] = true, [1048] = true, [1117] = true, [1127] = true, [1137] = true, [1147] = true, [1236] = true, [1362] = true, [1432] = true}
 local STATES = {'scheduled', 'ready', 'running', 'waiting', 'succeeded', 'dead', 'cancelled', 'expired'}
 local COUNTS = {'n_scheduled', 'n_ready', 'n_running', 'n_waiting', 'n_succeeded', 'n_dead', 'n_cancelled', 'n_expired'}
-local META = {'born', 'last', 'arrival', 'off', 'seq', 'lane', 'cfg', 'paused', 'draining', 'V', 'due', 'exp', 'life', 'run', 'idle', 'bytes', 'n_ready', 'n_scheduled', 'n_running', 'n_waiting', 'n_succeeded', 't_submitted', 't_claimed', 't_succeeded', 'epoch', 'reason', 'heir', 'tick', 'sweep', 'cursor', 'mark_at', 'mark_off', 'trim_to', 'n_dead', 'n_cancelled', 'n_expired', 't_deduplicated', 't_dead', 't_cancelled', 't_expired', 't_replayed', 't_purged', 't_retried', 't_reaped', 't_rejected'}
+local META = {'born', 'last', 'arrival', 'off', 'seq', 'lane', 'cfg', 'paused', 'draining', 'V', 'due', 'exp', 'life', 'run', 'idle', 'bytes', 'n_ready', 'n_scheduled', 'n_running', 'n_waiting', 'n_succeeded', 't_submitted', 't_claimed', 't_succeeded', 'epoch', 'reason', 'heir', 'tick', 'sweep', 'cursor', 'mark_at', 'mark_off', 'trim_to', 'apart', 'n_dead', 'n_cancelled', 'n_expired', 't_deduplicated', 't_dead', 't_cancelled', 't_expired', 't_replayed', 't_purged', 't_retried', 't_reaped', 't_rejected'}
 local META_HOT = 24
-local META_AT = {born = 1, last = 2, arrival = 3, off = 4, seq = 5, lane = 6, cfg = 7, paused = 8, draining = 9, V = 10, due = 11, exp = 12, life = 13, run = 14, idle = 15, bytes = 16, n_ready = 17, n_scheduled = 18, n_running = 19, n_waiting = 20, n_succeeded = 21, t_submitted = 22, t_claimed = 23, t_succeeded = 24, epoch = 25, reason = 26, heir = 27, tick = 28, sweep = 29, cursor = 30, mark_at = 31, mark_off = 32, trim_to = 33, n_dead = 34, n_cancelled = 35, n_expired = 36, t_deduplicated = 37, t_dead = 38, t_cancelled = 39, t_expired = 40, t_replayed = 41, t_purged = 42, t_retried = 43, t_reaped = 44, t_rejected = 45}
+local META_AT = {born = 1, last = 2, arrival = 3, off = 4, seq = 5, lane = 6, cfg = 7, paused = 8, draining = 9, V = 10, due = 11, exp = 12, life = 13, run = 14, idle = 15, bytes = 16, n_ready = 17, n_scheduled = 18, n_running = 19, n_waiting = 20, n_succeeded = 21, t_submitted = 22, t_claimed = 23, t_succeeded = 24, epoch = 25, reason = 26, heir = 27, tick = 28, sweep = 29, cursor = 30, mark_at = 31, mark_off = 32, trim_to = 33, apart = 34, n_dead = 35, n_cancelled = 36, n_expired = 37, t_deduplicated = 38, t_dead = 39, t_cancelled = 40, t_expired = 41, t_replayed = 42, t_purged = 43, t_retried = 44, t_reaped = 45, t_rejected = 46}
 local CONFIG = {10000000, 60000000, 30000000, 30000000, 1000000, 4294967296, 0, 10000, 1, 86400000000, 100000, 2592000000000, 100000, 3600000, 600000, {}, 1800000}
 local SEQ_BASE = 100000000000
 local SEQ_BEGIN = 1767225600
+local LIVES_A_SECOND = 8
 local JOBS_A_SECOND = 1000
 local JOBS_LOST = 10000
 local LANES_LOST = 64
 local FENCE_STEP = 1048576
 local ATTEMPTS_KEPT = 200
 local EVENTS_KEPT = 64
+local EPOCHS_KEPT = 64
 local PREVIEW_MS = 60000
+local APART_SOON, APART_LATE = 1000000, 30000000
+local PASSED_MOST = 64
 local BLANK = {0, 0, 0, 0, false, 0, 0, 0, 0, 0, false, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, false, false, 0, 0, false, 0, false, 0, false, false}
 -- Writes are collected while a call decides, and made at its end: one engine call per key or command.
 
@@ -192,18 +196,20 @@ end
 -- A queue begins, or goes on where it may lack what another server acknowledged last: all numbers go on above those
 -- that may have been given. That is by the clock, so that it holds for a queue that was lost as a whole too.
 local function take_over(q, id)
-  local second = math.floor(q.now / 1000000)
+  local since = math.max(0, q.now - SEQ_BEGIN * 1000000)
+  local turn = math.floor(since * LIVES_A_SECOND / 1000000)
   if q.m.born == 0 then
     q.m.born = q.now
   else
     q.m.heir, q.m.lane = q.now, q.m.lane + LANES_LOST
   end
-  q.m.run, q.m.life, q.m.epoch = id, math.max(q.m.life + 1, second), math.max(q.m.epoch + 1, second)
+  q.m.run, q.m.life, q.m.epoch = id, math.max(q.m.life + 1, turn), math.max(q.m.epoch + 1, turn)
   if q.p ~= 'h:{reg}:' then
     local last = math.max(q.m.seq, SEQ_BASE)
-    local timed = SEQ_BASE + (second - SEQ_BEGIN) * JOBS_A_SECOND
+    local timed = SEQ_BASE + math.floor(since * JOBS_A_SECOND / 1000000)
     q.m.seq = math.max(last, timed) + (timed - last < JOBS_LOST and JOBS_LOST or 0)
     write.zadd(q, 'lives', q.m.seq, int(last))
+    write.zadd(q, 'epochs', q.m.epoch, int(q.m.epoch) .. ':' .. int(q.m.off))
   end
 end
 
@@ -223,6 +229,7 @@ end
 -- `q.p` is the prefix of the queue's keys, `q.now` microseconds, `q.m` the fields of meta.
 
 local CONFIGS = {}
+local SILENCE = 5000000
 local TEXT = {cfg = true, run = true, reason = true}
 
 local function tail(argv, first)
@@ -265,10 +272,15 @@ function ctx.open(meta_key)
   q.m = scalars_of(q)
   local now = now_of(q)
   q.now = math.max(now, q.m.last)
+  local silent = q.m.last > 0 and q.now - q.m.last > SILENCE
   q.m.last = q.now
   write.begin(q)
   if ctx.writes then
     home.open(q, now)
+    -- Nobody was heard, so whoever holds a lease may have tried in vain; what one alone failed to do is a loss.
+    if silent and q.p ~= 'h:{reg}:' then
+      q.m.heir = q.now
+    end
   end
   q.id = q.p .. int(q.m.born) .. (q.m.run or '')
   return q
@@ -520,7 +532,7 @@ end
 
 -- How a job stands in its line: with a `k` where its record has to be read before it is placed.
 function line.member(seq, record)
-  return (record[5] or record[34]) and seq .. 'k' or seq
+  return (record[5] or record[34] or record[8] > 0) and seq .. 'k' or seq
 end
 
 -- A ready job takes its place; one whose concurrency key is full is parked beside the line.
@@ -1117,6 +1129,43 @@ function class.may_serve(q, lane, row, except)
   return false
 end
 
+-- Jobs that lost workers run apart, so that poison is told from what only ran beside it (policy.suspicion).
+
+local apart = {}
+
+-- 0 when a job lost no worker, 1 when it did, 2 when the next one that it loses is its last.
+function apart.level(record)
+  if record[8] == 0 then
+    return 0
+  end
+  return record[8] + 1 >= record[21] and 2 or 1
+end
+
+-- Whether a worker that holds a job of the level `s.beside`, or was just given one, has to pass this one over.
+function apart.passes(q, s, record)
+  local level = apart.level(record)
+  if level == 0 or s.beside == 0 or s.passed >= PASSED_MOST then
+    return false
+  end
+  local ends = record[13] + (math.max(level, s.beside) == 2 and APART_LATE or APART_SOON)
+  if ends <= q.now then
+    return false
+  end
+  s.passed = s.passed + 1
+  if q.m.apart == 0 or ends < q.m.apart then
+    q.m.apart = ends
+  end
+  return true
+end
+
+-- What was passed over may be taken by anybody from a moment on: then upkeep wakes those that found nothing else.
+function apart.wake(q)
+  if q.m.apart > 0 and q.m.apart <= q.now then
+    q.m.apart = 0
+    q.freed = math.max(q.freed or 0, q.m.n_ready)
+  end
+end
+
 -- Choosing among endpoints that have room: within a bound where its session ran last, or where its model is;
 -- else the least loaded. As `policy.balance`.
 -- All amounts are whole thousandths.
@@ -1499,9 +1548,22 @@ function heads.best(q, c, t, blocked, most)
   end
 end
 
+-- Tell the line what is at the head of each touched lane, so that it need not be read again.
+function heads.note(q, states)
+  for tenant, t in pairs(states) do
+    local known = {}
+    for _, leaf in ipairs(t.lanes) do
+      if leaf.used and leaf.vt and not leaf.passed then
+        known[leaf.lane] = leaf.vt
+      end
+    end
+    q.heads[tenant] = known
+  end
+end
+
 -- Choosing the jobs of one claim: tenant by tenant, job by job, as far as there is room. Only reads.
 
-local PARKS, JUDGED, KEYED = 256, 16, 107 -- 107 is `k`, which ends the member of a job with a key
+local PARKS, JUDGED, KEYED = 256, 16, 107 -- 107 is `k`, which ends the member of a job to be looked at
 
 -- May this worker run this lane at all? A shunned one only while nobody else can.
 local function barred(q, s, lane, row)
@@ -1549,6 +1611,11 @@ local function try(q, s, t, leaf)
       heads.advance(q, t, leaf, s.limit)
       return false
     end
+    if keyed and apart.passes(q, s, keyed) then
+      leaf.passed = true
+      heads.advance(q, t, leaf, s.limit)
+      return false
+    end
   end
   local home = keyed and choice.home(q, s.room, keyed)
   local way, short = room.place(s.room, leaf.lane, row, s.class.offers[leaf.lane], home)
@@ -1559,6 +1626,7 @@ local function try(q, s, t, leaf)
   local homely = keyed and choice.settle(s.room, keyed, way)
   if keyed then
     locks.run(q, keyed, 1)
+    s.beside = math.max(s.beside, apart.level(keyed))
   end
   room.take(q, s.room, way)
   s.picks[#s.picks + 1] = {seq = seq, member = member, lane = leaf.lane, tenant = t.tenant, way = way, homely = homely}
@@ -1583,22 +1651,10 @@ local function serve(q, s, t)
   return false
 end
 
--- Tell the line what is at the head of each touched lane, so that it need not be read again.
-local function note_heads(q, states)
-  for tenant, t in pairs(states) do
-    local known = {}
-    for _, leaf in ipairs(t.lanes) do
-      if leaf.used and leaf.vt then
-        known[leaf.lane] = leaf.vt
-      end
-    end
-    q.heads[tenant] = known
-  end
-end
-
--- `s` names the worker, its class, its room and the limit; the picks are in `s.picks`, best first.
+-- `s` names the worker, its class, its room, the limit and the level of the worst that it holds (`beside`); the picks
+-- are in `s.picks`, best first.
 function pick.run(q, s)
-  s.picks, s.parked, s.judged, s.left = {}, 0, 0, s.class.lanes
+  s.picks, s.parked, s.passed, s.judged, s.left = {}, 0, 0, 0, s.class.lanes
   local cfg, states, queue = ctx.config(q), {}, tenants.open(q, s.class.name, s.limit + 1)
   s.reserve_after = cfg[3]
   while #s.picks < s.limit and s.left > 0 and s.parked < PARKS do
@@ -1616,7 +1672,7 @@ function pick.run(q, s)
       tenants.put(queue, {pass, best[2]})
     end
   end
-  note_heads(q, states)
+  heads.note(q, states)
 end
 
 -- Wake-ups: as many idle workers as jobs became claimable for them hear of it; nobody else does.
@@ -2245,7 +2301,6 @@ end
 -- Upkeep of jobs: grace after a restart, expiry, escalated cancels, retention. Slices, never everything.
 
 local upkeep = {}
-local STALL = 5000000
 local SLICE = 100
 local GRACED = 500
 
@@ -2265,11 +2320,10 @@ local function extend(q, seqs)
   end
 end
 
--- After another server took over, or a stall, every live lease gets one lease of grace; what is lost then is not charged.
+-- After another server took over, or nobody was heard for five seconds, every live lease gets one lease of grace; what is lost then is not charged.
 -- True while some still have to get it: until then no lease may be taken back.
 function upkeep.grace(q)
-  local stalled = q.m.tick > 0 and q.now - q.m.tick > STALL
-  if q.m.heir > 0 or stalled then
+  if q.m.heir > 0 then
     q.m.heir = 0
     redis.call('ZRANGESTORE', q.p .. 'gracing', q.p .. 'leases', 0, -1)
     redis.call('PEXPIRE', q.p .. 'gracing', 7200000)
@@ -2347,6 +2401,7 @@ end
 function upkeep.trim(q, cfg)
   if q.now - q.m.mark_at >= 3600000000 then
     q.m.trim_to, q.m.mark_off, q.m.mark_at = q.m.mark_off, q.m.off, q.now
+    redis.call('ZREMRANGEBYRANK', q.p .. 'epochs', 0, -EPOCHS_KEPT - 1)
   end
   local first = math.min(q.m.off - cfg[13], q.m.trim_to)
   if first > 0 then
@@ -3426,13 +3481,16 @@ local function verb_claim(keys, argv)
   local upto = tonumber(argv[7])
   local lease = tonumber(argv[8])
   local operation = argv[9]
+  local suspicion = tonumber(argv[10])
 -- Lease the best jobs that one worker fits, in one step.
 -- keys  meta
 -- args  worker:text class_name:text limit:int pools:pack standings:pack covers:pack upto:int lease:int operation:text
+--       suspicion:int
 -- reply {now, born, status, rest}: 0 leases {lane, row, ...}, {job, ...}; 1 judge lanes {upto, {lane, row, ...}}; 2 held
 -- `pools` is {own, of offer 0, ...}, `standings` what `choice.weigh` reads, by offer.
 -- `covers` and `upto` answer an earlier status 1; `lease` is 0 for the queue's own. A job is {seq, record, envelope,
--- progress, checkpoint, attempts}. Status 2: the queue is paused or drained.
+-- progress, checkpoint, attempts}; `suspicion` is the level of the worst that the worker holds (policy.suspicion).
+-- Status 2: the queue is paused or drained.
 local q = ctx.open(meta_key)
 local born = int(q.m.born)
 local replayed = claim.replay(q, operation, worker)
@@ -3455,7 +3513,7 @@ end
 if awake > 0 then
   ctx.commit(q)
 end
-local s = {class = mine, worker = worker, limit = limit, picks = {}}
+local s = {class = mine, worker = worker, limit = limit, picks = {}, beside = suspicion}
 if q.m.paused == 0 and q.m.draining == 0 then
   s.room = room.open(q, pools, standings)
   pick.run(q, s)
@@ -4823,6 +4881,7 @@ if upkeep.grace(q) then
   return 1
 end
 local most = math.max(due.promote(q, 100), due.reap(q, 100), upkeep.escalate(q), upkeep.expire(q), upkeep.retire(q, cfg))
+apart.wake(q)
 ctx.commit(q)
 local more = most >= 100
 if q.m.cursor ~= 0 or q.now - q.m.sweep >= 1000000 then
@@ -4849,7 +4908,7 @@ local function verb_timeline(keys, argv)
 -- keys meta
 -- args seq:text most:int
 -- flags no-writes
--- reply {1, {id, packed entry, ...}, {offset, ...}}, or {0} when there is no such job
+-- reply {1, {id, packed entry, ...}, {offset, ...}, epoch, {life, ...}}, or {0} when there is no such job
 -- Moves are found by their offsets. Progress and refusals, which the record does not list, are looked for among
 -- at most `most` entries that follow a claim, the latest claim first; the latest progress is always found.
 local q = ctx.open(meta_key)
@@ -4902,7 +4961,7 @@ local progress = life.remotes(q, {seq})[seq]
 if progress[5] > 0 then
   at(progress[5])
 end
-return {1, entries, offsets}
+return {1, entries, offsets, q.m.epoch, redis.call('ZRANGE', q.p .. 'epochs', 0, -1)}
 
 end
 redis.register_function{function_name='hostler1_timeline', callback=verb_timeline, flags={'no-writes'}}
@@ -4958,4 +5017,4 @@ return 1
 
 end
 redis.register_function{function_name='hostler1_withdraw', callback=verb_withdraw, flags={'allow-oom'}}
-redis.register_function{function_name='hostler1_version', callback=function() return '2dbce0a607dd3b7098ec7d575fc663dadbde430c14410993c0742d4c37e2ab67' end, flags={'no-writes'}}
+redis.register_function{function_name='hostler1_version', callback=function() return '7c81c01cc695e56c4cff3de9144011ad340d7bbce3aec4be6270838da9b1bbe2' end, flags={'no-writes'}}

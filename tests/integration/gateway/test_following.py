@@ -24,7 +24,7 @@ async def events_of(answer: aiohttp.ClientResponse) -> AsyncIterator[tuple[int, 
     offset = 0
     async for line in answer.content:
         if line.startswith(b"id: "):
-            offset = int(line[4:])
+            offset = int(line.rpartition(b"-")[2])
         elif line.startswith(b"data: "):
             yield offset, msgspec.json.decode(line[6:])
 

@@ -58,10 +58,11 @@ async def test_a_reader_that_comes_back_gets_every_move_once(house: House) -> No
 async def test_a_stream_that_resumes_off_by_one_is_caught(
     off: int, house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right: Callable[[Any], int] = jobs._last_event_id  # pyright: ignore[reportPrivateUsage] - what is broken here
+    right: Callable[[Any], tuple[int, int | None]] = jobs._last_event_id  # pyright: ignore[reportPrivateUsage] - what is broken here
 
-    def wrong(call: Any) -> int:
-        return right(call) + off
+    def wrong(call: Any) -> tuple[int, int | None]:
+        offset, epoch = right(call)
+        return offset + off, epoch
 
     monkeypatch.setattr(jobs, "_last_event_id", wrong)
     ruling = (await followed(house)).ruling("S18")

@@ -1,6 +1,7 @@
 """Jobs: submit, list, look, follow, cancel, replay."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Mapping
 from types import MappingProxyType
 from typing import Any, Final
@@ -35,6 +36,8 @@ from hostler.kernel.errors import (
 )
 
 _BATCH_ITEM: Final = "jobs"
+_EVENT_ID: Final = re.compile(r"(?:(?P<epoch>[0-9]{1,16})-)?(?P<offset>[0-9]{1,16})")
+"""Of an event stream; numbers up to 2**53."""
 _SHOWN: Final[Mapping[str, str]] = MappingProxyType(
     {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Content-Security-Policy": "sandbox"}
 )
@@ -148,13 +151,14 @@ class JobRoutes:
     async def follow_job(self, call: Call, query: EventsQuery, _body: None) -> Answer:
         """Stream a job's events until it has ended (server-sent events).
 
-        Each has its offset as `id`; `Last-Event-ID` resumes behind one without gap or double. A `gap` event
-        says that older ones are no longer kept. A comment comes at least every 15 s.
+        Each has its epoch and offset as `id`; `Last-Event-ID` resumes behind one without gap or double. A `gap` event
+        says that older ones are no longer kept; `reset`, that the engine lost all that was told behind the offset
+        `after` (a fail-over, a restored backup), and what follows came instead. A comment comes at least every 15 s.
         """
-        after = _last_event_id(call) if "last-event-id" in call.request.headers else query.after or 0
+        after, epoch = _last_event_id(call) if "last-event-id" in call.request.headers else (query.after or 0, None)
         job = await self._desk.get(call.path["id"])
         self._rooms.hub.judge()
-        frames: AsyncIterator[bytes] = Story(self._desk, self._rooms.hub, job, after=after).told()
+        frames: AsyncIterator[bytes] = Story(self._desk, self._rooms.hub, job, after=after, epoch=epoch).told()
         return Answer(
             stream=frames, media_type=EVENTS, headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
         )
@@ -301,13 +305,14 @@ def _batch_item(outcome: Submitted | Exception) -> BatchItem:
     return BatchItem(problem=problem(error))
 
 
-def _last_event_id(call: Call) -> int:
-    given = call.request.headers["last-event-id"].strip()
-    if not given.isdecimal() or len(given) > 16:  # noqa: PLR2004 - digits of 2**53
+def _last_event_id(call: Call) -> tuple[int, int | None]:
+    """Return offset and epoch of the event that was heard last; a mere offset is believed to be of this epoch."""
+    found = _EVENT_ID.fullmatch(call.request.headers["last-event-id"].strip())
+    if found is None:
         raise InvalidError(
-            "Last-Event-ID: expected the id of an event of this stream, an integer.", field="header.Last-Event-ID"
+            "Last-Event-ID: expected the id of an event of this stream, like 42-7.", field="header.Last-Event-ID"
         )
-    return int(given)
+    return int(found["offset"]), None if found["epoch"] is None else int(found["epoch"])
 
 
 async def _gone(receive: Receive) -> None:

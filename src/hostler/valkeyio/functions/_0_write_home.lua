@@ -23,18 +23,20 @@ end
 -- A queue begins, or goes on where it may lack what another server acknowledged last: all numbers go on above those
 -- that may have been given. That is by the clock, so that it holds for a queue that was lost as a whole too.
 local function take_over(q, id)
-  local second = math.floor(q.now / 1000000)
+  local since = math.max(0, q.now - SEQ_BEGIN * 1000000)
+  local turn = math.floor(since * LIVES_A_SECOND / 1000000)
   if q.m.born == 0 then
     q.m.born = q.now
   else
     q.m.heir, q.m.lane = q.now, q.m.lane + LANES_LOST
   end
-  q.m.run, q.m.life, q.m.epoch = id, math.max(q.m.life + 1, second), math.max(q.m.epoch + 1, second)
+  q.m.run, q.m.life, q.m.epoch = id, math.max(q.m.life + 1, turn), math.max(q.m.epoch + 1, turn)
   if q.p ~= 'h:{reg}:' then
     local last = math.max(q.m.seq, SEQ_BASE)
-    local timed = SEQ_BASE + (second - SEQ_BEGIN) * JOBS_A_SECOND
+    local timed = SEQ_BASE + math.floor(since * JOBS_A_SECOND / 1000000)
     q.m.seq = math.max(last, timed) + (timed - last < JOBS_LOST and JOBS_LOST or 0)
     write.zadd(q, 'lives', q.m.seq, int(last))
+    write.zadd(q, 'epochs', q.m.epoch, int(q.m.epoch) .. ':' .. int(q.m.off))
   end
 end
 

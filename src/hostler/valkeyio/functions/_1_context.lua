@@ -2,6 +2,7 @@
 -- `q.p` is the prefix of the queue's keys, `q.now` microseconds, `q.m` the fields of meta.
 
 local CONFIGS = {}
+local SILENCE = 5000000
 local TEXT = {cfg = true, run = true, reason = true}
 
 local function tail(argv, first)
@@ -44,10 +45,15 @@ function ctx.open(meta_key)
   q.m = scalars_of(q)
   local now = now_of(q)
   q.now = math.max(now, q.m.last)
+  local silent = q.m.last > 0 and q.now - q.m.last > SILENCE
   q.m.last = q.now
   write.begin(q)
   if ctx.writes then
     home.open(q, now)
+    -- Nobody was heard, so whoever holds a lease may have tried in vain; what one alone failed to do is a loss.
+    if silent and q.p ~= 'h:{reg}:' then
+      q.m.heir = q.now
+    end
   end
   q.id = q.p .. int(q.m.born) .. (q.m.run or '')
   return q

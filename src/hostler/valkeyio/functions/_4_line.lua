@@ -10,7 +10,7 @@ end
 
 -- How a job stands in its line: with a `k` where its record has to be read before it is placed.
 function line.member(seq, record)
-  return (record[F.ckey] or record[F.affinity]) and seq .. 'k' or seq
+  return (record[F.ckey] or record[F.affinity] or record[F.crashes] > 0) and seq .. 'k' or seq
 end
 
 -- A ready job takes its place; one whose concurrency key is full is parked beside the line.

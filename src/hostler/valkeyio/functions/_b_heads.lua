@@ -65,3 +65,16 @@ function heads.best(q, c, t, blocked, most)
     load(q, c, t, blocked)
   end
 end
+
+-- Tell the line what is at the head of each touched lane, so that it need not be read again.
+function heads.note(q, states)
+  for tenant, t in pairs(states) do
+    local known = {}
+    for _, leaf in ipairs(t.lanes) do
+      if leaf.used and leaf.vt and not leaf.passed then
+        known[leaf.lane] = leaf.vt
+      end
+    end
+    q.heads[tenant] = known
+  end
+end

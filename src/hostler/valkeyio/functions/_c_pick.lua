@@ -1,6 +1,6 @@
 -- Choosing the jobs of one claim: tenant by tenant, job by job, as far as there is room. Only reads.
 
-local PARKS, JUDGED, KEYED = 256, 16, 107 -- 107 is `k`, which ends the member of a job with a key
+local PARKS, JUDGED, KEYED = 256, 16, 107 -- 107 is `k`, which ends the member of a job to be looked at
 
 -- May this worker run this lane at all? A shunned one only while nobody else can.
 local function barred(q, s, lane, row)
@@ -48,6 +48,11 @@ local function try(q, s, t, leaf)
       heads.advance(q, t, leaf, s.limit)
       return false
     end
+    if keyed and apart.passes(q, s, keyed) then
+      leaf.passed = true
+      heads.advance(q, t, leaf, s.limit)
+      return false
+    end
   end
   local home = keyed and choice.home(q, s.room, keyed)
   local way, short = room.place(s.room, leaf.lane, row, s.class.offers[leaf.lane], home)
@@ -58,6 +63,7 @@ local function try(q, s, t, leaf)
   local homely = keyed and choice.settle(s.room, keyed, way)
   if keyed then
     locks.run(q, keyed, 1)
+    s.beside = math.max(s.beside, apart.level(keyed))
   end
   room.take(q, s.room, way)
   s.picks[#s.picks + 1] = {seq = seq, member = member, lane = leaf.lane, tenant = t.tenant, way = way, homely = homely}
@@ -82,22 +88,10 @@ local function serve(q, s, t)
   return false
 end
 
--- Tell the line what is at the head of each touched lane, so that it need not be read again.
-local function note_heads(q, states)
-  for tenant, t in pairs(states) do
-    local known = {}
-    for _, leaf in ipairs(t.lanes) do
-      if leaf.used and leaf.vt then
-        known[leaf.lane] = leaf.vt
-      end
-    end
-    q.heads[tenant] = known
-  end
-end
-
--- `s` names the worker, its class, its room and the limit; the picks are in `s.picks`, best first.
+-- `s` names the worker, its class, its room, the limit and the level of the worst that it holds (`beside`); the picks
+-- are in `s.picks`, best first.
 function pick.run(q, s)
-  s.picks, s.parked, s.judged, s.left = {}, 0, 0, s.class.lanes
+  s.picks, s.parked, s.passed, s.judged, s.left = {}, 0, 0, 0, s.class.lanes
   local cfg, states, queue = ctx.config(q), {}, tenants.open(q, s.class.name, s.limit + 1)
   s.reserve_after = cfg[C.reserve_after]
   while #s.picks < s.limit and s.left > 0 and s.parked < PARKS do
@@ -115,5 +109,5 @@ function pick.run(q, s)
       tenants.put(queue, {pass, best[2]})
     end
   end
-  note_heads(q, states)
+  heads.note(q, states)
 end

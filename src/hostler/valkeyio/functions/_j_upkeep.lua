@@ -1,7 +1,6 @@
 -- Upkeep of jobs: grace after a restart, expiry, escalated cancels, retention. Slices, never everything.
 
 local upkeep = {}
-local STALL = 5000000
 local SLICE = 100
 local GRACED = 500
 
@@ -21,11 +20,10 @@ local function extend(q, seqs)
   end
 end
 
--- After another server took over, or a stall, every live lease gets one lease of grace; what is lost then is not charged.
+-- After another server took over, or nobody was heard for five seconds, every live lease gets one lease of grace; what is lost then is not charged.
 -- True while some still have to get it: until then no lease may be taken back.
 function upkeep.grace(q)
-  local stalled = q.m.tick > 0 and q.now - q.m.tick > STALL
-  if q.m.heir > 0 or stalled then
+  if q.m.heir > 0 then
     q.m.heir = 0
     redis.call('ZRANGESTORE', q.p .. 'gracing', q.p .. 'leases', 0, -1)
     redis.call('PEXPIRE', q.p .. 'gracing', 7200000)
@@ -103,6 +101,7 @@ end
 function upkeep.trim(q, cfg)
   if q.now - q.m.mark_at >= 3600000000 then
     q.m.trim_to, q.m.mark_off, q.m.mark_at = q.m.mark_off, q.m.off, q.now
+    redis.call('ZREMRANGEBYRANK', q.p .. 'epochs', 0, -EPOCHS_KEPT - 1)
   end
   local first = math.min(q.m.off - cfg[C.events], q.m.trim_to)
   if first > 0 then

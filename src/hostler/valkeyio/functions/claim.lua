@@ -1,10 +1,12 @@
 -- Lease the best jobs that one worker fits, in one step.
 -- keys  meta
 -- args  worker:text class_name:text limit:int pools:pack standings:pack covers:pack upto:int lease:int operation:text
+--       suspicion:int
 -- reply {now, born, status, rest}: 0 leases {lane, row, ...}, {job, ...}; 1 judge lanes {upto, {lane, row, ...}}; 2 held
 -- `pools` is {own, of offer 0, ...}, `standings` what `choice.weigh` reads, by offer.
 -- `covers` and `upto` answer an earlier status 1; `lease` is 0 for the queue's own. A job is {seq, record, envelope,
--- progress, checkpoint, attempts}. Status 2: the queue is paused or drained.
+-- progress, checkpoint, attempts}; `suspicion` is the level of the worst that the worker holds (policy.suspicion).
+-- Status 2: the queue is paused or drained.
 local q = ctx.open(meta_key)
 local born = int(q.m.born)
 local replayed = claim.replay(q, operation, worker)
@@ -27,7 +29,7 @@ end
 if awake > 0 then
   ctx.commit(q)
 end
-local s = {class = mine, worker = worker, limit = limit, picks = {}}
+local s = {class = mine, worker = worker, limit = limit, picks = {}, beside = suspicion}
 if q.m.paused == 0 and q.m.draining == 0 then
   s.room = room.open(q, pools, standings)
   pick.run(q, s)

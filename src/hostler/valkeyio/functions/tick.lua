@@ -13,6 +13,7 @@ if upkeep.grace(q) then
   return 1
 end
 local most = math.max(due.promote(q, 100), due.reap(q, 100), upkeep.escalate(q), upkeep.expire(q), upkeep.retire(q, cfg))
+apart.wake(q)
 ctx.commit(q)
 local more = most >= 100
 if q.m.cursor ~= 0 or q.now - q.m.sweep >= 1000000 then

@@ -2,7 +2,7 @@
 -- keys meta
 -- args seq:text most:int
 -- flags no-writes
--- reply {1, {id, packed entry, ...}, {offset, ...}}, or {0} when there is no such job
+-- reply {1, {id, packed entry, ...}, {offset, ...}, epoch, {life, ...}}, or {0} when there is no such job
 -- Moves are found by their offsets. Progress and refusals, which the record does not list, are looked for among
 -- at most `most` entries that follow a claim, the latest claim first; the latest progress is always found.
 local q = ctx.open(meta_key)
@@ -55,4 +55,4 @@ local progress = life.remotes(q, {seq})[seq]
 if progress[G.offset] > 0 then
   at(progress[G.offset])
 end
-return {1, entries, offsets}
+return {1, entries, offsets, q.m.epoch, redis.call('ZRANGE', q.p .. 'epochs', 0, -1)}
