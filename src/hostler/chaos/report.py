@@ -5,6 +5,8 @@ from collections.abc import Iterable, Sequence
 from hostler.chaos.judge import Ruling
 from hostler.chaos.outcome import Facts, Outcome
 from hostler.chaos.record import Fault, Mark
+from hostler.chaos.recovery import recoveries, spread
+from hostler.kernel.units import Seconds
 
 BAR = 40
 """Characters of the longest bar."""
@@ -65,7 +67,17 @@ def _recovery(facts: Facts) -> Sequence[str]:
     longest = max(bars.values())
     rows = [(f"{edge} s", number, "#" * max(1, round(BAR * number / longest))) for edge, number in bars.items()]
     return ("## Recovery", "", "From a fault's end to the next claim of what it struck, up to:", "",
-            *_table(("within", "jobs", ""), rows))  # fmt: skip
+            *_table(("within", "jobs", ""), rows), "", *_by_kind(facts))  # fmt: skip
+
+
+def _by_kind(facts: Facts) -> Sequence[str]:
+    waited: dict[str, list[Seconds]] = {}
+    for one in recoveries(facts.whole):
+        if one.waited is not None:
+            waited.setdefault(one.fault.kind, []).append(one.waited)
+    spreads = [(kind, spread(times)) for kind, times in sorted(waited.items())]
+    rows = [(kind, one.count, _s(one.p50), _s(one.p99), _s(one.max)) for kind, one in spreads]
+    return _table(("fault", "jobs", "p50, s", "p99, s", "max, s"), rows)
 
 
 def _rulings(rulings: Sequence[Ruling]) -> Sequence[str]:

@@ -8,11 +8,13 @@ from msgspec import Struct
 
 from hostler.chaos.kinds import Kind
 from hostler.chaos.load import JOBS_A_SECOND, MIXED, Group
+from hostler.chaos.record import Bounds
 from hostler.chaos.shows import (
     Show,
     all_good_work_ends,
     crowds_are_answered,
     good_work_passes_the_unservable,
+    innocents_live,
     nothing_done_is_missed,
     one_at_a_time,
     poison_dies,
@@ -23,6 +25,12 @@ from hostler.kernel.units import Seconds
 
 _PLAIN: Final[Mapping[Group, float]] = MappingProxyType({Group.IMAGE: 0.6, Group.WORK: 0.4})
 _IMAGES: Final[Mapping[Group, float]] = MappingProxyType({Group.IMAGE: 1.0})
+
+
+OVERLAPPING: Final = Bounds(recovery_p99=45.0, recovery_most=45.0)
+"""Of runs in which faults overlap, and those of the engine add one lease of grace."""
+SINGLE: Final = Bounds()
+"""What is promised of any single crash."""
 
 
 class Scenario(Struct, frozen=True, kw_only=True):
@@ -47,6 +55,9 @@ class Scenario(Struct, frozen=True, kw_only=True):
     slots: int = 6
     knobs: Mapping[str, Any] = MappingProxyType({})
     """Of the services, all the time."""
+    spacing: Seconds | None = None
+    """One fault in so many seconds; without it they come close, and overlap."""
+    bounds: Bounds = OVERLAPPING
 
 
 _ALL: Final = (
@@ -98,6 +109,18 @@ _ALL: Final = (
         duration=5.0,
     ),
     Scenario(
+        name="single-crash",
+        about="one thing crashes at a time, and the next long after: what it held goes on within 15 s, all within 30 s",
+        shows=(all_good_work_ends,),
+        seconds=240.0,
+        kinds=(Kind.WORKER_KILL, Kind.GATEWAY_KILL, Kind.ENGINE_KILL, Kind.MACHINE_DEAD),
+        mix=_PLAIN,
+        rate=4.0,
+        duration=5.0,
+        spacing=60.0,
+        bounds=SINGLE,
+    ),
+    Scenario(
         name="thundering-herd",
         about="crowds come at once, and everybody comes back at once when the engine does",
         shows=(crowds_are_answered, all_good_work_ends),
@@ -108,7 +131,7 @@ _ALL: Final = (
     Scenario(
         name="poison",
         about="jobs kill the worker that runs them: they die of it, and the rest goes on",
-        shows=(poison_dies, all_good_work_ends),
+        shows=(poison_dies, innocents_live, all_good_work_ends),
         kinds=(Kind.SERVICE_SLOW, Kind.LINK_SLOW, Kind.GATEWAY_STOP),
         mix=_PLAIN,
         rate=4.0,

@@ -24,6 +24,8 @@ BUSY: Final = 0.7
 LEAD: Final = 0.05
 TAIL: Final = 0.05
 """Shares of a period before its fault and after it."""
+SPACED_END: Final = 0.3
+"""Share of a period in which its fault is over, where faults are to be spaced."""
 TWO_AT_ONCE: Final = 0.25
 """Share of long periods in which two things go wrong."""
 LONG: Final[Seconds] = 15.0
@@ -47,20 +49,30 @@ class Strike(Struct, frozen=True, kw_only=True):
 
 
 def plan(
-    seed: int, *, seconds: Seconds, targets: Mapping[Part, Sequence[str]], kinds: Sequence[Kind] = tuple(Kind)
+    seed: int,
+    *,
+    seconds: Seconds,
+    targets: Mapping[Part, Sequence[str]],
+    kinds: Sequence[Kind] = tuple(Kind),
+    spacing: Seconds | None = None,
 ) -> tuple[Strike, ...]:
     """Return the faults of a run, by their begin; `targets` are the names of what can be struck.
 
     Time is cut into periods with one fault each (sometimes two together, in long ones), so at least a quarter of
     all time has none. Kinds come in rounds: none comes again before each that fits had its turn, but as the second
-    of two. A run of 30 s or more has at least three kinds. `SettingsError` when that cannot be.
+    of two. A run of 30 s or more has at least three kinds. With `spacing` there is one fault in so many seconds, in
+    the first third of them, and never a second beside it. `SettingsError` when that cannot be.
     """
     if not LEAST <= seconds <= MOST:
         raise SettingsError(f"a schedule is of {LEAST:g} to {MOST:g} s, not {seconds:g}", problems=())
     dice = random.Random(seed)  # noqa: S311 - a schedule that repeats itself, not a secret
-    count = max(KINDS_LEAST if seconds >= SHORT else 1, round(seconds / PERIOD))
+    least = KINDS_LEAST if seconds >= SHORT else 1
+    count = max(least, round(seconds / PERIOD) if spacing is None else int(seconds // spacing))
     period = seconds / count
-    room = period * BUSY
+    if spacing is not None and period < spacing:
+        raise SettingsError(f"{least} faults that are {spacing:g} s apart do not fit into {seconds:g} s", problems=())
+    end = 1 - TAIL if spacing is None else SPACED_END
+    room = period * (BUSY if spacing is None else SPACED_END - LEAD)
     fit = [kind for kind in kinds if targets.get(KINDS[kind].part) and KINDS[kind].least <= room]
     if len(fit) < min(KINDS_LEAST, count):
         names = ", ".join(fit) or "none"
@@ -69,9 +81,9 @@ def plan(
     strikes: list[Strike] = []
     for number in range(count):
         start = number * period
-        first = _strike(dice, next(rounds), targets, start + LEAD * period, start + (1 - TAIL) * period, room)
+        first = _strike(dice, next(rounds), targets, start + LEAD * period, start + end * period, room)
         strikes.append(first)
-        if period >= LONG and dice.random() < TWO_AT_ONCE:
+        if spacing is None and period >= LONG and dice.random() < TWO_AT_ONCE:
             strikes.extend(_beside(dice, fit, targets, first))
     return tuple(sorted(strikes, key=lambda strike: strike.begin))
 

@@ -112,6 +112,13 @@ def poison_dies(facts: Facts) -> Iterator[str]:
             yield f"{job} does not name the workers that it took down"
 
 
+def innocents_live(facts: Facts) -> Iterator[str]:
+    """Nothing else dies of what poison did to the workers that it shared with it."""
+    for job, request in _requests(facts).items():
+        if request.kind != POISON and facts.stories[job][-1].type == Verb.BURY:
+            yield f"{job} is dead as poison, and never harmed a worker"
+
+
 def retries_are_few_and_apart(facts: Facts) -> Iterator[str]:
     """Failed work is tried again, later or elsewhere, and not often."""
     claims = sum(event.type == Verb.CLAIM for story in facts.stories.values() for event in story)

@@ -17,6 +17,7 @@ from hostler.chaos.shows import (
     all_good_work_ends,
     crowds_are_answered,
     good_work_passes_the_unservable,
+    innocents_live,
     nothing_done_is_missed,
     one_at_a_time,
     poison_dies,
@@ -148,6 +149,7 @@ def test_the_report_says_every_number_fault_and_invariant_and_how_to_play_it_aga
     assert "| lost | 0 |" in text
     assert "worker_kill | worker-1" in text
     assert "12.00 / 12.00 / 12.00" in text
+    assert "| worker_kill | 1 | 12.00 | 12.00 | 12.00 |" in text
     assert all(f"| S{number} |" in text for number in range(1, 21))
 
 
@@ -189,6 +191,10 @@ def poison_dies_too_soon(story: Story) -> None:
     story.job((1, "claim", "w1"), (12, "bury", "w1"), kind=POISON)
 
 
+def innocent_dies(story: Story) -> None:
+    story.job((1, "claim", "w1"), (12, "bury", "w1"))
+
+
 def storm(story: Story) -> None:
     moves = [move for n in range(5) for move in ((n + 1, "claim", "w1"), (n + 1.5, "retry", "w1"))]
     story.job(*moves, (9, "claim", "w1"), (9.5, "finish", "w1"))
@@ -215,6 +221,7 @@ def unservable_unnamed(story: Story) -> None:
         (crowds_are_answered, unanswered, "1 of 1 submits were never answered"),
         (poison_dies, poison_lives, "is poison, and succeeded"),
         (poison_dies, poison_dies_too_soon, "not 3"),
+        (innocents_live, innocent_dies, "never harmed a worker"),
         (retries_are_few_and_apart, storm, "storm"),
         (retries_are_few_and_apart, nothing_lost, "nothing was tried again"),
         (good_work_passes_the_unservable, unservable_claimed, "was claimed"),
@@ -231,7 +238,7 @@ def test_what_a_scenario_must_show_is_missed_when_it_is_not_there(
 
 def test_every_scenario_has_something_to_show_and_three_kinds_of_faults_at_least() -> None:
     assert all(one.shows and len(set(one.kinds)) >= 3 for one in SCENARIOS.values())
-    assert len(SCENARIOS) == 10
+    assert len(SCENARIOS) == 11
 
 
 def test_a_service_may_end_an_old_run_after_another_service_did_a_newer_one_but_not_itself() -> None:

@@ -99,3 +99,16 @@ def test_a_run_that_is_too_short_or_too_long_is_refused(seconds: float) -> None:
 def test_too_few_kinds_are_refused_by_name() -> None:
     with pytest.raises(SettingsError, match="worker_kill"):
         plan(1, seconds=60, targets={Part.WORKER: ("w",)}, kinds=(Kind.WORKER_KILL, Kind.LINK_LOST))
+
+
+@settings(deadline=None, max_examples=40)
+@given(seed=seeds, seconds=st.floats(min_value=180, max_value=1200))
+def test_faults_that_are_to_be_spaced_are_over_long_before_the_next_and_come_alone(seed: int, seconds: float) -> None:
+    strikes = plan(seed, seconds=seconds, targets=TARGETS, spacing=60)
+    assert len(strikes) == int(seconds // 60)
+    assert all(after.begin - before.end > 40 for before, after in pairwise(strikes))
+
+
+def test_spaced_faults_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(SettingsError, match="60 s apart do not fit"):
+        plan(1, seconds=120, targets=TARGETS, spacing=60)

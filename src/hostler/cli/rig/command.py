@@ -106,8 +106,8 @@ def _play(scenario: Scenario, *, seed: int, seconds: Seconds, without: Iterable[
         waves=scenario.waves,
         duration=scenario.duration,
     )
-    strikes = plan_faults(seed, seconds=seconds, targets=targets(cast), kinds=kinds)
-    return Play(seed=seed, scenario=scenario.name, cast=cast, load=load, strikes=strikes)
+    strikes = plan_faults(seed, seconds=seconds, targets=targets(cast), kinds=kinds, spacing=scenario.spacing)
+    return Play(seed=seed, scenario=scenario.name, cast=cast, load=load, strikes=strikes, bounds=scenario.bounds)
 
 
 def _make(folder: Path) -> None:

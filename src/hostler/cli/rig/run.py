@@ -26,9 +26,6 @@ PATIENCE: Final[Seconds] = 25.0
 TURNING_AWAY: Final[Seconds] = 15.0
 DRAIN: Final[Seconds] = 120.0
 """For every job to end once nothing is broken any more; what has not by then is judged as lost."""
-BOUNDS: Final = Bounds(recovery_p99=45.0, recovery_most=45.0)
-"""A single crash costs 30 s at most; here a second one may come before the first is over, and the engine's own adds
-one lease of grace."""
 HISTORY: Final = "history.ndjson"
 
 
@@ -40,6 +37,8 @@ class Play(Struct, frozen=True, kw_only=True):
     cast: Cast
     load: tuple[Planned, ...]
     strikes: tuple[Strike, ...]
+    bounds: Bounds
+    """Of recovery, as the history is judged by them."""
 
 
 async def perform(play_: Play, folder: Path, out: Path, clock: Clock, report: Report) -> Path:
@@ -115,5 +114,5 @@ def header(play_: Play, clock: Clock) -> Header:
         seed=play_.seed,
         scenario=play_.scenario,
         queues={QUEUE: terms, "image": image},
-        bounds=BOUNDS,
+        bounds=play_.bounds,
     )
