@@ -7,7 +7,7 @@ import hostler
 
 async def main() -> None:
     """Speak to the gateway on this machine."""
-    async with hostler.connect("http://127.0.0.1:7700") as fleet:
+    async with hostler.connect() as fleet:
         job = await fleet.submit("text.count", {"text": "a lighthouse at dusk"})
         async for step in job.follow():
             print(step)

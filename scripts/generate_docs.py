@@ -9,12 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
+from msgspec import NODEFAULT
 
 from hostler.connectors.catalogue import build, connector_names, service_of
 from hostler.contracts.job import JobState
 from hostler.contracts.queue import KindSpec, QueueSpec
 from hostler.kernel.errors import HostlerError, all_errors
-from hostler.kernel.settings import Settings
+from hostler.kernel.settings import ConnectorSettings, Settings
 from hostler.kernel.table import FILE_ONLY, variable_of
 from hostler.policy.lifecycle import ENDPOINT_MOVES, JOB_MOVES, TERMINAL, WORKER_MOVES
 from hostler.registry.kinds import BUILT_IN
@@ -133,6 +134,11 @@ def settings() -> str:
     lines += ["`hostler doctor` lists each value with its source. An unknown name is an error.\n"]
     lines += ["| setting | variable | default | meaning |", "|---|---|---|---|"]
     lines += list(_setting_rows(Settings, ()))
+    lines += ["\n## `connectors.NAME`\n", "| setting | default | meaning |", "|---|---|---|"]
+    texts = docstrings(source_of(ConnectorSettings.__module__), ConnectorSettings.__name__)
+    for field in msgspec.structs.fields(ConnectorSettings):
+        default = "*a must*" if field.required else f"`{field.default!r}`" if field.default is not NODEFAULT else ""
+        lines.append(f"| `{field.name}` | {default} | {texts.get(field.name, '')} |")
     return "\n".join(lines) + "\n"
 
 
@@ -166,24 +172,40 @@ def queues() -> str:
     lines += ["`hostler queues registry` prints the one of a running system.\n"]
     lines += ["| queue | lease | head start | depth limit | kept | kinds |", "|---|---|---|---|---|---|"]
     for name, queue in sorted(rows.items()):
-        names = ", ".join(f"`{kind.name}`" for kind in kinds[name]) or "*declared by handlers*"
+        names = (
+            ", ".join(f"`{kind}`" for kind in sorted({kind.name for kind in kinds[name]})) or "*declared by handlers*"
+        )
         kept = f"{queue.retention.terminal / 3600:g} h, {queue.retention.terminal_count:,}"
         lines.append(
             f"| `{name}` | {queue.lease:g} s | {queue.head_start:g} s | {queue.limits.depth:,} | {kept} | {names} |"
         )
-    lines += ["\n| kind | queue | service | declared by | payload | result | attempts | timeouts (s) |"]
+    lines += [
+        "\nWhere several connectors declare a kind, a running registry has the row of the worker that began last."
+    ]
+    lines += [
+        "`http-json` and `process` declare the kinds that their configuration names, handlers those they are for.\n"
+    ]
+    lines += ["| kind | queue | service | declared by | payload | result | attempts | timeouts (s) |"]
     lines += ["|---|---|---|---|---|---|---|---|"]
-    for name in sorted(kinds):
-        for kind in sorted(kinds[name], key=lambda spec: spec.name):
-            limits = msgspec.to_builtins(kind.timeouts)
-            shown = ", ".join(f"{key} {value:g}" for key, value in limits.items()) or "the defaults"
-            types = [str(schema.get("title") or schema.get("$ref", "typed")).rsplit("/", 1)[-1] if schema else "untyped"
-                     for schema in (kind.payload, kind.result)]  # fmt: skip
-            lines.append(
-                f"| `{kind.name}` | `{name}` | {kind.service or 'none'} | {kind.declared_by} | {types[0]} | {types[1]}"
-                f" | {kind.retry.attempts} | {shown} |"
-            )
+    for queue in sorted(kinds):
+        for name in sorted({kind.name for kind in kinds[queue]}):
+            lines.append(_kind_row(queue, [kind for kind in kinds[queue] if kind.name == name]))
     return "\n".join(lines) + "\n"
+
+
+def _kind_row(queue: str, same: list[KindSpec]) -> str:
+    """Return the row of a kind; where those who declare it differ, each of what they say is shown."""
+    cells: list[tuple[str, ...]] = []
+    for kind in same:
+        types = (
+            str(schema.get("title") or schema.get("$ref", "typed")).rsplit("/", 1)[-1] if schema else "untyped"
+            for schema in (kind.payload, kind.result)
+        )
+        limits = msgspec.to_builtins(kind.timeouts)
+        shown = ", ".join(f"{key} {value:g}" for key, value in limits.items()) or "the defaults"
+        cells.append((kind.service or "none", kind.declared_by, *types, str(kind.retry.attempts), shown))
+    joined = ("<br>".join(dict.fromkeys(column)) for column in zip(*cells, strict=True))
+    return f"| `{same[0].name}` | `{queue}` | {' | '.join(joined)} |"
 
 
 def shown_rows() -> dict[str, list[str]]:

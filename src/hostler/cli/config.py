@@ -8,18 +8,17 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from hostler.client.address import DEFAULT_FILE, reason_of, settings_file
 from hostler.connectors.config import OnRateHint
 from hostler.contracts.queue import KindSpec, QueueSpec
 from hostler.dispatch.account import Account
 from hostler.kernel.errors import InvalidError
+from hostler.kernel.fields import known_fields
 from hostler.kernel.settings import Settings
-from hostler.kernel.sources import Reading, Sources, Text, mapping_path, read_settings, refuse
+from hostler.kernel.sources import Reading, Sources, Text, mapping_path, read_settings
 from hostler.kernel.spec import Instance, SpecItem, resolve_spec
-from hostler.kernel.table import CONFIG_VARIABLE
 from hostler.ports.blobs import Blobs
 from hostler.ports.connector import Connector
-
-DEFAULT_FILE = "hostler.toml"
 
 Parts = tuple[tuple[SpecItem, tuple[Instance, ...]], ...]
 
@@ -48,7 +47,7 @@ def load(
 ) -> Loaded:
     """Read all sources; `SettingsError` with every problem, what `check` finds in the settings included."""
     environment = dict(os.environ)
-    file, path = _file(config, environment)
+    file, path = settings_file(config, environment)
     sources = Sources(file=file, environment=environment, flags=flags)
     mapping = mapping_path(sources)
     problems: list[str] = []
@@ -57,7 +56,7 @@ def load(
             text = _beside(path, mapping, flags).read_text(encoding="utf-8")
             sources = _with_mapping(sources, Text(name=Path(mapping).name, text=text))
         except (OSError, UnicodeDecodeError) as error:
-            problems.append(f"mapping: {mapping}: cannot be read ({_reason(error)})")
+            problems.append(f"mapping: {mapping}: cannot be read ({reason_of(error)})")
     reading = read_settings(sources)
     settings = reading.settings
     queues = _rows(settings.queues, QueueSpec, "queues", problems)
@@ -139,28 +138,10 @@ def spec_name(loaded: Reading, path: str) -> str:
     return f"{origin}: {path}" if origin.endswith(".toml") else origin
 
 
-def _file(config: str | None, environment: Mapping[str, str]) -> tuple[Text | None, Path | None]:
-    named = config or environment.get(CONFIG_VARIABLE)
-    path = Path(named or DEFAULT_FILE).absolute()
-    try:
-        return Text(name=named or DEFAULT_FILE, text=path.read_text(encoding="utf-8")), path
-    except FileNotFoundError:
-        if named is None:
-            return None, None
-        refuse((f"{'--config' if config else CONFIG_VARIABLE}: {named}: there is no such file",))
-    except (OSError, UnicodeDecodeError) as error:
-        refuse((f"{'--config' if config else CONFIG_VARIABLE}: {path}: cannot be read ({_reason(error)})",))
-    return None, None
-
-
 def _beside(file: Path | None, mapping: str, flags: Mapping[str, tuple[str, Any]]) -> Path:
     """Return the mapping's path: relative to the settings file where that names it, else to the working directory."""
     typed = "mapping" in flags or os.environ.get("HOSTLER_MAPPING")
     return Path(mapping) if typed or file is None else file.parent / mapping
-
-
-def _reason(error: OSError | UnicodeDecodeError) -> str:
-    return (error.strerror or str(error)) if isinstance(error, OSError) else "not UTF-8"
 
 
 def _rows(rows: Mapping[str, Any], shape: type[Any], table: str, problems: list[str]) -> tuple[Any, ...]:
@@ -169,5 +150,5 @@ def _rows(rows: Mapping[str, Any], shape: type[Any], table: str, problems: list[
         try:
             found.append(msgspec.convert({"name": name, **row}, shape))
         except (msgspec.ValidationError, TypeError) as error:
-            problems.append(f"{DEFAULT_FILE}: {table}.{name}: {error}")
+            problems.append(f"{DEFAULT_FILE}: {table}.{name}: {error}{known_fields(error, shape)}")
     return tuple(found)

@@ -100,20 +100,24 @@ async def check(
         slow=_json("--slow", slow),
         wrong=_json("--wrong", wrong),
     )
+    sick = None if probe.state in GOOD else f"the service is {probe.state}"
+    if sick is not None:
+        out.say(f"{sick}, so nothing is asked of it: start it, or correct the URL")
     remembers, steps = False, list[Step]()
-    if asked.payload is not None:
+    if asked.payload is not None and sick is None:
         ref, steps = await first_run(subject.build(), asked)
         remembers = ref is not None and ref.heritable
         out.say(_told(steps))
     results: list[Verdict] = []
-    async for verdict in verdicts(subject.build, subject.unreachable, asked, remembers=remembers, within=within):
+    asking = verdicts(subject.build, subject.unreachable, asked, remembers=remembers, within=within, sick=sick)
+    async for verdict in asking:
         results.append(verdict)
         out.say(f"{verdict.outcome:8} {verdict.promise}{printable(f': {verdict.reason}') if verdict.reason else ''}")
     outcomes = {verdict.promise: verdict.outcome for verdict in results}
     supports = {what: outcomes[sentence_of(promise)] for what, promise in SUPPORTS.items()}
     if supports["reconcile"] == "kept" and not remembers:
         supports["reconcile"] = "not by others"
-    good = probe.state in GOOD and all(verdict.outcome != "broken" for verdict in results)
+    good = sick is None and all(verdict.outcome != "broken" for verdict in results)
     out.say("supports: " + ", ".join(f"{what} {outcome}" for what, outcome in supports.items()))
     if out.json:
         end = steps[-1] if steps else None

@@ -16,7 +16,7 @@ from hostler.cli.flags import Common, Tethered
 from hostler.cli.output import OK, Out
 from hostler.kernel.errors import AddressInUseError, SettingsError
 from hostler.kernel.spec import CONVENTIONAL_PORTS
-from hostler.providers.nlp.catalogue import nlp_providers
+from hostler.providers.nlp.catalogue import judge_packages, nlp_providers
 from hostler.providers.service import ProviderService, ServiceSettings
 from hostler.telemetry.logs import configure
 
@@ -52,6 +52,7 @@ async def nlp(
     unknown = sorted(set(preload) - {provider.name for provider in chosen})
     if unknown:
         raise SettingsError(f"--preload: {', '.join(unknown)} is not served")
+    judge_packages(chosen)
     limits = {"host": host, "port": port, "wait": wait, "within": within, "grace": grace}
     settings = _judged({**limits, "key": _key(key_env, host=host)})
     out = Out(json=common.json)

@@ -103,7 +103,8 @@ async def submit(
     async with talking(common) as fleet:
         if wait_engine is not None:
             await _until_ready(fleet, wait_engine)
-        job = await _send(fleet, kind, payload, {**options, "idempotency_key": key}, key)
+        hint = "" if wait_engine is not None else "; --wait-engine SECONDS waits for what does not answer yet"
+        job = await _send(fleet, kind, payload, {**options, "idempotency_key": key}, hint=hint)
         if not wait and not follow:
             known = "" if job.created else " (the key was seen: this is the first job)"
             out.answer({"id": job.id, "created": job.created}, f"{job.id}{known}")
@@ -160,15 +161,16 @@ def read_payload(data: str | None) -> Any:
         raise SettingsError(words, problems=()) from error
 
 
-async def _send(fleet: Fleet, kind: str, payload: Any, options: dict[str, Any], key: str) -> JobHandle:
+async def _send(fleet: Fleet, kind: str, payload: Any, options: dict[str, Any], *, hint: str) -> JobHandle:
     try:
         (answer,) = await fleet.submit_many([(kind, payload, options)])
         if isinstance(answer, EngineError):
             raise answer
     except (GatewayUnavailableError, EngineError) as error:
+        key = options["idempotency_key"]
         raise type(error)(
             f"{error.message.rstrip('.')}. The job may or may not be stored; send it again with --key {key}: that "
-            "makes one job, however often it is sent.",
+            f"makes one job, however often it is sent{hint}.",
             **{**error.facts, "key": key},
         ) from error
     if isinstance(answer, CapacityError):

@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -15,9 +16,10 @@ from hostler.cli.flags import Common
 from hostler.cli.output import Out, shown
 from hostler.client import Fleet, connect
 from hostler.contracts.api import ActionReport, JobFilter
-from hostler.contracts.failure import FailureClass
+from hostler.contracts.failure import FailureClass, Stage
 from hostler.contracts.job import Job, JobState
 from hostler.kernel.errors import SettingsError
+from hostler.kernel.names import nearest
 
 LIMIT = 50
 """Rows of a list, unless told."""
@@ -67,10 +69,18 @@ class Narrowed:
     def filter(self, *, states: Iterable[str] = ()) -> JobFilter:
         """Return which jobs are meant; `SettingsError` for a value that cannot be one."""
         now = datetime.now(UTC)
+        wanted = list(states)
+        for state in wanted:
+            _judge_word(state, JobState, flag="--state")
+        if self.class_ is not None:
+            head, colon, stage = self.class_.partition(":")
+            _judge_word(head, FailureClass, flag="--class")
+            if colon:
+                _judge_word(stage, Stage, flag=f"--class {head}:STAGE")
         facts = {
             "queue": self.queue,
             "kind": self.kind,
-            "states": list(states),
+            "states": wanted,
             "tenant": self.tenant,
             "labels": pairs(self.label, flag="--label"),
             "error_class": self.class_,
@@ -80,8 +90,13 @@ class Narrowed:
         try:
             return msgspec.convert(facts, JobFilter)
         except msgspec.ValidationError as error:
-            words = f"states are {', '.join(JobState)}; classes are {', '.join(FailureClass)}"
-            raise SettingsError(f"which jobs: {error}; {words}", problems=()) from error
+            raise SettingsError(f"which jobs: {error}", problems=()) from error
+
+
+def _judge_word(word: str, known: type[StrEnum], *, flag: str) -> None:
+    if word not in set(known):
+        words = f"{flag}: {word!r} is not one of {', '.join(known)}{nearest(word, known)}"
+        raise SettingsError(words, problems=())
 
 
 def moment(text: str, now: datetime, *, flag: str) -> datetime:

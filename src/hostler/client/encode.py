@@ -12,6 +12,7 @@ from hostler.contracts.needs import Avoid, Needs
 from hostler.contracts.reference import as_payload
 from hostler.contracts.timeouts import Timeouts
 from hostler.kernel.errors import InvalidError
+from hostler.kernel.fields import known_fields
 from hostler.kernel.units import Seconds
 
 
@@ -48,14 +49,6 @@ def _foreign(value: Any) -> Any:
     return dump(mode="json")
 
 
-def _known(error: msgspec.ValidationError) -> str:
-    """Return what may be said of needs, when the error is about what may not."""
-    for part, struct in (("needs", Needs), ("avoid", Avoid)):
-        if "unknown field" in str(error) and str(error).endswith(f"`$.{part}`"):
-            return f" Known in {part}: {', '.join(struct.__struct_fields__)}."
-    return ""
-
-
 async def request_of(wire: Wire, kind: str, payload: object, options: Mapping[str, Any]) -> JobRequest:
     """Return the request; a payload over 256 KiB is uploaded first and referred to.
 
@@ -67,7 +60,7 @@ async def request_of(wire: Wire, kind: str, payload: object, options: Mapping[st
     try:
         request = msgspec.convert({"kind": kind, **msgspec.to_builtins(given)}, JobRequest)
     except msgspec.ValidationError as error:
-        raise InvalidError(f"The job does not fit: {error}.{_known(error)}") from error
+        raise InvalidError(f"The job does not fit: {error}{known_fields(error, JobRequest)}.") from error
     sealed = to_json(payload)
     if len(sealed) > INLINE_LIMIT:
         ref = await wire.upload(sealed, media_type="application/json")

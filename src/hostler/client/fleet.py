@@ -1,11 +1,13 @@
 """A fleet as an asyncio program sees it."""
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final, TypeVar, Unpack, overload
 
 import msgspec
 
+from hostler.client.address import address
 from hostler.client.encode import Options, request_of
 from hostler.client.handle import JobHandle
 from hostler.client.limits import Limits
@@ -149,11 +151,18 @@ class Fleet:
 
 
 @asynccontextmanager
-async def connect(url: str, key: str | None = None, *, tries: int = TRIES) -> AsyncGenerator[Fleet]:
+async def connect(url: str | None = None, key: str | None = None, *, tries: int = TRIES) -> AsyncGenerator[Fleet]:
     """Speak to the gateway at `url`; connections are made as they are needed and closed with the block.
+
+    Without a URL it is the gateway that the commands speak to, with the credential that they send (`HOSTLER_URL` and
+    `HOSTLER_KEY`, else the settings file, else this machine's); `SettingsError` when those are wrong. A URL that is
+    given gets no credential but `key`.
 
     Nothing is sent yet: a gateway that is not there shows at the first call (`GatewayUnavailableError`).
     `tries` is how often one request is sent in all while nobody answers.
     """
+    if url is None:
+        url, usual = await asyncio.to_thread(address)
+        key = usual if key is None else key
     async with Wire.open(url, key, tries=tries) as wire:
         yield Fleet(wire)

@@ -334,7 +334,7 @@ class SyncFleet:
 
 
 @contextmanager
-def connect_sync(url: str, key: str | None = None, *, tries: int = TRIES) -> Generator[SyncFleet]:
+def connect_sync(url: str | None = None, key: str | None = None, *, tries: int = TRIES) -> Generator[SyncFleet]:
     """Speak to the gateway at `url` from plain code; see `connect`. May be shared by threads."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="hostler-client", daemon=True)

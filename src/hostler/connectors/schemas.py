@@ -11,6 +11,7 @@ from hostler.contracts.portable import portable
 from hostler.contracts.queue import KindSpec
 from hostler.contracts.timeouts import SERVICE_TIMEOUTS, Timeouts
 from hostler.kernel.errors import InvalidError
+from hostler.kernel.fields import known_fields
 from hostler.kernel.units import Json
 
 T = TypeVar("T", bound=Struct)
@@ -57,4 +58,5 @@ def parse_options(options: dict[str, Json], shape: type[T], *, connector: str) -
     try:
         return msgspec.convert(options, shape)
     except msgspec.ValidationError as error:
-        raise InvalidError(f"options of connector {connector}: {error}", field="options") from None
+        words = f"options of connector {connector}: {error}{known_fields(error, shape)}"
+        raise InvalidError(words, field="options") from None

@@ -44,7 +44,7 @@ def query_of(request: Request, shape: type[Q]) -> Q:
     try:
         return msgspec.convert(given, shape, strict=False)
     except msgspec.ValidationError as error:
-        raise from_msgspec(error) from error
+        raise from_msgspec(error, shape=shape) from error
 
 
 def _is_many(kind: Any) -> bool:
@@ -100,7 +100,7 @@ def decode(text: bytes, shape: Any, *, where: str = "") -> Any:
     try:
         return msgspec.json.decode(text, type=shape)
     except (msgspec.MsgspecError, RecursionError) as error:
-        raise from_msgspec(error, where=where) from error
+        raise from_msgspec(error, shape=shape, where=where) from error
 
 
 async def body_of(request: Request, *, limit: Bytes) -> AsyncIterator[bytes]:

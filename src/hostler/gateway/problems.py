@@ -20,6 +20,7 @@ from hostler.kernel.errors import (
     MethodError,
     NotFoundError,
 )
+from hostler.kernel.fields import known_fields
 
 TYPE_PREFIX: Final = "urn:hostler:error:"
 ENGINE_RETRY_AFTER: Final = 1.0
@@ -90,8 +91,8 @@ def _from_router(error: HTTPException) -> HostlerError:
     return InternalError("Hostler ran into a defect of its own. Quote the request id when you report it.")
 
 
-def from_msgspec(error: Exception, *, where: str = "") -> InvalidError:
-    """Return the error for a body or query that does not fit its type; `where` goes before the field's path."""
+def from_msgspec(error: Exception, *, shape: Any, where: str = "") -> InvalidError:
+    """Return the error for a body or query that does not fit `shape`; `where` goes before the field's path."""
     if not isinstance(error, msgspec.ValidationError):
         if isinstance(error, RecursionError):
             return MalformedError("The body is nested too deeply.", field=where or None)
@@ -103,7 +104,8 @@ def from_msgspec(error: Exception, *, where: str = "") -> InvalidError:
         path = f"{path}.{named['name']}"
     field = f"{where}{path}".lstrip(".")
     part = "its key: " if found and found["part"] == "key" else ""
-    sentence = f"{field}: {part}{_words(what)}." if field else f"The body does not fit: {_words(what)}."
+    words = f"{_words(what)}{known_fields(error, shape)}"
+    sentence = f"{field}: {part}{words}." if field else f"The body does not fit: {words}."
     return InvalidError(sentence[0:2000], field=field or None)
 
 

@@ -39,10 +39,10 @@ class EngineSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Folder of the embedded engine; `.hostler` in the working directory unless `url` is given."""
     allow_degraded: bool = False
     """Run on an engine whose configuration may lose acknowledged jobs, and say so everywhere."""
-    streams: Positive = 1000
-    """Most long polls and event streams open at the same time; one more is told to come back."""
     command_timeout: Seconds = 5.0
+    """Longest wait for the answer to one command."""
     connect_timeout: Seconds = 3.0
+    """Longest wait for a connection."""
     connections: Positive = 32
     """Most pooled connections of this process."""
     wait: Seconds = 0.0
@@ -53,12 +53,15 @@ class GatewaySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """The HTTP side."""
 
     bind: Address = "127.0.0.1:7700"
+    """Where it listens; port 0 takes any free one."""
     body_limit: Bytes = 10_485_760
     """Largest request body, blobs excepted."""
     long_poll_max: Seconds = 60.0
+    """Longest time for which a request may ask to wait for news."""
     streams: Positive = 1000
     """Most long polls and event streams open at the same time; one more is told to come back."""
     metrics_port: Port | None = None
+    """Serves `/metrics` on this port of 127.0.0.1 as well as at `bind`."""
 
 
 class WorkerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -67,23 +70,29 @@ class WorkerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     id: Name | None = None
     """Opaque; made up at start unless given."""
     slots: Annotated[int, Meta(ge=1, le=1024)] = 8
+    """Jobs that it runs at the same time."""
     connectors: str = ""
     """SPEC like `simulation-http:2,openai-http`; a name is a worker type or a connector."""
     handlers: tuple[str, ...] = ()
     """Modules of handlers (`pkg.module`)."""
     labels: dict[str, str] = {}
+    """What jobs may need of it by `labels.NAME`."""
     heartbeat: Seconds = 3.0
+    """How often it says that it lives, and renews what it holds."""
     ttl: Seconds = 10.0
+    """It is lost when it has said nothing for this long."""
     grace: Seconds = 30.0
     """How long running jobs may go on after SIGTERM before they are given back."""
     progress_interval: Seconds = 0.2
     """Progress of one job is reported at most this often; the latest wins."""
     probe_interval: Seconds = 2.0
+    """How often each endpoint is asked how it is."""
     idle_poll: Seconds = 3.0
     """Longest sleep between claims when no wake-up comes."""
     dwell: Seconds = 30.0
     """How long a model stays in an endpoint that holds one at a time while jobs wait for it, or ten loads, if less."""
     metrics_port: Port | None = None
+    """Serves `/metrics` on this port of 127.0.0.1; nowhere unless set."""
 
 
 Price = Annotated[float, Meta(ge=0, le=1_000_000)]
@@ -111,6 +120,7 @@ class ConnectorSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Name whose places are all endpoints, followed as they change: an SRV name (`_sim._tcp.example.org`) gives
     hosts and ports, any other name gives addresses, for the port of `url` or the conventional one."""
     port_increment: Positive = 1
+    """How far apart the ports of two instances are."""
     slots: Positive | None = None
     """Work in flight per endpoint; what the endpoint says unless set."""
     limits: tuple[str, ...] = ()
@@ -118,6 +128,7 @@ class ConnectorSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields
     price: PriceSettings | None = None
     """What limits of cents count by."""
     labels: dict[str, str] = {}
+    """What jobs may need of its endpoints by `labels.NAME`, beside the worker's own."""
     api_key_env: str | None = None
     """Name of the environment variable that holds the credential; never the credential itself."""
     trust_announced: bool = False
@@ -141,13 +152,16 @@ class BlobSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     url: str | None = None
     """A folder (`file:///path`) or `s3://bucket/prefix?endpoint=...`; `blobs` in the data folder unless set."""
     limit: Bytes = 5_368_709_120
+    """Largest blob."""
 
 
 class HttpSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Outgoing HTTP of one process."""
 
     connections: Positive = 50
+    """Most sockets to services at the same time, streams besides."""
     connections_per_host: Positive = 20
+    """Most of them to one host; a request more waits."""
 
 
 class LogSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -156,7 +170,9 @@ class LogSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     level: Annotated[
         str, Meta(pattern="^(debug|info|warning|error)\\Z", description="debug, info, warning or error")
     ] = "info"
+    """From which importance on something is logged: debug, info, warning or error."""
     format: Annotated[str, Meta(pattern="^(text|json)\\Z", description="text or json")] = "text"
+    """Lines for people (text) or for programs (json)."""
 
 
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -170,6 +186,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     discovery: DiscoverySettings = field(default_factory=DiscoverySettings)
     log: LogSettings = field(default_factory=LogSettings)
     connectors: dict[str, ConnectorSettings] = {}
+    """Services to drive, by a name of your own: what each may say is the table below."""
     queues: dict[str, Json] = {}
     """Rows of the queue registry by name (`contracts.queue.QueueSpec` without `name`)."""
     kinds: dict[str, Json] = {}

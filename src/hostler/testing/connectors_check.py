@@ -10,7 +10,7 @@ from unittest import SkipTest
 
 from msgspec import Struct, structs
 
-from hostler.contracts.service import RemoteRef, Step
+from hostler.contracts.service import Failed, RemoteRef, Step
 from hostler.kernel.units import Seconds
 from hostler.ports.connector import Connector
 from hostler.testing.connectors_house import ConnectorHarness, Work, call_of
@@ -90,11 +90,15 @@ async def verdicts(
     *,
     remembers: bool,
     within: Seconds,
+    sick: str | None = None,
 ) -> AsyncGenerator[Verdict]:
-    """Put one promise after another to the service, each with a job of its own."""
+    """Put one promise after another to the service, each with a job of its own; none to one that is `sick`, and why."""
     given = {"payload": asked.payload, "slow": asked.slow, "wrong": asked.wrong}
     for name, need in NEEDS.items():
         sentence = sentence_of(name)
+        if sick is not None:
+            yield Verdict(promise=sentence, outcome="untried", reason=sick)
+            continue
         if need != "nothing" and (asked.payload is None or given[need] is None):
             missing = "payload" if asked.payload is None else need
             yield Verdict(promise=sentence, outcome="untried", reason=f"needs --{missing}")
@@ -139,7 +143,11 @@ def _words(error: Exception) -> str:
     """Return what went wrong: the error's own words, and the line that was not true."""
     line = traceback.extract_tb(error.__traceback__)
     promise = next((frame.line for frame in reversed(line) if frame.filename.endswith("connectors_promises.py")), "")
-    words = str(error) or type(error).__name__
+    subject = error.args[0] if error.args else None
+    if isinstance(error, AssertionError) and subject is None and promise:
+        return f"not so: {promise.removeprefix('assert ')}"
+    failed = isinstance(subject, Failed)
+    words = f"{subject.failure.label}: {subject.failure.message}" if failed else str(error) or type(error).__name__
     return f"{words} ({promise})" if promise else words
 
 

@@ -37,7 +37,8 @@ class WorkPromises:
 
     async def test_a_probe_says_how_the_endpoint_is_and_never_raises(self, harness: ConnectorHarness) -> None:
         async with harness.build() as connector, harness.unreachable() as nowhere:
-            assert (await connector.probe()).state is EndpointState.READY
+            here = await connector.probe()
+            assert here.state is EndpointState.READY, f"it is {here.state}: {here.message}"
             found = await nowhere.probe()
         assert found.state not in {EndpointState.READY, EndpointState.DEGRADED}
         assert found.message

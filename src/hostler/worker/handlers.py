@@ -27,6 +27,7 @@ from hostler.contracts.offer import Offer
 from hostler.contracts.queue import KindSpec, RetryPolicy
 from hostler.contracts.timeouts import HANDLER_TIMEOUTS, Timeouts
 from hostler.kernel.errors import SettingsError
+from hostler.kernel.fields import known_fields
 from hostler.worker.call import Call
 from hostler.worker.shapes import Shape
 
@@ -136,7 +137,8 @@ def handler(
     try:
         chosen = msgspec.convert(options, HandlerOptions)
     except msgspec.ValidationError as error:
-        raise SettingsError(f"handler {kind!r}: {error}", field=kind) from error
+        words = f"handler {kind!r}: {error}{known_fields(error, HandlerOptions)}"
+        raise SettingsError(words, field=kind) from error
     _declared(kind, chosen, payload, result)  # what is wrong is found where it was written
 
     def decorate(function: Callable[[Call[Any]], Any]) -> Callable[[Call[Any]], Any]:

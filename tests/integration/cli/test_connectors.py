@@ -94,6 +94,11 @@ async def test_check_without_work_only_looks(shell: Shell, lighthouse: Any) -> N
 async def test_check_of_nobody_and_of_nonsense_says_so(shell: Shell) -> None:
     nobody = await check(shell, "lighthouse", "http://127.0.0.1:9", "--json")
     assert (nobody.code, nobody.last["probe"]["state"], nobody.last["outcome"]) == (1, "unhealthy", "bad")
+    asked = await check(shell, "lighthouse", "http://127.0.0.1:9", *PAINT)
+    assert asked.code == 1
+    assert "the service is unhealthy, so nothing is asked of it: start it, or correct the URL" in asked.out
+    assert "AssertionError" not in asked.out
+    assert "broken " not in asked.out
     unknown = await check(shell, "lighthose", "http://127.0.0.1:9")
     assert unknown.code == 1
     assert "unknown connector 'lighthose'" in unknown.err

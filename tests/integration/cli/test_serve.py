@@ -45,6 +45,25 @@ async def test_it_is_ready_at_once_answers_and_ends_with_0_on_sigterm() -> None:
     assert process.returncode == 0
 
 
+async def test_without_its_extra_it_does_not_begin_and_says_what_to_install_or_what_goes_without(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['gensim'] = sys.modules['dateparser'] = None\n")
+    process = await serve("--port", "0", PYTHONPATH=str(tmp_path))
+    out, err = await asyncio.wait_for(process.communicate(), 60)
+    assert process.returncode == 1
+    error = json.loads(out)["error"]
+    assert error["code"] == "missing-extra"
+    assert "pip install 'hostler[nlp]'" in error["message"]
+    advice = "serve the rest: --provider keywords --provider spelling"
+    assert advice in err.decode()
+    rest = await serve("--port", "0", *advice.split()[3:], "--preload", "keywords", PYTHONPATH=str(tmp_path))
+    assert rest.stdout is not None
+    assert json.loads(await rest.stdout.readline())["event"] == "ready"
+    rest.send_signal(signal.SIGTERM)
+    await asyncio.wait_for(rest.communicate(), 30)
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

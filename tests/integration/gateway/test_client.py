@@ -4,12 +4,14 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import msgspec
 import pytest
 
 import hostler
 from hostler.client import JobHandle
+from hostler.client.address import address
 from hostler.contracts.api import JobFilter
 from hostler.contracts.failure import Failure, FailureClass
 from hostler.contracts.job import JobState, Progress
@@ -24,9 +26,11 @@ from hostler.kernel.errors import (
     JobFailedError,
     NotFoundError,
     QueueFullError,
+    SettingsError,
     StateConflictError,
     UnknownKindError,
 )
+from hostler.kernel.settings import Settings
 from hostler.testing.blobs import whole
 from hostler.testing.eventually import eventually
 
@@ -258,3 +262,29 @@ async def test_plain_code_has_the_same_names(house: House) -> None:
     await eventually(submitted)
     await house.finish(await house.claim())
     assert await working == Said(said="hello")
+
+
+@pytest.mark.parametrize("told", ["environment", "file"])
+async def test_without_a_url_it_is_the_gateway_that_the_commands_speak_to(
+    house: House, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("HOSTLER_URL", "HOSTLER_KEY", "HOSTLER_CONFIG"):
+        monkeypatch.delenv(name, raising=False)
+    assert await asyncio.to_thread(address) == (Settings().url, None)
+    if told == "environment":
+        monkeypatch.setenv("HOSTLER_URL", house.url)
+    else:
+        (tmp_path / "hostler.toml").write_text(f'url = "{house.url}"\n')
+    async with hostler.connect() as fleet:
+        assert (await fleet.health()).status == "ready"
+
+    def plainly() -> str:
+        with hostler.connect_sync() as fleet:
+            return fleet.health().status
+
+    assert await asyncio.to_thread(plainly) == "ready"
+    monkeypatch.setenv("HOSTLER_URL", "nonsense")
+    with pytest.raises(SettingsError, match="HOSTLER_URL: expected a URL"):
+        async with hostler.connect():
+            pass

@@ -81,10 +81,12 @@ async def test_what_cannot_be_changed_is_refused_by_name_and_changes_nothing(hou
         before = await fleet.queues.get("default")
         wrong: tuple[tuple[dict[str, Any], str], ...] = (
             ({"queue": {"lease": -1}}, "lease"),
-            ({"queue": {"limits": {"dept": 3}}}, "dept"),
+            ({"queue": {"limits": {"dept": 3}}}, r"`dept`.*, known are bytes, depth, .*; did you mean depth\?"),
+            ({"queue": {"limts": {"depth": 3}}}, r"known are about, .*; did you mean limits\?"),
             ({"queue": {"name": "other"}}, "queue.name"),
             ({"queue": {"consumers": ["Not A Role"]}}, "consumers"),
             ({"kinds": {"no.such": {"about": "x"}}}, KIND),
+            ({"kinds": {KIND: {"retri": {"attempts": 2}}}}, r"known are about, .*; did you mean retry\?"),
             ({"kinds": {KIND: {"queue": "elsewhere"}}}, "queue"),
             ({"queue": {"lease": 5}, "kinds": {KIND: {"retry": {"attempts": 0}}}}, "attempts"),
         )

@@ -62,7 +62,7 @@ def test_a_defect_never_shows_its_inside() -> None:
 def test_the_field_that_is_wrong_is_named(body: bytes, field: str) -> None:
     with pytest.raises(msgspec.ValidationError) as wrong:
         msgspec.json.decode(body, type=JobRequest)
-    error = from_msgspec(wrong.value, where="jobs[3]")
+    error = from_msgspec(wrong.value, shape=JobRequest, where="jobs[3]")
     assert error.facts["field"] == f"jobs[3].{field}"
     assert error.message.startswith(f"jobs[3].{field}: ")
 

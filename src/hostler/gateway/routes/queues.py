@@ -12,6 +12,8 @@ from hostler.gateway.pages import page_of
 from hostler.gateway.rooms import Rooms
 from hostler.gateway.shapes import PageQuery
 from hostler.kernel.errors import InvalidError, UnknownQueueError
+from hostler.kernel.fields import known_fields
+from hostler.kernel.names import listed, nearest
 from hostler.kernel.units import Json
 
 S = TypeVar("S", bound=msgspec.Struct)
@@ -55,7 +57,7 @@ class QueueRoutes:
         kinds: list[KindSpec] = []
         for name, part in body.kinds.items():
             if name not in known:
-                words = f"{row.queue.name} has no kind {name}; it has {', '.join(known) or 'none'}."
+                words = f"{row.queue.name} has no kind {name}; it has {listed(known)}{nearest(name, known)}"
                 raise InvalidError(words, field=f"kinds.{name}")
             kind = changed(known[name], part, KindSpec, keep=_OF_CODE, field=f"kinds.{name}")
             kinds.append(msgspec.structs.replace(kind, declared_by="configuration"))
@@ -73,10 +75,11 @@ class QueueRoutes:
         return await self._view(await self._row(name))
 
     async def _row(self, name: str) -> RegistryRow:
-        for row in await self._foreman.registry():
-            if row.queue.name == name:
-                return row
-        raise UnknownQueueError(f"There is no queue {name}; GET /v1/queues lists all.", queue=name)
+        rows = {row.queue.name: row for row in await self._foreman.registry()}
+        if name not in rows:
+            hint = nearest(name, rows) or "; GET /v1/queues lists all."
+            raise UnknownQueueError(f"There is no queue {name}{hint}", queue=name)
+        return rows[name]
 
     async def _view(self, row: RegistryRow) -> QueueView:
         stats = await self._foreman.stats(row.queue.name)
@@ -136,7 +139,7 @@ def changed(row: S, part: dict[str, Json], shape: type[S], *, keep: tuple[str, .
     try:
         return msgspec.convert(_merged(msgspec.to_builtins(row), part), shape)
     except msgspec.ValidationError as error:
-        raise InvalidError(f"{field}: {error}", field=field) from error
+        raise InvalidError(f"{field}: {error}{known_fields(error, shape, besides=keep)}", field=field) from error
 
 
 def _merged(row: dict[str, Json], part: dict[str, Json]) -> dict[str, Json]:
