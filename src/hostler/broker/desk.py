@@ -21,6 +21,7 @@ from hostler.kernel.errors import HostlerError, NotFoundError, QueueFullError, S
 from hostler.kernel.units import Seconds
 from hostler.policy.lanes import lane_key, lane_of
 from hostler.policy.lifecycle import Verb
+from hostler.registry.endpoints import EngineEndpoints
 from hostler.registry.engine import EngineRegistry
 from hostler.registry.kinds import Kinds
 from hostler.valkeyio import layout
@@ -49,7 +50,12 @@ class EngineDesk:
         self._intake = Intake(self._kinds)
         self._submitter = Submitter(self._library)
         self._tails = Tails(engine)
-        self._explainer = Explainer(self._library, EngineRegistry(engine, library=self._library))
+        self._explainer = Explainer(
+            self._library,
+            EngineRegistry(engine, library=self._library),
+            EngineEndpoints(engine, library=self._library),
+            self._kinds,
+        )
 
     async def aclose(self) -> None:
         """Stop following streams."""

@@ -20,8 +20,11 @@ from hostler.policy.lanes import lane_of
 from hostler.policy.lifecycle import Verb
 from hostler.policy.matching import lacks
 from hostler.policy.obstacles import Survey
+from hostler.policy.sightings import unserved
 from hostler.policy.suspicion import said_of
+from hostler.registry.endpoints import EngineEndpoints
 from hostler.registry.engine import EngineRegistry
+from hostler.registry.kinds import Kinds
 from hostler.valkeyio.instants import instant
 from hostler.valkeyio.library import Library
 
@@ -57,9 +60,11 @@ class Facts(Struct, frozen=True, kw_only=True):
 class Explainer:
     """Explains jobs of one engine."""
 
-    def __init__(self, library: Library, registry: EngineRegistry) -> None:
+    def __init__(self, library: Library, registry: EngineRegistry, endpoints: EngineEndpoints, kinds: Kinds) -> None:
         self._library = library
         self._registry = registry
+        self._endpoints = endpoints
+        self._kinds = kinds
 
     async def explain(self, queue: str, seq: str) -> Explanation | None:
         """Return why a job is where it is; None when there is no such job."""
@@ -69,7 +74,8 @@ class Explainer:
         facts = _facts(seq, words)
         record = facts.job.record
         state = record.job_state
-        workers = [worker for worker in await self._registry.workers() if queue in worker.queues]
+        everybody = await self._registry.workers()
+        workers = [worker for worker in everybody if queue in worker.queues]
         waits = not state.terminal and state is not _S.RUNNING
         needs = lacking(facts.job.lane, workers) if waits else ()
         survey = Survey(
@@ -83,7 +89,9 @@ class Explainer:
         estimate, rate = None, ""
         if state is _S.READY and not unworkable and not facts.paused:
             estimate, rate = await self._estimate(queue, facts)
-        reasons = [*_standing(queue, facts, unworkable=unworkable, workers=workers, needs=needs, survey=survey), rate]
+        reasons = _standing(queue, facts, unworkable=unworkable, workers=workers, needs=needs, survey=survey)
+        if state is _S.READY and not survey.open:
+            reasons += await self._unserved(facts, everybody)
         return Explanation(
             state=state,
             unworkable=unworkable,
@@ -91,11 +99,16 @@ class Explainer:
             position=None if facts.ahead is None else facts.ahead + 1,
             ahead=facts.ahead,
             estimate_s=estimate,
-            reasons=tuple(reason for reason in reasons if reason),
+            reasons=tuple(reason for reason in (*reasons, rate) if reason),
             endpoints=survey.endpoints,
             kept_out=survey.kept_out(),
             candidates=survey.candidates(),
         )
+
+    async def _unserved(self, facts: Facts, workers: Sequence[Worker]) -> tuple[str, ...]:
+        """Return what is announced, could run the job, and is served by nobody."""
+        kind = (await self._kinds.known()).get(facts.job.lane.kind)
+        return () if kind is None else unserved(facts.job.lane, kind, await self._endpoints.census(), workers)
 
     async def _estimate(self, queue: str, facts: Facts) -> tuple[Seconds | None, str]:
         """Return seconds until its turn, from the claims among the latest events; else why there is no estimate."""

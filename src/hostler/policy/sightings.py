@@ -5,7 +5,9 @@ from typing import Final
 
 import msgspec
 
+from hostler.contracts.needs import Lane
 from hostler.contracts.offer import Offer
+from hostler.contracts.queue import KindSpec
 from hostler.contracts.service import (
     BreakerMode,
     Census,
@@ -13,6 +15,7 @@ from hostler.contracts.service import (
     EndpointMark,
     EndpointState,
     Enrolled,
+    Enrolment,
     ServiceCapabilities,
     Sight,
     Source,
@@ -24,6 +27,8 @@ from hostler.kernel.units import Seconds
 _WELL: Final = frozenset({EndpointState.READY, EndpointState.DEGRADED})
 _WORST: Final = (BreakerMode.OPEN, BreakerMode.HALF_OPEN, BreakerMode.CLOSED)
 UNSERVED: Final = "announced, and no worker serves it"
+_NAMED: Final = 5
+"""Announced endpoints of one connector that a sentence names."""
 
 
 def endpoints_of(workers: Sequence[Worker], census: Census) -> tuple[Endpoint, ...]:
@@ -45,7 +50,7 @@ def endpoints_of(workers: Sequence[Worker], census: Census) -> tuple[Endpoint, .
 def why_not(endpoint: Endpoint) -> tuple[str, ...]:
     """Return what keeps jobs away from an endpoint now, the most important first; empty when nothing does."""
     if not endpoint.workers:
-        return (f"{UNSERVED}: start one with `hostler worker --connectors {endpoint.connector}:*`",)
+        return (f"{UNSERVED}: {_start(endpoint.connector)}",)
     reasons: list[str] = []
     if endpoint.paused is not None:
         reasons.append(f"an operator paused it{f': {endpoint.paused}' if endpoint.paused else ''}")
@@ -54,6 +59,49 @@ def why_not(endpoint: Endpoint) -> tuple[str, ...]:
     if endpoint.slots is not None and endpoint.traffic.in_flight >= endpoint.slots:
         reasons.append(f"all {endpoint.slots:g} slots are taken")
     return tuple(reasons)
+
+
+def unserved(lane: Lane, kind: KindSpec, census: Census, workers: Iterable[Worker]) -> tuple[str, ...]:
+    """Return what is announced and could run a job, for all that is said of it, while no worker serves it.
+
+    What an endpoint has is known once a worker asked it: service and announced labels are all that is judged.
+    """
+    served = {endpoint.id for worker in workers for endpoint in worker.endpoints}
+    idle: dict[str, list[str]] = {}
+    for enrolled in census.enrolled:
+        said = enrolled.enrolment
+        if said.id not in served and _could(lane, kind, said):
+            idle.setdefault(said.connector, []).append(said.id)
+    return tuple(_idle(connector, names) for connector, names in sorted(idle.items()))
+
+
+def _could(lane: Lane, kind: KindSpec, said: Enrolment) -> bool:
+    service = service_of(said)
+    wanted = lane.needs.service or service
+    if (
+        wanted != service
+        or lane.avoid.service == service
+        or not {service, said.connector} & {kind.service, kind.declared_by}
+    ):
+        return False
+    return all(said.labels.get(name, value) == value for name, value in lane.needs.labels.items())
+
+
+def _idle(connector: str, names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    who = f"{', '.join(names[:_NAMED])}{more} ({connector})"
+    if len(names) == 1:
+        return f"{who} is {UNSERVED}: {_start(connector)}"
+    return f"{who} are announced, and no worker serves them: {_start(connector)}"
+
+
+def _start(connector: str) -> str:
+    return f"start one with `hostler worker --connectors {connector}:*`"
+
+
+def service_of(said: Enrolment) -> str:
+    """Return the service of an announced endpoint: the connector's own unless it says another."""
+    return said.service or said.connector.rpartition("-")[0] or said.connector
 
 
 def _of(sight: Sight) -> Iterable[str]:
@@ -116,13 +164,12 @@ def _joined(
 
 def _unserved(announced: Enrolled, mark: EndpointMark) -> Endpoint:
     said = announced.enrolment
-    service, _, protocol = said.connector.rpartition("-")
     return Endpoint(
         id=said.id,
-        service=said.service or service or said.connector,
+        service=service_of(said),
         connector=said.connector,
         url=said.url,
-        protocol=protocol,
+        protocol=said.connector.rpartition("-")[2],
         state=EndpointState.UNKNOWN,
         message=UNSERVED,
         seen_at=announced.seen_at,

@@ -1,15 +1,22 @@
 """Why a job waits, on a real engine: sentences that name who and what."""
 
+from datetime import UTC, datetime
+
+import msgspec
 import pytest
 
 from hostler.contracts.failure import Failure, FailureClass
 from hostler.contracts.lease import Again, Hold
 from hostler.contracts.needs import Avoid, Needs
 from hostler.contracts.offer import Offer, Pool
+from hostler.contracts.queue import KindSpec
+from hostler.contracts.service import Endpoint, EndpointState, Enrolment
 from hostler.contracts.worker import WorkerState
 from hostler.policy.lanes import derive
+from hostler.registry.endpoints import EngineEndpoints
 from hostler.testing.eventually import eventually
 from hostler.testing.front import Front, request
+from hostler.valkeyio.engine import Engine
 
 
 async def test_without_any_worker_that_is_the_first_reason(front: Front) -> None:
@@ -148,3 +155,40 @@ async def test_an_amount_is_said_as_it_was_asked_for(front: Front) -> None:
     waits = await front.submit(needs=needs)
     assert len(await front.claim(2, offers=offers)) == 1
     assert any("it needs 10000 gpu_memory" in reason for reason in (await front.desk.explain(waits)).reasons)
+
+
+async def test_an_announced_endpoint_that_nobody_serves_is_named_with_the_command_that_serves_it(
+    front: Front, engine: Engine
+) -> None:
+    await front.foreman.declare_kind(KindSpec(name="draw", queue="images", service="lamp", declared_by="lamp-http"))
+    endpoints = EngineEndpoints(engine)
+    for name, service, tier in (("a", None, "gold"), ("b", None, "tin"), ("c", "torch", "gold"), ("d", None, "gold")):
+        said = Enrolment(id=name, connector="lamp-http", url=f"http://{name}:1", service=service, labels={"tier": tier})
+        await endpoints.enroll(said)
+    job_id = await front.submit(needs=Needs(labels={"tier": "gold"}))
+    why = (await front.desk.explain(job_id)).reasons
+    assert why[0] == "no worker of this queue lives"
+    start = "start one with `hostler worker --connectors lamp-http:*`"
+    assert [one for one in why if "announced" in one] == [
+        f"a, c, d (lamp-http) are announced, and no worker serves them: {start}"
+    ]
+    torch = await front.submit(needs=Needs(service="torch"))
+    assert f"c (lamp-http) is announced, and no worker serves it: {start}" in (await front.desk.explain(torch)).reasons
+    seen = Endpoint(
+        id="a",
+        service="lamp",
+        connector="lamp-http",
+        url="http://a:1",
+        protocol="http",
+        state=EndpointState.UNHEALTHY,
+        message="no answer",
+        seen_at=datetime.now(UTC),
+    )
+    offer = Offer(kinds=("draw",), service="lamp", endpoint="a", labels={"tier": "gold"}, healthy=False)
+    await front.hire(offers=(offer,), endpoints=(seen,))
+    assert (await front.desk.explain(job_id)).reasons[-2].startswith("c, d (lamp-http) are announced")
+    offer, seen = msgspec.structs.replace(offer, healthy=True), msgspec.structs.replace(seen, state=EndpointState.READY)
+    await front.hire(offers=(offer,), endpoints=(seen,))
+    assert not any("announced" in one for one in (await front.desk.explain(job_id)).reasons)
+    for name in "abcd":
+        await endpoints.leave(name)
