@@ -1,4 +1,4 @@
-"""Whether a worker has what any job needs, before it takes its first: checks that say in a sentence what is wrong."""
+"""Whether a worker has what any job needs, before its first and now and then: checks that say what is wrong."""
 
 import asyncio
 import hashlib
@@ -10,9 +10,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Final
 
+from hostler.kernel.errors import EngineError
 from hostler.kernel.units import Bytes, Instant, Seconds
 from hostler.ports.blobs import Blobs
-from hostler.ports.clock import Clock
+from hostler.ports.clock import Clock, Dice
 from hostler.worker.life import Life
 
 CHECK_LIMIT: Final[Seconds] = 5.0
@@ -22,6 +23,9 @@ SKEW_MOST: Final[Seconds] = 1.0
 DISK_LEAST: Final[Bytes] = 268_435_456
 """Files that go in and out of jobs lie in the folder for temporary files meanwhile."""
 MEMORY_LEAST: Final[Bytes] = 67_108_864
+RARELY: Final = 30
+"""A worker that is fit looks so many times more seldom whether it still is."""
+ENGINE_LIMIT: Final[Seconds] = 2.0
 FILES_LEAST: Final = 32
 FILES_PER_SLOT: Final = 4
 
@@ -46,6 +50,18 @@ class Fitness:
         while life.reason is not None:
             await asyncio.sleep(every)
             life.note(await self.wrong())
+
+    async def watch(self, say: Callable[[str | None], None], dice: Dice, *, every: Seconds) -> None:
+        """Look now and then, until cancelled; `say` hears what is wrong twice in a row, and None when it is over."""
+        while True:
+            await asyncio.sleep(RARELY * every * (0.8 + 0.4 * dice.roll()))
+            if await self.wrong() is None:
+                continue
+            await asyncio.sleep(every)
+            while (reason := await self.wrong()) is not None:
+                say(reason)
+                await asyncio.sleep(every)
+            say(None)
 
 
 async def _checked(name: str, check: Check) -> str | None:
@@ -76,11 +92,18 @@ def stores(blobs: Blobs, worker: str) -> Check:
 
 
 def agrees(engine_now: Callable[[], Awaitable[Instant]], clock: Clock) -> Check:
-    """Check that this clock and the engine's differ by less than a second, the way there and back allowed for."""
+    """Check that this clock and the engine's differ by less than a second, the way there and back allowed for.
+
+    An engine that does not answer is no fault of the clock, and is told elsewhere.
+    """
 
     async def check() -> str | None:
         began, before = clock.monotonic(), clock.now()
-        theirs = await engine_now()
+        try:
+            async with asyncio.timeout(ENGINE_LIMIT):
+                theirs = await engine_now()
+        except (EngineError, TimeoutError):
+            return None
         way = clock.monotonic() - began
         skew = (theirs - before).total_seconds()
         if -SKEW_MOST <= skew <= SKEW_MOST + way:
@@ -93,18 +116,24 @@ def agrees(engine_now: Callable[[], Awaitable[Instant]], clock: Clock) -> Check:
 def has_room(
     slots: int, *, disk: Bytes = DISK_LEAST, memory: Bytes = MEMORY_LEAST, folder: Path | None = None
 ) -> Check:
-    """Check that there is disk for temporary files, memory, and file descriptors for so many jobs at a time."""
+    """Check that there is disk for temporary files, memory, and file descriptors for so many jobs at a time.
+
+    Once that was so, jobs hold what was there for them: from then on only the least number of descriptors is asked for.
+    """
     place = folder or Path(tempfile.gettempdir())
+    jobs = slots
 
     def measure() -> str | None:
+        nonlocal jobs
         if (free := shutil.disk_usage(place).free) < disk:
             return f"{free / 1e6:.0f} MB of disk free at {place}, it takes {disk / 1e6:.0f} MB"
         available = _memory()
         if available is not None and available < memory:
             return f"{available / 1e6:.0f} MB of memory available, it takes {memory / 1e6:.0f} MB"
-        needed, left = FILES_LEAST + FILES_PER_SLOT * slots, _files_left()
+        needed, left = FILES_LEAST + FILES_PER_SLOT * jobs, _files_left()
         if left is not None and left < needed:
-            return f"{left} more files may be opened, {slots} jobs take {needed}: raise the limit (ulimit -n)"
+            return f"{left} more files may be opened, {jobs} jobs take {needed}: raise the limit (ulimit -n)"
+        jobs = 0
         return None
 
     async def check() -> str | None:

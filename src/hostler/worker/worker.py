@@ -38,6 +38,7 @@ from hostler.worker.heartbeat import Link, News, Tempo
 from hostler.worker.life import Life
 from hostler.worker.loop import ClaimLoop
 from hostler.worker.patience import persist
+from hostler.worker.pauses import Pauses
 from hostler.worker.presence import Presence
 from hostler.worker.processes import ProcessPool
 from hostler.worker.reports import Reports
@@ -63,7 +64,7 @@ class Worker:
     `run` ends when the worker has stopped; `drain`, `pause` and `resume` may be called from that loop at any
     time, and come through `Registry.command` too. `heartbeat_link` opens broker and registry once more for the
     heartbeat's own thread and loop; without it the heart beats on the work loop, through the objects given.
-    It stays `starting`, with the reason, until all `checks` have passed once.
+    It stays `starting`, with the reason, until all `checks` have passed once, and is `paused` while one fails later.
     """
 
     def __init__(  # noqa: PLR0917 - three ports, what runs jobs, and settings: the order is part of the interface
@@ -91,7 +92,7 @@ class Worker:
         self._settings, self._foreman = settings, foreman
         self._clock, self._dice = clock, dice
         self._machine, self._started_at = machine or socket.gethostname(), clock.now()
-        self._drain, self._at_once, self._pausing = asyncio.Event(), asyncio.Event(), False
+        self._drain, self._at_once = asyncio.Event(), asyncio.Event()
         self._stations = Stations(connectors, settings, self.id, (clock, dice), discovery=discovery, limiter=limiter)
         self._swaps = Swaps(broker, self._stations, self.id, dice)
         self._stock = WorkerStock(self.id, self._stations, handlers, settings.labels)
@@ -126,6 +127,7 @@ class Worker:
             dice=dice,
             idle=lambda: self._life.running(self._capacity.running),
         )
+        self._pauses = Pauses(self._life, self._claims, lambda: self._capacity.running)
 
     @property
     def state(self) -> WorkerState:
@@ -153,17 +155,11 @@ class Worker:
 
     def pause(self) -> None:
         """Claim no more until `resume`; running jobs go on. While it starts: as soon as it is ready."""
-        self._pausing = self._life.state is WorkerState.STARTING
-        if self._life.state in {WorkerState.READY, WorkerState.BUSY}:
-            self._claims.close()
-            self._life.move(WorkerState.PAUSED, reason="paused by an operator")
+        self._pauses.operator(pause=True)
 
     def resume(self) -> None:
-        """Claim again after `pause`."""
-        self._pausing = False
-        if self._life.state is WorkerState.PAUSED:
-            self._life.move(WorkerState.BUSY if self._capacity.running else WorkerState.READY)
-            self._claims.open()
+        """Claim again after `pause`, if it is fit to."""
+        self._pauses.operator(pause=False)
 
     async def run(self) -> None:
         """Start, work until drained, stop; raises what kept it from starting or broke it, after saying so."""
@@ -197,6 +193,7 @@ class Worker:
                 ("reports", self._tools.reports.run()),
                 ("claims", self._claims.run()),
                 ("endpoints", self._stations.watch(self._offers_changed)),
+                ("fitness", self._fitness.watch(self._pauses.unfit, self._dice, every=self._settings.probe_interval)),
                 ("swaps", self._swaps.run(self._stock.queues, self._capacity.changed.set)),
                 (
                     "upkeep",
@@ -213,10 +210,7 @@ class Worker:
             ):
                 self._life.move(WorkerState.READY)
                 if await self._unless_drained(self._presence.announced()):
-                    if self._pausing:
-                        self.pause()
-                    if self._life.state is not WorkerState.PAUSED:
-                        self._claims.open()
+                    self._pauses.ready()
                 await asyncio.wait({stop, *parts}, return_when=asyncio.FIRST_COMPLETED)
             broken = [error for part in parts if part.done() and (error := part.exception()) is not None]
             await self._wind_down(broken[0] if broken else None)

@@ -6,6 +6,7 @@ import sys
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from hostler.blobs import open_blobs
 from hostler.connectors.catalogue import build
 from hostler.contracts.worker import Worker, WorkerState
+from hostler.kernel.errors import EngineUnavailableError
 from hostler.kernel.settings import EngineSettings
 from hostler.registry.engine import EngineRegistry
 from hostler.testing.engine_fabric import fabric_on
@@ -24,8 +26,10 @@ from hostler.testing.sims.knobs import SimKnobs
 from hostler.valkeyio.engine import Engine
 from hostler.valkeyio.keys import registry_key
 from hostler.valkeyio.library import Library
+from hostler.worker.call import Call
 from hostler.worker.fitness import Fitness, agrees, has_room, stores
-from hostler.worker.system import SystemClock
+from hostler.worker.handlers import handler
+from hostler.worker.system import SystemClock, SystemDice
 
 
 @pytest.fixture
@@ -108,6 +112,73 @@ async def test_a_worker_that_is_not_fit_can_be_told_to_stop(house: Fabric) -> No
         await task
 
 
+async def test_a_worker_that_is_fit_no_longer_pauses_with_the_reason_until_it_is_again_whatever_an_operator_says(
+    house: Fabric,
+) -> None:
+    wrong: list[str] = []
+
+    async def check() -> str | None:
+        return wrong[0] if wrong else None
+
+    @handler("fitness.hold")
+    async def hold(call: Call[Any]) -> str:
+        begun.set()
+        await over.wait()
+        return call.job_id
+
+    begun, over = asyncio.Event(), asyncio.Event()
+
+    async def state(*states: WorkerState) -> bool:
+        return [worker.state for worker in await seen(house) if worker.state in states] != []
+
+    paused = partial(state, WorkerState.PAUSED)
+    async with house.worker(hold, id="w1", checks=[("disk", check)], probe_interval=0.02):
+        first = await house.submit("fitness.hold")
+        await begun.wait()
+        wrong.append("3 MB of disk free")
+        await eventually(paused, within=20.0)
+        (worker,) = await seen(house)
+        assert worker.reason == "not fit to run jobs: disk: 3 MB of disk free"
+        second = await house.submit("fitness.hold")
+        over.set()
+        await house.result(first)
+        why = await house.ports.desk.explain(second)
+        assert "the worker is paused: not fit to run jobs: disk: 3 MB" in why.candidates[0].hindrances[0].words
+        await house.ports.registry.command("w1", "resume")
+        await house.ports.registry.command("w1", "pause")
+        await eventually(partial(reads, house, "paused by an operator; not fit to run jobs: disk: 3 MB of disk free"))
+        wrong.clear()
+        await eventually(partial(reads, house, "paused by an operator"))
+        assert (await house.get(second)).attempt == 0
+        await house.ports.registry.command("w1", "resume")
+        await house.result(second)
+
+
+async def test_one_look_that_finds_something_wrong_pauses_nobody() -> None:
+    looks, said = 0, list[str | None]()
+
+    async def blip() -> str | None:
+        nonlocal looks
+        looks += 1
+        return "a blip" if looks == 2 else None
+
+    watching = asyncio.create_task(Fitness([("x", blip)]).watch(said.append, SystemDice(), every=0.001))
+    await eventually(lambda: looks >= 5)
+    watching.cancel()
+    assert set(said) <= {None}
+
+
+async def test_an_engine_that_does_not_answer_is_no_fault_of_the_clock() -> None:
+    async def away() -> datetime:
+        raise EngineUnavailableError("it is away")
+
+    assert await agrees(away, SystemClock())() is None
+
+
+async def reads(house: Fabric, reason: str) -> bool:
+    return [worker.reason for worker in await seen(house)] == [reason]
+
+
 async def test_a_clock_that_disagrees_with_the_engines_is_named_with_the_difference(engine: Engine) -> None:
     await Library(engine).ensure()
     assert await agrees(EngineRegistry(engine).now, SystemClock())() is None
@@ -121,13 +192,15 @@ async def test_a_clock_that_disagrees_with_the_engines_is_named_with_the_differe
 
 
 async def test_too_little_disk_memory_or_files_is_named_with_what_it_takes() -> None:
-    assert await has_room(8)() is None
+    room = has_room(64)
+    assert await room() is None
     assert "of disk free" in str(await has_room(8, disk=10**18)())
     assert "of memory available" in str(await has_room(8, memory=10**18)())
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
         assert "more files may be opened, 64 jobs take 288" in str(await has_room(64)())
+        assert await room() is None, "what its jobs hold open is theirs"
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
