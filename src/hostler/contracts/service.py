@@ -231,6 +231,35 @@ class EndpointMark(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How often its breakers were reset."""
 
 
+class Waiting(Struct, frozen=True, kw_only=True, array_like=True):
+    """Jobs that wait for one model, and could run at an endpoint."""
+
+    jobs: int
+    oldest: Seconds
+    """How long the first of them waits."""
+
+
+class Shared(Struct, frozen=True, kw_only=True):
+    """What workers told of one endpoint that holds one model at a time, so that they do not change it by turns."""
+
+    keeper: str
+    """The worker that decides which model comes next."""
+    coming: str | None
+    """The model that it is to load; None to stay."""
+    loads: int
+    """Loads that were told so far."""
+    models: tuple[str, ...]
+    """The models of the latest."""
+    by: str
+    """The worker that began it."""
+    age: Seconds
+    """How long ago that was."""
+    idle: Seconds | None
+    """Since when no other worker has a call there; None when none had one of late."""
+    waiting: tuple[dict[str, Waiting], ...]
+    """What waits for models, as each of the others sees it."""
+
+
 class Census(Struct, frozen=True, kw_only=True):
     """All that the registry knows of endpoints at one moment."""
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from hostler.contracts.queue import KindSpec
-from hostler.contracts.service import EndpointMark, Source
+from hostler.contracts.service import EndpointMark, Shared, Source, Waiting
 from hostler.kernel.units import Instant
 from hostler.ports.connector import Connector
 
@@ -48,4 +48,20 @@ class Discovery(Protocol):
 
     async def observed(self, worker: str, endpoint: str, *, was: str, state: str, reason: str = "") -> None:
         """Have it recorded that a worker saw the state of an endpoint change; never raises: an event may be missed."""
+        ...
+
+    async def share(
+        self,
+        endpoint: str,
+        worker: str,
+        *,
+        coming: str | None,
+        loads: tuple[str, ...],
+        busy: bool,
+        waiting: Mapping[str, Waiting],
+    ) -> Shared | None:
+        """Tell what a worker does at an endpoint that holds one model, and return what all told; never raises.
+
+        As `ports.registry.EndpointRegistry.share`; None when nobody could be asked: what was known holds on.
+        """
         ...

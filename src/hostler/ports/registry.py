@@ -1,8 +1,9 @@
 """Who is alive: the promises of the registries of workers and of endpoints."""
 
+from collections.abc import Mapping
 from typing import Protocol
 
-from hostler.contracts.service import Census, Enrolment
+from hostler.contracts.service import Census, Enrolment, Shared, Waiting
 from hostler.contracts.worker import Worker
 
 
@@ -65,4 +66,24 @@ class EndpointRegistry(Protocol):
 
     async def observed(self, worker: str, endpoint: str, *, was: str, state: str, reason: str = "") -> None:
         """Record as an event that a worker saw an endpoint change: its state, `breaker open`, `cooled`."""
+        ...
+
+    async def share(
+        self,
+        endpoint: str,
+        worker: str,
+        *,
+        coming: str | None,
+        loads: tuple[str, ...],
+        busy: bool,
+        waiting: Mapping[str, Waiting],
+        ttl: float = 5.0,
+    ) -> Shared:
+        """Tell what a worker does at an endpoint that holds one model at a time, and return what all of them told.
+
+        `loads` are the models that it has begun to load since it last said so, `busy` whether it has calls there,
+        `waiting` what waits for models and could run there, by model. The first to tell is the keeper, whose `coming`
+        is the one that counts, as long as it tells again within `ttl` seconds; then another takes its place. Nobody's
+        word is kept longer than that.
+        """
         ...

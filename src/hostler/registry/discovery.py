@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 import structlog
 
 from hostler.contracts.queue import KindSpec
-from hostler.contracts.service import Census, Enrolment, Source
+from hostler.contracts.service import Census, Enrolment, Shared, Source, Waiting
 from hostler.kernel.errors import EngineError, HostlerError
 from hostler.kernel.units import Seconds
 from hostler.ports.connector import Connector
@@ -104,6 +104,23 @@ class EngineDiscovery:
             await self._registry.observed(worker, endpoint, was=was, state=state, reason=reason)
         except EngineError as error:
             _LOG.warning("a change of an endpoint was not recorded", endpoint=endpoint, state=state, code=error.code)
+
+    async def share(
+        self,
+        endpoint: str,
+        worker: str,
+        *,
+        coming: str | None,
+        loads: tuple[str, ...],
+        busy: bool,
+        waiting: Mapping[str, Waiting],
+    ) -> Shared | None:
+        """Tell what a worker does at an endpoint that holds one model, and return what all told."""
+        try:
+            return await self._registry.share(endpoint, worker, coming=coming, loads=loads, busy=busy, waiting=waiting)
+        except EngineError as error:
+            _LOG.warning("what a worker does at an endpoint was not told", endpoint=endpoint, code=error.code)
+            return None
 
     def _place(
         self,

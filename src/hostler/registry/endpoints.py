@@ -1,11 +1,12 @@
 """The registry of endpoints on the engine."""
 
+from collections.abc import Mapping
 from typing import Any, Final, cast
 
 import msgspec
 from msgspec import Struct
 
-from hostler.contracts.service import Census, EndpointMark, Enrolled, Enrolment
+from hostler.contracts.service import Census, EndpointMark, Enrolled, Enrolment, Shared, Waiting
 from hostler.kernel.errors import InvalidError
 from hostler.kernel.units import Seconds
 from hostler.valkeyio.instants import instant
@@ -37,6 +38,8 @@ class _Mark(Struct, frozen=True, array_like=True):
 
 _row = msgspec.msgpack.Decoder(_Row).decode
 _mark = msgspec.msgpack.Decoder(_Mark).decode
+_waiting = msgspec.json.Decoder(dict[str, Waiting]).decode
+_models = msgspec.json.Decoder(tuple[str, ...]).decode
 
 
 class EngineEndpoints:
@@ -82,6 +85,40 @@ class EngineEndpoints:
         """Record as an event that a worker saw the state of an endpoint change."""
         await self._library.call_registry(
             "observe", worker=worker, endpoint=endpoint, was=was, state=state, reason=reason
+        )
+
+    async def share(
+        self,
+        endpoint: str,
+        worker: str,
+        *,
+        coming: str | None,
+        loads: tuple[str, ...],
+        busy: bool,
+        waiting: Mapping[str, Waiting],
+        ttl: Seconds = 5.0,
+    ) -> Shared:
+        """Tell what a worker does at an endpoint that holds one model, and return what all of them told."""
+        reply = await self._library.call_registry(
+            "share",
+            endpoint=endpoint,
+            worker=worker,
+            coming=coming or "",
+            loads=msgspec.json.encode(loads) if loads else b"",
+            busy=int(busy),
+            waiting=msgspec.json.encode(waiting),
+            ttl=round(ttl * _MICRO),
+        )
+        keeper, next_, count, models, by, age, idle, others = cast("list[Any]", reply)
+        return Shared(
+            keeper=keeper.decode(),
+            coming=next_.decode() or None,
+            loads=int(count),
+            models=_models(models) if models else (),
+            by=by.decode(),
+            age=int(age) / _MICRO,
+            idle=None if int(idle) < 0 else int(idle) / _MICRO,
+            waiting=tuple(_waiting(one) for one in others),
         )
 
 

@@ -1,11 +1,11 @@
 """The executable promises of the registry of endpoints and of discovery."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 import pytest
 
-from hostler.contracts.service import Enrolment, Source
+from hostler.contracts.service import Enrolment, Shared, Source, Waiting
 from hostler.kernel.errors import InvalidError
 from hostler.ports.discovery import Discovery, Placed
 from hostler.ports.registry import EndpointRegistry
@@ -96,6 +96,45 @@ class EndpointConformance:
         for ttl in (0.0, -1.0, 1e6):
             with pytest.raises(InvalidError, match="lease"):
                 await harness.registry.enroll(harness.place("a"), ttl=ttl)
+
+    async def test_the_first_to_tell_decides_until_it_has_said_nothing_for_a_while(
+        self, harness: EndpointHarness
+    ) -> None:
+        first = await told(harness, "w1", coming="a")
+        assert (first.keeper, first.coming, first.idle, first.waiting) == ("w1", "a", None, ())
+        await harness.advance(4.0)
+        second = await told(harness, "w2", coming="b", waiting={"b": Waiting(jobs=3, oldest=1.5)})
+        assert (second.keeper, second.coming) == ("w1", "a")
+        assert (await told(harness, "w1", coming=None)).waiting == ({"b": Waiting(jobs=3, oldest=1.5)},)
+        await harness.advance(4.0)
+        assert (await told(harness, "w2", coming="b")).coming is None
+        await harness.advance(1.5)
+        third = await told(harness, "w2", coming="b")
+        assert (third.keeper, third.coming, third.waiting) == ("w2", "b", ())
+
+    async def test_a_load_and_a_call_are_heard_by_all_others_with_their_age(self, harness: EndpointHarness) -> None:
+        await told(harness, "w1", loads=("a", "a:latest"), busy=True)
+        await harness.advance(2.0)
+        heard = await told(harness, "w2")
+        assert (heard.loads, heard.models, heard.by, heard.age, heard.idle) == (1, ("a", "a:latest"), "w1", 2.0, 2.0)
+        own = await told(harness, "w1", loads=("b",))
+        assert (own.loads, own.models, own.by, own.age, own.idle) == (2, ("b",), "w1", 0.0, None)
+        other = await harness.registry.share("f", "w1", coming=None, loads=(), busy=False, waiting={})
+        assert (other.loads, other.models) == (0, ())
+
+
+async def told(
+    harness: EndpointHarness,
+    worker: str,
+    *,
+    coming: str | None = None,
+    loads: tuple[str, ...] = (),
+    busy: bool = False,
+    waiting: Mapping[str, Waiting] | None = None,
+) -> Shared:
+    """Tell what a worker does at the endpoint `e`."""
+    said = waiting or {}
+    return await harness.registry.share("e", worker, coming=coming, loads=loads, busy=busy, waiting=said)
 
 
 class DiscoveryConformance:

@@ -118,6 +118,12 @@ KEYS: Final[tuple[KeyRow, ...]] = (
     ),
     _reg("epv", "string", "registry", "version of endpoints and marks, raised by every change but a renewal"),
     _reg(
+        "mem:<endpoint>",
+        "string",
+        "timed",
+        "an endpoint that holds one model: packed (who decides, until when, what is to come, the latest load, calls)",
+    ),
+    _reg(
         "lim:<name>",
         "string",
         "timed",

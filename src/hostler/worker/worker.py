@@ -89,12 +89,11 @@ class Worker:
     ) -> None:
         run = secrets.token_hex(4)
         self.id = settings.id or f"worker-{run}"
-        self._settings, self._foreman = settings, foreman
-        self._clock, self._dice = clock, dice
+        self._settings, self._foreman, self._clock, self._dice = settings, foreman, clock, dice
         self._machine, self._started_at = machine or socket.gethostname(), clock.now()
         self._drain, self._at_once = asyncio.Event(), asyncio.Event()
         self._stations = Stations(connectors, settings, self.id, (clock, dice), discovery=discovery, limiter=limiter)
-        self._swaps = Swaps(broker, self._stations, self.id, dice)
+        self._swaps = Swaps(broker, self._stations, self.id, dice, discovery=discovery)
         self._stock = WorkerStock(self.id, self._stations, handlers, settings.labels)
         self._capacity, self._life = Capacity(self.id, slots=settings.slots), Life(self.id, self._show)
         self._board, self._fitness = Board(self.id, now=clock.monotonic()), Fitness(checks)

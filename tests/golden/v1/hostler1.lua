@@ -4761,6 +4761,52 @@ return replies
 
 end
 redis.register_function{function_name='hostler1_settle', callback=verb_settle, flags={'allow-oom'}}
+local function verb_share(keys, argv)
+  local meta_key = keys[1]
+  ctx.writes = true
+  local endpoint = argv[1]
+  local worker = argv[2]
+  local coming = argv[3]
+  local loads = argv[4]
+  local busy = tonumber(argv[5])
+  local waiting = argv[6]
+  local ttl = tonumber(argv[7])
+-- Workers in front of one endpoint that holds one model at a time say what they do there, and hear what the others do.
+-- keys meta
+-- args endpoint:text worker:text coming:text loads:blob busy:int waiting:blob ttl:int
+-- reply {who decides, the model that is to come or '', loads so far, the models of the latest, who began it, microseconds
+-- since then, microseconds since another one had a call there or -1, {what waits for models as another one sees it, ...}}
+-- One of them decides which model comes next, for as long as it goes on saying so: the first. `loads` are the models that
+-- this one has begun to load since it last said, '' for none.
+local q = ctx.open(meta_key)
+local packed = redis.call('GET', q.p .. 'mem:' .. endpoint)
+local row = packed and cmsgpack.unpack(packed) or {worker, 0, '', 0, '', '', q.now, {}}
+if row[1] == worker or row[2] <= q.now then
+  row[1], row[2], row[3] = worker, q.now + ttl, coming
+end
+if loads ~= '' then
+  row[4], row[5], row[6], row[7] = row[4] + 1, loads, worker, q.now
+end
+-- Who said something, of late: {worker, when, when it last had a call there or 0, what waits}.
+local said, idle, others, called = {}, -1, {}, 0
+for _, one in ipairs(row[8]) do
+  if one[1] == worker then
+    called = one[3]
+  elseif one[2] + ttl > q.now then
+    said[#said + 1], others[#others + 1] = one, one[4]
+    if one[3] > 0 and (idle < 0 or q.now - one[3] < idle) then
+      idle = q.now - one[3]
+    end
+  end
+end
+said[#said + 1] = {worker, q.now, busy > 0 and q.now or called, waiting}
+row[8] = said
+write.timed(q, 'mem:' .. endpoint, cmsgpack.pack(row), int(math.ceil(ttl / 1000)))
+ctx.commit(q)
+return {row[1], row[3], int(row[4]), row[5], row[6], int(q.now - row[7]), int(idle), others}
+
+end
+redis.register_function{function_name='hostler1_share', callback=verb_share, flags={}}
 local function verb_stats(keys, argv)
   local meta_key = keys[1]
   ctx.writes = false
@@ -5017,4 +5063,4 @@ return 1
 
 end
 redis.register_function{function_name='hostler1_withdraw', callback=verb_withdraw, flags={'allow-oom'}}
-redis.register_function{function_name='hostler1_version', callback=function() return '7c81c01cc695e56c4cff3de9144011ad340d7bbce3aec4be6270838da9b1bbe2' end, flags={'no-writes'}}
+redis.register_function{function_name='hostler1_version', callback=function() return '3bdc68cd7972da82d4cce86e690e59b4b1b1f63d0879eeabe1ea84ec938a5096' end, flags={'no-writes'}}

@@ -2,6 +2,9 @@
 
 import asyncio
 from itertools import pairwise
+from typing import Any
+
+import pytest
 
 from hostler.connectors.catalogue import build
 from hostler.contracts.needs import Needs
@@ -10,10 +13,14 @@ from hostler.dispatch.repeats import Repeats
 from hostler.policy.pressure import Line
 from hostler.ports.connector import Connector
 from hostler.ports.discovery import Placed
+from hostler.registry.discovery import EngineDiscovery
+from hostler.registry.endpoints import EngineEndpoints
+from hostler.testing.engine_fabric import fabric_on
 from hostler.testing.eventually import eventually
 from hostler.testing.fabric import Fabric
 from hostler.testing.sims.ollama import OllamaHTTPService
 from hostler.testing.sims.ollama_knobs import OllamaKnobs
+from hostler.valkeyio.engine import Engine
 from hostler.worker.station import Station
 from hostler.worker.system import SystemClock, SystemDice
 
@@ -25,9 +32,10 @@ def connector(server: OllamaHTTPService, *, slots: int = 1) -> Connector:
     return build("ollama-http", url=server.url, slots=slots, options={"single": True})
 
 
-async def chat(fabric: Fabric, model: str) -> str:
+async def chat(fabric: Fabric, model: str, *, who: str | None = None) -> str:
     payload = {"model": model, "messages": [{"role": "user", "content": "hello"}]}
-    return await fabric.submit("chat.complete", payload, needs=Needs(models=(model,)))
+    needs = Needs(models=(model,), labels={} if who is None else {"who": who})
+    return await fabric.submit("chat.complete", payload, needs=needs)
 
 
 def ran(server: OllamaHTTPService) -> list[str]:
@@ -82,6 +90,34 @@ async def test_a_model_that_nobody_waits_for_is_no_reason_to_keep_a_job_waiting(
         async with fabric.worker(connectors=[connector(server)], slots=1, dwell=3_600.0):
             for model in (SMALL, LARGE, SMALL, LARGE):
                 await fabric.result(await chat(fabric, model), within=20.0)
+        assert changes(ran(server)) == 3
+
+
+@pytest.mark.timeout(120)
+async def test_two_workers_in_front_of_one_endpoint_change_its_model_no_oftener_than_one(engine: Engine) -> None:
+    discovery = EngineDiscovery(EngineEndpoints(engine), ())
+    async with OllamaHTTPService(ONE_AT_A_TIME) as server, fabric_on(engine) as fabric:
+        seldom: dict[str, Any] = {"slots": 1, "discovery": discovery, "probe_interval": 5.0}
+        first = fabric.worker(id="w1", connectors=[connector(server)], **seldom)
+        second = fabric.worker(id="w2", connectors=[connector(server)], **seldom)
+        async with first, second:
+            jobs = [await chat(fabric, model) for _ in range(20) for model in (SMALL, LARGE)]
+            for job in jobs:
+                await fabric.result(job, within=60.0)
+            who = {(await fabric.get(job)).worker for job in jobs}
+        assert who == {"w1", "w2"}
+        assert changes(ran(server)) <= 4
+
+
+@pytest.mark.timeout(120)
+async def test_jobs_that_only_the_worker_can_take_that_does_not_decide_get_their_model_too(engine: Engine) -> None:
+    discovery = EngineDiscovery(EngineEndpoints(engine), ())
+    async with OllamaHTTPService(ONE_AT_A_TIME) as server, fabric_on(engine) as fabric:
+        first = fabric.worker(id="w1", connectors=[connector(server)], discovery=discovery, labels={"who": "first"})
+        second = fabric.worker(id="w2", connectors=[connector(server)], discovery=discovery, labels={"who": "second"})
+        async with first, second:
+            for model, who in ((SMALL, "first"), (LARGE, "second"), (SMALL, "first"), (LARGE, "second")):
+                await fabric.result(await chat(fabric, model, who=who), within=30.0)
         assert changes(ran(server)) == 3
 
 

@@ -1,10 +1,13 @@
 """What an endpoint that holds one model at a time takes, as calls, probes and jobs that wait say; the clock is ours."""
 
+from typing import Any
+
 import pytest
 
 from hostler.contracts.failure import Failure, FailureClass, Stage
 from hostler.contracts.offer import Standing
-from hostler.dispatch.memory import LULL, Memory
+from hostler.contracts.service import Shared
+from hostler.dispatch.memory import BESIDE, LULL, Memory
 from hostler.policy.pressure import GRUDGE, Line
 from hostler.testing.clock import FakeClock
 
@@ -150,3 +153,44 @@ def test_the_model_that_is_asked_for_least_is_the_cheapest_to_put_out(clock: Fak
     assert stands(often).weight > stands(seldom).weight > 1.0
     clock.advance(3_600.0)
     assert stands(often).weight == pytest.approx(1.0)
+
+
+def shared(keeper: str = "w2", *, coming: str | None = None, idle: float | None = None, **load: Any) -> Shared:
+    told: dict[str, Any] = {"loads": 0, "models": (), "by": "", "age": 0.0, **load}
+    return Shared(keeper=keeper, coming=coming, idle=idle, waiting=(), **told)
+
+
+def test_who_follows_another_worker_loads_only_what_that_one_says(memory: Memory) -> None:
+    memory.heed(shared(), worker="w1", told=())
+    assert (stands(memory).loaded, stands(memory).swaps) == (("a",), ())
+    memory.decide({"b": Line(waiting=9, oldest=900.0)}, ABLE)
+    assert memory.next is None
+    memory.heed(shared(coming="b"), worker="w1", told=())
+    assert (stands(memory).loaded, stands(memory).swaps) == ((), ("b",))
+    memory.heed(shared("w1", coming=None), worker="w1", told=())
+    memory.decide({"c": Line(waiting=9, oldest=900.0)}, ABLE)
+    assert memory.next == "c"
+
+
+def test_a_load_that_another_worker_began_is_what_is_in_memory_from_then_on(memory: Memory, clock: FakeClock) -> None:
+    clock.advance(100.0)
+    load: dict[str, Any] = {"loads": 1, "models": ("b",), "by": "w2", "age": 20.0}
+    memory.heed(shared("w1", idle=1.0, **load), worker="w1", told=())
+    assert tuple(memory.models) == ("b",)
+    memory.decide({"b": Line(waiting=1), "c": Line(waiting=9, oldest=9.0)}, ABLE)
+    assert memory.next is None, "it has been there for 20 of 30 seconds"
+    memory.begins(("c",))
+    assert memory.begun == ("c",)
+    memory.heed(shared("w1", **load), worker="w1", told=("c",))
+    assert (tuple(memory.models), memory.begun) == (("c",), ())
+
+
+def test_while_another_worker_has_a_call_there_nothing_else_is_loaded_and_no_probe_is_believed(
+    memory: Memory, clock: FakeClock
+) -> None:
+    memory.heed(shared("w1", idle=0.0), worker="w1", told=())
+    memory.saw(("b",), single=True)
+    assert (tuple(memory.models), stands(memory).swaps) == (("a",), ())
+    clock.advance(BESIDE)
+    memory.saw(("b",), single=True)
+    assert (tuple(memory.models), stands(memory).swaps) == (("b",), ("a", "c"))
