@@ -11,11 +11,12 @@ from typing import Final, Literal
 from msgspec import Struct
 
 KeyType = Literal["string", "hash", "zset", "set", "list", "stream"]
-Lifetime = Literal["queue", "job", "work", "timed", "class", "lane", "registry", "test"]
+Lifetime = Literal["queue", "job", "work", "idle", "timed", "class", "lane", "registry", "test"]
 """How long a key lives.
 
 `queue`: as long as the queue; `job`: until the job is purged or retention takes it; `work`: while work of
-that tenant, lane or key waits (an empty collection is no key); `timed`: carries a time to live; `class`:
+that tenant, lane or key waits (an empty collection is no key); `idle`: until the queue has been empty for an hour, at
+the most; `timed`: carries a time to live; `class`:
 until no live worker is of it; `lane`: until its lane is retired; `registry`: with the fleet; `test`: never
 in production.
 """
@@ -72,7 +73,7 @@ KEYS: Final[tuple[KeyRow, ...]] = (
     _row(
         "TN:<class>", "zset", "class", "tenants that may have jobs for a worker class, by a lower bound of their pass"
     ),
-    _row("pass", "hash", "work", "pass of tenants without claimable jobs that is still ahead of the queue's"),
+    _row("pass", "hash", "idle", "pass of tenants without claimable jobs that is still ahead of the queue's"),
     _row("td", "hash", "work", "jobs that have not ended, per tenant"),
     _row("lanes", "hash", "lane", "lane number -> packed row (layout.LANE)"),
     _row("lanekeys", "hash", "lane", "lane key (sha of its canonical form) -> lane number"),

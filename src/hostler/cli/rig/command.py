@@ -58,8 +58,8 @@ async def run(
     unavailable = {kind: why for kind, why in (await asyncio.to_thread(unable)).items() if kind in chosen.kinds}
     play = _play(chosen, seed=seed, seconds=length, without=unavailable)
     target = out or Path(f"chaos-{scenario}-{seed}-{uuid.uuid4().hex[:6]}")
-    await asyncio.to_thread(_make, target)
-    folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="hc-", dir="/tmp"))  # noqa: S108 - a socket needs a short path
+    await asyncio.to_thread(folder_for, target)
+    folder = await asyncio.to_thread(short_folder)
     _begin(say, play, target, unavailable)
     try:
         history = await perform(play, folder, target, SystemClock(), lambda event: _report(say, event))
@@ -110,7 +110,13 @@ def _play(scenario: Scenario, *, seed: int, seconds: Seconds, without: Iterable[
     return Play(seed=seed, scenario=scenario.name, cast=cast, load=load, strikes=strikes, bounds=scenario.bounds)
 
 
-def _make(folder: Path) -> None:
+def short_folder() -> Path:
+    """Make a folder for what a rig needs itself: its engine's socket needs a short path."""
+    return Path(tempfile.mkdtemp(prefix="hc-", dir="/tmp"))
+
+
+def folder_for(folder: Path) -> None:
+    """Make the folder of a run's report; `SettingsError` when it cannot be made, or is that of another run."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
