@@ -53,9 +53,10 @@ class JudgingModel(ModelBroker):
         if self._lenient is None or room is not self._strict:
             self._strict, self._lenient = room, room.copy()
         found = next(self._allowed(queue, request, room, now, wanted), None)
-        if found is None or found.job.id != wanted:
-            other = next(self._allowed(queue, request, self._lenient, now, wanted), None)
-            found = other if other is not None and other.job.id == wanted else found
+        # In both rooms each time: who is looked at on the way may keep room for itself, in the second one too.
+        other = next(self._allowed(queue, request, self._lenient, now, wanted), None)
+        if (found is None or found.job.id != wanted) and other is not None and other.job.id == wanted:
+            found = other
         if found is not None:
             self._lenient.take(found)
         return found

@@ -265,5 +265,7 @@ class HeartbeatTask:
         """Let it announce what is left and withdraw, `END_LIMIT` at most."""
         self._heart.end(state)
         if self._task is not None:
-            await asyncio.wait({self._task}, timeout=END_LIMIT)
-            self._task.cancel()
+            _, late = await asyncio.wait({self._task}, timeout=END_LIMIT)
+            if late:
+                self._task.cancel()
+                await asyncio.wait(late)  # whoever ends a worker finds nothing of it running

@@ -70,8 +70,13 @@ class Clients:
         """Cancel what nobody can serve."""
         ends = time.monotonic() + within
         jobs = dict.fromkeys(one.job for one in self.taken if one.planned.group is Group.UNSERVABLE)
-        for job in jobs:
-            await self._cancel(job, until=ends)
+        room = asyncio.Semaphore(CLIENTS)
+
+        async def one(job: str) -> None:
+            async with room:
+                await self._cancel(job, until=ends)
+
+        await asyncio.gather(*map(one, jobs))
 
     async def _one(self, planned: Planned, *, until: float) -> None:
         taken = await self._submit(planned, until=until)

@@ -23,7 +23,7 @@ from hostler.ports.clock import Clock
 
 PATIENCE: Final[Seconds] = 25.0
 """How long clients go on asking after the last submit's moment."""
-TURNING_AWAY: Final[Seconds] = 15.0
+TURNING_AWAY: Final[Seconds] = 60.0
 DRAIN: Final[Seconds] = 120.0
 """For every job to end once nothing is broken any more; what has not by then is judged as lost."""
 HISTORY: Final = "history.ndjson"

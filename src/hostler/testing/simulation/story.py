@@ -37,8 +37,9 @@ from hostler.worker.worker import Worker
 T = TypeVar("T")
 
 EPOCH: Final = datetime(2026, 1, 1, tzinfo=UTC)
-PATIENCE: Final[Seconds] = 400.0
-"""How long everything may take to come to its end once nothing goes wrong any more."""
+PATIENCE: Final[Seconds] = 6_000.0
+"""How long everything may take to come to its end once no more faults come. Services go on failing and hanging at their
+rate, so that a breaker may let one try a minute through: sixteen jobs, five attempts, a quarter of a minute each."""
 SUCCESSOR: Final[Seconds] = 2.0
 """After so long a worker that was killed or drained has a successor."""
 QUEUES: Final = ("image", "default")
