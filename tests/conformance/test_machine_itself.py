@@ -1,7 +1,7 @@
 """The state machine itself: the model agrees with the model, and a broker with a seeded defect is caught."""
 
-from collections.abc import Coroutine
-from datetime import datetime
+from collections.abc import Coroutine, Iterator
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import pytest
@@ -9,14 +9,16 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from hostler.broker.model import ModelBroker
-from hostler.broker.model_state import JobRecord, QueueRecord
+from hostler.broker.model_room import Choice, Room
+from hostler.broker.model_state import JobRecord, Kept, QueueRecord
 from hostler.contracts.job import JobState
-from hostler.contracts.lease import Again, Settlement
+from hostler.contracts.lease import Again, ClaimRequest, Lease, Settlement
 from hostler.testing.broker import BrokerHarness
 from hostler.testing.clock import FakeClock
 from hostler.testing.machine import BrokerMachine
 
 T = TypeVar("T")
+FOR_EVER = datetime.max.replace(tzinfo=UTC)
 FEW = settings(
     max_examples=200,
     stateful_step_count=50,
@@ -137,6 +139,37 @@ class DeadJobsVanish(ModelBroker):
         return await super().tick(queue)
 
 
+class SessionsDoNotCount(ModelBroker):
+    """A session's job goes wherever any other would; what is told of it is as it should be."""
+
+    def _placed(
+        self, queue: QueueRecord, job: JobRecord, request: ClaimRequest, room: Room, now: datetime
+    ) -> Iterator[Choice]:
+        homes, queue.homes = queue.homes, {}
+        found = list(super()._placed(queue, job, request, room, now))
+        queue.homes = homes
+        yield from found
+
+
+class SessionsNeverMove(ModelBroker):
+    """A session's home is where its first job ran, also once a later one ran elsewhere."""
+
+    def _grant(self, queue: QueueRecord, chosen: Choice, request: ClaimRequest, now: datetime) -> Lease:
+        before = {key: home for key, home in queue.homes.items() if home.until > now}
+        lease = super()._grant(queue, chosen, request, now)
+        queue.homes.update(before)
+        return lease
+
+
+class SessionsAreKeptForEver(ModelBroker):
+    """It is never forgotten where a session ran."""
+
+    def _grant(self, queue: QueueRecord, chosen: Choice, request: ClaimRequest, now: datetime) -> Lease:
+        lease = super()._grant(queue, chosen, request, now)
+        queue.homes = {key: Kept(answer=home.answer, until=FOR_EVER) for key, home in queue.homes.items()}
+        return lease
+
+
 def test_the_model_agrees_with_itself() -> None:
     run_state_machine_as_test(machine(ModelBroker), settings=settings(FEW, max_examples=20))
 
@@ -155,6 +188,9 @@ def test_the_model_agrees_with_itself() -> None:
         PauseIsIgnored,
         DeadlinesAreIgnored,
         DeadJobsVanish,
+        SessionsDoNotCount,
+        SessionsNeverMove,
+        SessionsAreKeptForEver,
     ],
 )
 def test_a_broker_with_a_seeded_defect_is_caught(defect: type[ModelBroker]) -> None:

@@ -64,9 +64,10 @@ requests = st.fixed_dictionaries(
         "payload": st.sampled_from([1, 2]),
     }
 )
+SUCCEEDED = Succeed(result=msgspec.Raw(b'{"ok":true}'))
 endings = st.sampled_from(
     [
-        Succeed(result=msgspec.Raw(b'{"ok":true}')),
+        SUCCEEDED,
         Again(failure=WORDS),
         Again(failure=WORDS, delay=2.0),
         Again(failure=WORDS, delay=12.0, counted=False),
@@ -149,6 +150,27 @@ class WorkerMachine(RuleBasedStateMachine):
         self.claim(worker, 5, None)
         for (holder, lease), ending in zip(self.leases[held:], some, strict=False):
             self.end(holder, lease, ending)
+
+    @rule(session=st.sampled_from(["s1", "s2"]), tenant=st.sampled_from(["a", "b"]))
+    def move_a_session(self, session: str, tenant: str) -> None:
+        """Fill the endpoint where a session is, so that its next job runs elsewhere, and the one after that as well."""
+        one: dict[str, Any] = {
+            "kind": "work",
+            "needs": {"models": ("m2",)},
+            "priority": 100,
+            "tenant": tenant,
+            "payload": 1,
+        }
+        one["labels"] = {LABEL: session}
+        held = len(self.leases)
+        self.submit([one, one])
+        self.claim("w4", 2, None)
+        self.submit([one])
+        self.claim("w5", 1, None)
+        for worker, lease in self.leases[held:]:
+            self.end(worker, lease, SUCCEEDED)
+        self.submit([one])
+        self.claim("w5", 1, None)
 
     def claim(self, worker: str, limit: int, free: int | None, beside: Suspicion = Suspicion.NONE) -> None:
         """Claim on both sides: the same jobs, in the same order, and a replay of the call gives them again."""

@@ -63,7 +63,8 @@ def story(events: Sequence[Event]) -> dict[str | None, list[tuple[Any, ...]]]:
     found: dict[str | None, list[tuple[Any, ...]]] = {}
     for event in events:
         if event.job is not None:
-            found.setdefault(event.job, []).append((event.type, event.state, event.attempt, event.at))
+            near = event.data.get("affinity")
+            found.setdefault(event.job, []).append((event.type, event.state, event.attempt, event.at, near))
         elif event.type in QUEUE_WORDS:
             found.setdefault(None, []).append((event.type, event.at))
     return found
