@@ -35,3 +35,10 @@ def test_every_seeded_defect_is_on_the_page() -> None:
     assert len(seeded) == 12
     assert seeded <= named
     assert len(named) == 15
+
+
+def test_every_test_that_the_page_names_exists() -> None:
+    named = re.findall(r"`([a-z_/]+\.py)::(\w+)`", PAGE)
+    assert len(named) >= 8
+    for path, name in named:
+        assert f"def {name}(" in (ROOT / "tests" / path).read_text(), f"{path}::{name}"

@@ -101,6 +101,7 @@ def test_an_unknown_scenario_names_all_and_wrong_numbers_are_wrong_usage(shell: 
 
 @pytest.mark.long
 @pytest.mark.timeout(600)
+@pytest.mark.row("001:386")
 @pytest.mark.parametrize("scenario", list(SCENARIOS))
 def test_every_scenario_shows_what_it_must(shell: Shell, scenario: str) -> None:
     ran = shell.run("chaos", "run", "--scenario", scenario, "--seed", "1", "--out", "kept", "--json", within=580)
