@@ -65,7 +65,7 @@ class Audit:
         start = prefix(queue)
         seqs, lines = set[str](), set[str]()
         lists: dict[str, list[str]] = {}
-        async for key in scan_keys(self._engine, f"{start}*"):
+        async for key in scan_keys(self._engine, start):
             name = key[len(start) :]
             kind, _, rest = name.partition(":")
             if kind == "j" or (kind in _SATELLITES and rest.isdigit()):
@@ -98,13 +98,13 @@ class Audit:
     async def _count(self, queue: str) -> Counter[tuple[str, str]]:
         """Recount, from the records, all that is kept as a number, by hash and field."""
         start = prefix(queue)
-        seqs = {key[len(start) + 2 :] async for key in scan_keys(self._engine, f"{start}j:*")}
+        seqs = {key[len(start) + 2 :] async for key in scan_keys(self._engine, f"{start}j:")}
         total: Counter[tuple[str, str]] = Counter()
         for slice_ in _slices(sorted(seqs)):
             words = cast("list[bytes]", await self._library.call("audit_tally", queue, seqs=slice_))
             for hash_, field, value in zip(words[::3], words[1::3], words[2::3], strict=True):
                 total[hash_.decode(), field.decode()] += int(value)
-        async for key in scan_keys(self._engine, f"{start}k:*"):
+        async for key in scan_keys(self._engine, f"{start}k:"):
             total[key[len(start) :], ""] = 0
         return total
 

@@ -11,6 +11,7 @@ from hostler.broker.envelopes import FAILURE, UNREADABLE
 from hostler.broker.records import pack, split_id, unpack_lane
 from hostler.contracts.lease import ClaimRequest, Die, Lease, LeaseRef, Renewal, Settled, Settlement, Update
 from hostler.contracts.queue import Demand
+from hostler.kernel.errors import EngineTimeoutError, EngineUnavailableError
 from hostler.valkeyio.instants import instant
 from hostler.valkeyio.library import HasClient, Library
 from hostler.valkeyio.wakes import HasBlocking, WakeUps
@@ -28,6 +29,12 @@ _MICRO: Final = 1_000_000
 _ROUNDS: Final = 500
 """Most slices of lanes that one claim judges before it gives up for now."""
 _GONE: Final = "the lease is no longer held"
+
+
+_Part = tuple[str, tuple[LeaseRef, ...]]
+"""A queue, and leases of it."""
+_Renewed = tuple[list[LeaseRef], list[LeaseRef], int, bool]
+"""Those that are lost, those asked to stop, when the rest ends, whether the queue is drained."""
 
 
 class HasEngine(HasClient, HasBlocking, Protocol):
@@ -101,8 +108,7 @@ class EngineBroker:
 
     async def renew(self, worker: str, leases: Sequence[LeaseRef]) -> Renewal:
         """Extend these leases and say which are lost or were asked to stop; see the port."""
-        parts = _by_queue(leases)
-        found = await asyncio.gather(*(self._renew(worker, queue, refs) for queue, refs in parts))
+        parts, found = await self._renewed(worker, _by_queue(leases))
         ends = [instant(end) for _, _, end, _ in found if end]
         return Renewal(
             lost=tuple(ref for lost, _, _, _ in found for ref in lost),
@@ -111,9 +117,21 @@ class EngineBroker:
             drained=tuple(sorted({queue for (queue, _), part in zip(parts, found, strict=True) if part[3]})),
         )
 
-    async def _renew(
-        self, worker: str, queue: str, refs: Sequence[LeaseRef]
-    ) -> tuple[list[LeaseRef], list[LeaseRef], int, bool]:
+    async def _renewed(self, worker: str, parts: Sequence[_Part]) -> tuple[list[_Part], list[_Renewed]]:
+        """Renew each part, and return those that were answered: in a cluster one queue may be away by itself."""
+        answers = await asyncio.gather(*(self._renew(worker, *part) for part in parts), return_exceptions=True)
+        found: list[tuple[_Part, _Renewed]] = []
+        for part, answer in zip(parts, answers, strict=True):
+            if not isinstance(answer, BaseException):
+                found.append((part, answer))
+            elif not isinstance(answer, EngineUnavailableError | EngineTimeoutError):
+                raise answer
+        for answer in answers:
+            if isinstance(answer, BaseException) and not found:
+                raise answer
+        return [part for part, _ in found], [answer for _, answer in found]
+
+    async def _renew(self, worker: str, queue: str, refs: Sequence[LeaseRef]) -> _Renewed:
         mine = self._claimants.get((queue, worker))
         held = pack([word for ref in refs for word in (split_id(ref.job_id)[1], ref.fence)])
         _, draining, end, status, unjudged = await self._call_renew(worker, queue, mine, held, Cover())

@@ -176,7 +176,7 @@ async def _engine(settings: Settings, *, replace: bool) -> AsyncIterator[Finding
             for warning in engine.warnings:
                 yield Finding(check="engine", level="note", message=warning)
             with mapped():
-                seconds, micros = await engine.client.time()  # pyright: ignore[reportUnknownMemberType] - untyped in redis-py
+                seconds, micros = await engine.command("TIME")
                 skew = abs(time.time() - seconds - micros / 1e6)
                 library = Library(engine)
                 if replace:

@@ -3,6 +3,7 @@
 import asyncio
 from typing import Final
 
+from hostler.contracts.queue import RegistryRow
 from hostler.gateway.tail import Tails
 from hostler.kernel.errors import HostlerError
 from hostler.kernel.units import Seconds
@@ -28,6 +29,7 @@ class Upkeep:
         self._tails = tails
         self._dice = dice
         self._failing: HostlerError | None = None
+        self._rows: tuple[RegistryRow, ...] = ()
 
     async def run(self) -> None:
         """Go round until cancelled."""
@@ -45,8 +47,22 @@ class Upkeep:
             await asyncio.sleep(EVERY * (1 + JITTER * (2 * self._dice.roll() - 1)))
 
     async def _round(self) -> None:
-        for row in await self._foreman.registry():
+        """Tick each queue that is known; in a cluster one may be away by itself, which keeps no other from it."""
+        failures: list[HostlerError] = []
+        try:
+            self._rows = await self._foreman.registry()
+        except HostlerError as error:
+            failures.append(error)
+        for row in self._rows:
             self._tails.follow(row.queue.name)
-            for _ in range(SLICES):
-                if not await self._foreman.tick(row.queue.name):
-                    break
+            try:
+                await self._tick(row.queue.name)
+            except HostlerError as error:
+                failures.append(error)
+        if failures:
+            raise failures[0]
+
+    async def _tick(self, queue: str) -> None:
+        for _ in range(SLICES):
+            if not await self._foreman.tick(queue):
+                break

@@ -23,8 +23,8 @@ HttpUrl = Annotated[str, Meta(pattern=r"^https?://[^/?#\s]+", description="a URL
 EngineUrl = Annotated[
     str,
     Meta(
-        pattern=r"^(unix|rediss?|(redis|valkey)s?\+sentinel)://.+",
-        description="a URL that begins with unix://, redis://, rediss:// or redis+sentinel://",
+        pattern=r"^(unix|rediss?|(redis|valkey)s?\+(sentinel|cluster))://.+",
+        description="a URL that begins with unix://, redis://, rediss://, redis+sentinel:// or redis+cluster://",
     ),
 ]
 
@@ -33,8 +33,9 @@ class EngineSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Where the engine is and how it is spoken to."""
 
     url: EngineUrl | None = None
-    """Of a server that runs already: `unix://`, `redis://`, `rediss://`, or `redis+sentinel://host:port,host:port/NAME`
-    of the sentinels that watch it under that name; excludes `data`."""
+    """Of a server that runs already: `unix://`, `redis://`, `rediss://`, `redis+sentinel://host:port,host:port/NAME`
+    of the sentinels that watch it under that name, or `redis+cluster://host:port,host:port` of some nodes of a cluster;
+    excludes `data`."""
     data: str | None = None
     """Folder of the embedded engine; `.hostler` in the working directory unless `url` is given."""
     allow_degraded: bool = False

@@ -1,5 +1,6 @@
 """Kinds and queues: what may be submitted where, kept in the engine, read through a cache of one second."""
 
+import contextlib
 import difflib
 import time
 from collections.abc import Callable, Mapping
@@ -11,7 +12,14 @@ import structlog
 from msgspec import Struct
 
 from hostler.contracts.queue import KindSpec, QueueSpec, RegistryRow
-from hostler.kernel.errors import InvalidError, PlannedKindError, UnknownKindError, UnknownQueueError
+from hostler.kernel.errors import (
+    EngineTimeoutError,
+    EngineUnavailableError,
+    InvalidError,
+    PlannedKindError,
+    UnknownKindError,
+    UnknownQueueError,
+)
 from hostler.kernel.units import Seconds
 from hostler.registry.schemas import Schemas
 from hostler.valkeyio.config import config_hash, pack_config
@@ -72,7 +80,10 @@ class Kinds:
         return found
 
     async def known(self) -> Mapping[str, KindSpec]:
-        """Return every declared kind by name, planned ones included, as of at most a second ago."""
+        """Return every declared kind by name, planned ones included, as of at most a second ago.
+
+        While the registry is away, as it was read last.
+        """
         return (await self._recent()).kinds
 
     async def rows(self) -> tuple[RegistryRow, ...]:
@@ -129,8 +140,12 @@ class Kinds:
         return self._snapshot
 
     async def _recent(self) -> Snapshot:
-        if self._read_at is None or self._monotonic() - self._read_at > CACHED:
+        if self._read_at is None:
             return await self.read()
+        if self._monotonic() - self._read_at > CACHED:
+            # What was read last serves while the registry is away: in a cluster queues lie elsewhere, and go on.
+            with contextlib.suppress(EngineUnavailableError, EngineTimeoutError):
+                return await self.read()
         return self._snapshot
 
     async def _declare(

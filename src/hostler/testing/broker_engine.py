@@ -15,6 +15,7 @@ from hostler.registry.engine import EngineRegistry
 from hostler.registry.kinds import Kinds
 from hostler.testing.bench import Clients, Server
 from hostler.testing.broker_house import BrokerHarness
+from hostler.testing.cluster_set import ClusterSet
 from hostler.testing.sentinel_set import SentinelSet
 from hostler.valkeyio.client import send
 from hostler.valkeyio.engine import Engine
@@ -22,6 +23,7 @@ from hostler.valkeyio.instants import micros
 from hostler.valkeyio.keys import prefix, registry_key
 from hostler.valkeyio.library import HasClient, Library
 from hostler.valkeyio.library_text import Build
+from hostler.valkeyio.spread import server_of, servers
 
 QUEUES: Final = ("main", "side", "afield", "default")
 """Queues whose clock is held; the suite uses no other."""
@@ -53,13 +55,18 @@ class HeldClock:
     async def advance(self, seconds: float) -> None:
         """Move it forward, and age what lives for a time."""
         self._now += timedelta(seconds=seconds)
-        await send(self._clients.client, "EVAL", _AGE, 0, round(seconds * 1000))
+        for server in servers(self._clients.client):
+            await send(server, "EVAL", _AGE, 0, round(seconds * 1000))
         await self.write()
 
     async def write(self) -> None:
         """Write it where the functions look."""
         keys = [f"{prefix(queue)}clock" for queue in QUEUES] + [registry_key("clock")]
-        await send(self._clients.client, "MSET", *(word for key in keys for word in (key, micros(self._now))))
+        if len(servers(self._clients.client)) == 1:
+            await send(self._clients.client, "MSET", *(word for key in keys for word in (key, micros(self._now))))
+            return
+        for key in keys:
+            await send(server_of(self._clients.client, key), "SET", key, micros(self._now))
 
 
 @asynccontextmanager
@@ -103,10 +110,27 @@ async def sentinel_harness(servers: SentinelSet) -> AsyncGenerator[BrokerHarness
 
 
 @asynccontextmanager
+async def cluster_harness(nodes: ClusterSet) -> AsyncGenerator[BrokerHarness]:
+    """The same on a ready cluster; a restart is a fail-over of the primary that has the queue `main`."""
+    async with Engine.open(EngineSettings(url=nodes.url), role="test") as engine:
+
+        async def restart() -> None:
+            killed = await nodes.kill_primary("main")
+            await nodes.until_primary_is_not("main", killed)
+            await asyncio.to_thread(killed.start)
+            await nodes.ready()
+            await engine.until_available(_FAIL_OVER)
+
+        async with _harness(engine, restart, Library.ensure) as found:
+            yield found
+
+
+@asynccontextmanager
 async def _harness(
     clients: HasEngine, restart: Callable[[], Awaitable[None]], install: Callable[[Library], Awaitable[None]]
 ) -> AsyncGenerator[BrokerHarness]:
-    await send(clients.client, "FLUSHALL")
+    for server in servers(clients.client):
+        await send(server, "FLUSHALL")
     library = Library(clients, build=BUILD)
     await install(library)
     clock = HeldClock(clients)
@@ -127,4 +151,4 @@ async def _harness(
         )
 
 
-__all__ = ["BUILD", "HeldClock", "engine_harness", "sentinel_harness"]
+__all__ = ["BUILD", "HeldClock", "cluster_harness", "engine_harness", "sentinel_harness"]

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 from msgspec import Struct
 from redis.asyncio import Redis
@@ -21,6 +21,18 @@ BLOCKING_LIMIT: Seconds = 60.0
 
 _PROTOCOL = 2
 """RESP2: replies of one shape on every server version, and measured no slower than RESP3 (decision 0003)."""
+
+
+class Client(Protocol):
+    """What sends commands: to one server, or to that one of several which has the key."""
+
+    async def execute_command(self, *words: Any) -> Any:
+        """Send one command and return its reply; see `send`."""
+        ...
+
+    def pubsub(self) -> Any:
+        """Return a subscription to come, of the library's kind."""
+        ...
 
 
 class PoolUsage(Struct, frozen=True, kw_only=True):
@@ -169,13 +181,6 @@ def make_client(pool: BoundedPool) -> Redis:
     return client
 
 
-class _Commands(Protocol):
-    async def execute_command(self, *words: Any) -> Any: ...
-
-
-async def send(client: Redis, *words: str | bytes | float) -> Any:
-    """Send one command as it is and return its reply; the library's own errors, see `faults.mapped`.
-
-    The library types its verbs in part only; this is the one place where that is said to the type checker.
-    """
-    return await cast("_Commands", client).execute_command(*words)
+async def send(client: Client, *words: str | bytes | float) -> Any:
+    """Send one command as it is and return its reply; the library's own errors, see `faults.mapped`."""
+    return await client.execute_command(*words)

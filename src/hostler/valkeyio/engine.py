@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import msgspec
 import structlog
-from redis.asyncio import Redis
 
 from hostler.kernel.errors import (
     EngineDeniedError,
@@ -22,12 +21,14 @@ from hostler.kernel.errors import (
 )
 from hostler.kernel.settings import EngineSettings
 from hostler.kernel.units import Seconds
-from hostler.valkeyio.client import PoolUsage, send
+from hostler.valkeyio.client import Client, PoolUsage, send
+from hostler.valkeyio.clustered import Clustered
 from hostler.valkeyio.faults import mapped
 from hostler.valkeyio.pulse import Pulse
-from hostler.valkeyio.safety import Verdict, admit, judge
-from hostler.valkeyio.urls import check_files, redact
-from hostler.valkeyio.ways import Way, way_to
+from hostler.valkeyio.safety import Verdict, admit
+from hostler.valkeyio.sentinels import Sentinels
+from hostler.valkeyio.urls import check_files, cluster_url, redact, sentinel_url
+from hostler.valkeyio.ways import Followed, Straight, Way
 
 if TYPE_CHECKING:
     from hostler.valkeyio.embedded import EmbeddedServer
@@ -40,9 +41,9 @@ _log = structlog.get_logger(__name__)
 class Engine:
     """One process's way to the engine; made by `Engine.open` only.
 
-    No command is ever sent twice by itself: a failed call raises an error of ours (inside `faults.mapped`)
+    No command is ever executed twice by itself: a failed call raises an error of ours (inside `faults.mapped`)
     within the pool's wait plus the command's timeout, and who called decides. Connections are made anew on
-    the next call.
+    the next call. Where a cluster keeps it, each command goes to the primary that has its key.
     """
 
     def __init__(self, *, url: str, version: str, verdict: Verdict, way: Way, server: "EmbeddedServer | None") -> None:
@@ -54,9 +55,9 @@ class Engine:
         """Where the engine is, without credentials."""
         self.version = version
         """Like `valkey 9.1.2`."""
-        self.client: Redis = way.client
+        self.client: Client = way.client
         """For commands that answer at once."""
-        self.blocking: Redis = way.blocking
+        self.blocking: Client = way.blocking
         """For blocking commands of at most `BLOCKING_LIMIT` seconds and for subscriptions."""
 
     @property
@@ -81,7 +82,7 @@ class Engine:
 
     @property
     def up(self) -> bool:
-        """Whether the engine answered when it was last asked, at most about a second ago."""
+        """Whether the engine, or all of a cluster, answered when it was last asked, at most about a second ago."""
         return self._pulse.up
 
     @property
@@ -131,7 +132,7 @@ class Engine:
                 server = await stack.enter_async_context(_embedded(settings))
             url = settings.url or f"unix://{cast('EmbeddedServer', server).folder.socket}"
             await asyncio.to_thread(check_files, url)
-            way = await stack.enter_async_context(way_to(settings, url, role))
+            way = await stack.enter_async_context(_way_to(settings, url, role))
             verdict, version = await _first_look(way, settings, redact(url))
             engine = cls(url=url, version=version, verdict=verdict, way=way, server=server)
             await stack.enter_async_context(_running(engine._pulse))
@@ -144,10 +145,26 @@ class Engine:
             _log.warning("embedded engine started again", folder=str(self._server.folder.root))
 
     async def _recovered(self) -> None:
-        verdict = judge(*await self._way.facts())
+        verdict, _ = await self._way.judged()
         self._verdict = msgspec.structs.replace(verdict, impossible=(), unsafe=(*verdict.impossible, *verdict.unsafe))
         if self._verdict.unsafe:
             _log.error("engine degraded", url=self.url, reasons=self._verdict.unsafe)
+
+
+@contextlib.asynccontextmanager
+async def _way_to(settings: EngineSettings, url: str, role: str) -> AsyncGenerator[Way]:
+    """Yield the way to the engine at `url`; nothing is connected yet."""
+    way: Way
+    if (service := sentinel_url(url)) is not None:
+        way = Followed(settings, Sentinels(settings, service), role)
+    elif (cluster := cluster_url(url)) is not None:
+        way = Clustered(settings, cluster, role)
+    else:
+        way = Straight(settings, url, role)
+    try:
+        yield way
+    finally:
+        await way.aclose()
 
 
 @contextlib.asynccontextmanager
@@ -185,7 +202,7 @@ async def _first_look(way: Way, settings: EngineSettings, url: str) -> tuple[Ver
     while True:
         try:
             await way.begin()
-            facts, watch = await way.facts()
+            verdict, version = await way.judged()
         except (EngineUnavailableError, EngineTimeoutError) as error:
             if loop.time() >= ends:
                 raise type(error)(f"{url}: {error.message}", **error.facts) from error
@@ -193,7 +210,7 @@ async def _first_look(way: Way, settings: EngineSettings, url: str) -> tuple[Ver
             continue
         except EngineDeniedError as error:
             raise EngineDeniedError(f"{url}: {error.message}", **error.facts) from error
-        verdict = admit(facts, watch, url=url, allow_degraded=settings.allow_degraded)
+        admit(verdict, url=url, allow_degraded=settings.allow_degraded)
         for reason in (*verdict.unsafe, *verdict.warnings):
             _log.warning("engine degraded" if reason in verdict.unsafe else "engine warning", reason=reason)
-        return verdict, f"{facts.name} {facts.version}"
+        return verdict, version

@@ -38,6 +38,7 @@ FAULTS: Mapping[type[Exception], type[HostlerError]] = MappingProxyType(
         foreign.TryAgainError: EngineUnavailableError,
         foreign.ClusterError: EngineUnavailableError,
         foreign.SlotNotCoveredError: EngineUnavailableError,
+        # In a cluster `spread` deals with these: here a URL names one of its nodes.
         foreign.MovedError: EngineUnsafeError,
         foreign.AskError: EngineUnsafeError,
         foreign.OutOfMemoryError: CapacityError,
@@ -73,6 +74,9 @@ REPLIES: Mapping[str, tuple[type[HostlerError], str]] = MappingProxyType(
         "MASTERDOWN": (EngineUnavailableError, "has lost its primary"),
         "UNBLOCKED": (EngineUnavailableError, "changed its role and ended a wait"),
         "You can't write against a read only replica": (EngineUnavailableError, "is a replica now"),
+        # In a cluster, while a slot is moved key by key: of Valkey, and of Redis.
+        "Attempted to access a non local key": (EngineUnavailableError, "is moving these keys to another node"),
+        "Script attempted to access a non local key": (EngineUnavailableError, "is moving these keys to another node"),
         "MISCONF": (EngineUnavailableError, "cannot write to its disk and refuses changes: free some space there"),
         "NOREPLICAS": (EngineUnavailableError, "has too few replicas and refuses changes"),
         "NOAUTH": (EngineDeniedError, "wants a password: put it into the URL"),
@@ -89,7 +93,7 @@ _WORDS: Mapping[type[HostlerError], str] = MappingProxyType(
         EngineDeniedError: "the engine does not let this user do it",
         EngineTimeoutError: "the engine did not answer in time",
         EngineUnavailableError: "the engine cannot be reached",
-        EngineUnsafeError: "the engine is a node of a cluster, which is not followed: give a standalone server",
+        EngineUnsafeError: "the engine is one node of a cluster: give the cluster's URL, as redis+cluster://",
         CapacityError: "the engine's memory is full: raise `maxmemory`, or purge jobs that have ended",
         InternalError: "the engine refused a call of Hostler",
     }

@@ -3,14 +3,20 @@
 from collections.abc import Sequence
 from typing import Any, Final, Protocol, cast
 
-from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from hostler.kernel.errors import InternalError, LibraryMismatchError
-from hostler.valkeyio.client import send
+from hostler.kernel.errors import (
+    EngineTimeoutError,
+    EngineUnavailableError,
+    HostlerError,
+    InternalError,
+    LibraryMismatchError,
+)
+from hostler.valkeyio.client import Client, send
 from hostler.valkeyio.faults import mapped
 from hostler.valkeyio.keys import meta_key, registry_key
 from hostler.valkeyio.library_text import NAME, PRODUCTION, Argument, Build, LibraryText, Verb, shipped
+from hostler.valkeyio.spread import server_of, servers
 
 Value = str | bytes | int | float | bool | Sequence[bytes] | Sequence[str]
 """What a named argument may be; a sequence only for the last one, when its header says `*name`."""
@@ -23,7 +29,7 @@ class HasClient(Protocol):
     """What the library needs of an engine."""
 
     @property
-    def client(self) -> Redis:
+    def client(self) -> Client:
         """Return the client for commands that do not block."""
         ...
 
@@ -46,22 +52,31 @@ class Library:
         return self._text.sha256
 
     async def installed(self) -> str | None:
-        """Return the hash of the text in the engine, None when the library is absent."""
-        try:
-            found = cast("bytes", await self._send("FCALL_RO", f"{NAME}_version", 0))
-        except _AbsentError:
-            return None
-        return found.decode()
+        """Return the hash of the text in the engine, None when the library is absent; of a cluster: somewhere."""
+        found = {await _installed(server) for server in servers(self._engine.client)}
+        return None if None in found else next(iter(sorted(cast("set[str]", found - {self.sha256}))), self.sha256)
 
     async def ensure(self) -> None:
         """Install the library when it is absent, and verify it when it is there.
 
-        Atomic: several processes may do it at once. `LibraryMismatchError` names both hashes.
+        Atomic: several processes may do it at once. `LibraryMismatchError` names both hashes. A primary of a cluster
+        that does not answer gets it with its first call.
         """
-        found = await self.installed()
+        failures: list[HostlerError] = []
+        there = servers(self._engine.client)
+        for server in there:
+            try:
+                await self._ensure_at(server)
+            except (EngineUnavailableError, EngineTimeoutError) as error:
+                failures.append(error)
+        if len(failures) == len(there):
+            raise failures[0]
+
+    async def _ensure_at(self, server: Client) -> None:
+        found = await _installed(server)
         if found is None:
-            await self._load()
-            found = await self.installed()
+            await self._load(server)
+            found = await _installed(server)
         if found != self._text.sha256:
             raise LibraryMismatchError(
                 f"The engine holds function library {NAME} {str(found)[:12]}, this Hostler brings "
@@ -74,7 +89,8 @@ class Library:
 
     async def replace(self) -> None:
         """Install this text whatever is there: for an operator, once nothing of the other version runs."""
-        await self._send("FUNCTION", "LOAD", "REPLACE", self._text.text)
+        for server in servers(self._engine.client):
+            await _send(server, "FUNCTION", "LOAD", "REPLACE", self._text.text)
 
     async def call(self, verb: str, queue: str, **named: Value) -> Reply:
         """Call one function for one queue; `InternalError` when the names differ from its header.
@@ -96,31 +112,40 @@ class Library:
             raise InternalError(f"The function library has no verb {verb!r}", verb=verb)
         words = (encoder.command, f"{NAME}_{verb}", 1, key, *encoder.encode(named))
         try:
-            return await self._send(*words)
+            return await _send(self._engine.client, *words)
         except _AbsentError:
-            await self.ensure()
-        return await self._send(*words)
+            await self._ensure_at(server_of(self._engine.client, key))
+        return await _send(self._engine.client, *words)
 
-    async def _load(self) -> None:
+    async def _load(self, server: Client) -> None:
         with mapped():
             try:
-                await send(self._engine.client, "FUNCTION", "LOAD", self._text.text)
+                await send(server, "FUNCTION", "LOAD", self._text.text)
             except ResponseError as error:
                 if "already exists" not in str(error):  # another process was faster: `ensure` verifies what it loaded
                     raise
 
-    async def _send(self, *words: str | bytes | float) -> Reply:
-        with mapped():
-            try:
-                return await send(self._engine.client, *words)
-            except ResponseError as error:
-                if "function not found" in str(error).lower():
-                    raise _AbsentError(NAME) from error
-                raise
-
 
 class _AbsentError(Exception):
     """The engine has no such library."""
+
+
+async def _installed(server: Client) -> str | None:
+    try:
+        found = cast("bytes", await _send(server, "FCALL_RO", f"{NAME}_version", 0))
+    except _AbsentError:
+        return None
+    return found.decode()
+
+
+async def _send(client: Client, *words: str | bytes | float) -> Reply:
+    with mapped():
+        try:
+            return await send(client, *words)
+        except ResponseError as error:
+            if "function not found" in str(error).lower():
+                raise _AbsentError(NAME) from error
+            raise
 
 
 class _Encoder:

@@ -15,15 +15,25 @@ MINIMUM_VALKEY = (8,)
 MINIMUM_REDIS = (7,)
 _NEAR_FULL = 0.8
 
-_TO_WRITE, _MAX_LAG = "min-replicas-to-write", "min-replicas-max-lag"
+TO_WRITE, MAX_LAG = "min-replicas-to-write", "min-replicas-max-lag"
+NODE_TIMEOUT, VALIDITY, COVERAGE = (
+    "cluster-node-timeout",
+    "cluster-replica-validity-factor",
+    "cluster-require-full-coverage",
+)
+PING_PERIOD = "repl-ping-replica-period"
 _SETTINGS = (
     "maxmemory-policy",
     "appendonly",
     "appendfsync",
     "no-appendfsync-on-rewrite",
     "auto-aof-rewrite-percentage",
-    _TO_WRITE,
-    _MAX_LAG,
+    TO_WRITE,
+    MAX_LAG,
+    NODE_TIMEOUT,
+    VALIDITY,
+    COVERAGE,
+    PING_PERIOD,
 )
 _NOTHING_LOST = "nothing that was acknowledged is lost, not even by a power cut of its machine"
 _WANTED: Mapping[str, tuple[str, str]] = {
@@ -50,6 +60,11 @@ class Facts(Struct, frozen=True, kw_only=True):
     max_memory: int
     """Bytes; 0 is without a limit, as the server says it."""
     settings: Mapping[str, str] | None
+
+    @property
+    def product(self) -> str:
+        """What it is, like `valkey 9.1.2`."""
+        return f"{self.name} {self.version}"
 
 
 class Watch(Struct, frozen=True, kw_only=True):
@@ -83,8 +98,11 @@ class Verdict(Struct, frozen=True, kw_only=True):
     """What of that which was acknowledged can be lost, and when; empty where `unsafe` says that."""
 
 
-def judge(facts: Facts, watch: Watch | None = None) -> Verdict:
-    """Decide purely whether this engine can be used, and whether safely; `watch` where sentinels lead to it."""
+def judge(facts: Facts, watch: Watch | None = None, *, in_cluster: bool = False) -> Verdict:
+    """Decide purely whether this engine can be used, and whether safely; `watch` where sentinels lead to it.
+
+    With `in_cluster` it is a primary that was reached as one of a cluster, which is judged in `safety_cluster`.
+    """
     unsafe: list[str] = []
     if facts.settings is None:
         unsafe.append(
@@ -105,7 +123,7 @@ def judge(facts: Facts, watch: Watch | None = None) -> Verdict:
         warnings.extend(_thin(facts, watch))
         promise = _window(facts.settings or {})
     return Verdict(
-        impossible=tuple(_impossible(facts)),
+        impossible=tuple(_impossible(facts, in_cluster=in_cluster)),
         unsafe=tuple(unsafe),
         warnings=tuple(warnings),
         promise="" if unsafe else promise,
@@ -115,15 +133,15 @@ def judge(facts: Facts, watch: Watch | None = None) -> Verdict:
 def _unguarded(settings: Mapping[str, str]) -> list[str]:
     """Say what lets a primary that was cut off go on acknowledging."""
     found: list[str] = []
-    if settings.get(_TO_WRITE, "0") == "0":
+    if settings.get(TO_WRITE, "0") == "0":
         found.append(
-            f"`{_TO_WRITE}` is `{settings.get(_TO_WRITE, 'unknown')}`, so a primary that is cut off from its replicas "
+            f"`{TO_WRITE}` is `{settings.get(TO_WRITE, 'unknown')}`, so a primary that is cut off from its replicas "
             "goes on acknowledging jobs, and a fail-over loses them all, however long that lasts: run "
-            f"`CONFIG SET {_TO_WRITE} 1` and `CONFIG REWRITE` on each server of the service"
+            f"`CONFIG SET {TO_WRITE} 1` and `CONFIG REWRITE` on each server of the service"
         )
-    if settings.get(_MAX_LAG) == "0":
+    if settings.get(MAX_LAG) == "0":
         found.append(
-            f"`{_MAX_LAG}` is `0`, which switches `{_TO_WRITE}` off: run `CONFIG SET {_MAX_LAG} 10` and "
+            f"`{MAX_LAG}` is `0`, which switches `{TO_WRITE}` off: run `CONFIG SET {MAX_LAG} 10` and "
             "`CONFIG REWRITE` on each server of the service"
         )
     return found
@@ -138,10 +156,10 @@ def _thin(facts: Facts, watch: Watch) -> list[str]:
         )
     if watch.answering < watch.named:
         found.append(f"{watch.answering} of the {watch.named} sentinels in the engine's URL answer: start the others")
-    needed = int((facts.settings or {}).get(_TO_WRITE, "0"))
+    needed = int((facts.settings or {}).get(TO_WRITE, "0"))
     if facts.replicas <= needed:
         found.append(
-            f"{facts.replicas} replicas of {watch.service} are connected, and `{_TO_WRITE}` is {needed}: after a "
+            f"{facts.replicas} replicas of {watch.service} are connected, and `{TO_WRITE}` is {needed}: after a "
             "fail-over jobs are refused until another replica is there; add one"
         )
     return found
@@ -151,7 +169,7 @@ def _window(settings: Mapping[str, str]) -> str:
     return (
         "a fail-over may lose what no replica had received when the primary failed: what was acknowledged in the last "
         "milliseconds, and no more than in the last "
-        f"{settings.get(_MAX_LAG, '?')} s (`{_MAX_LAG}`) when the primary was cut off; fences, job numbers and epochs "
+        f"{settings.get(MAX_LAG, '?')} s (`{MAX_LAG}`) when the primary was cut off; fences, job numbers and epochs "
         "go on above all that were given"
     )
 
@@ -160,7 +178,7 @@ def _wanted_line() -> str:
     return ", ".join(f"`{name} {wanted}`" for name, (wanted, _) in _WANTED.items())
 
 
-def _impossible(facts: Facts) -> list[str]:
+def _impossible(facts: Facts, *, in_cluster: bool) -> list[str]:
     found: list[str] = []
     minimum = MINIMUM_VALKEY if facts.name == "valkey" else MINIMUM_REDIS
     parts = tuple(int(part) for part in facts.version.split(".") if part.isdigit())
@@ -174,9 +192,10 @@ def _impossible(facts: Facts) -> list[str]:
         )
     if facts.role != "master":
         found.append("it is a read-only replica: give the URL of its primary (`INFO replication` there names it)")
-    if facts.cluster:
+    if facts.cluster and not in_cluster:
         found.append(
-            "it is a node of a cluster, which this version does not drive: give the URL of a standalone server"
+            "it is one node of a cluster, and has but a part of the queues: give the cluster's URL, as "
+            "redis+cluster://HOST:PORT,HOST:PORT,HOST:PORT (rediss+cluster:// with TLS)"
         )
     return found
 
@@ -241,12 +260,11 @@ def _text(value: bytes | str) -> str:
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
-def admit(facts: Facts, watch: Watch | None = None, *, url: str, allow_degraded: bool) -> Verdict:
-    """Return the verdict on an engine that may be used, or refuse it.
+def admit(verdict: Verdict, *, url: str, allow_degraded: bool) -> None:
+    """Refuse an engine that may not be used.
 
     `EngineVersionError` for what can never work, `EngineUnsafeError` for what may lose jobs and was not allowed to.
     """
-    verdict = judge(facts, watch)
     if verdict.impossible:
         raise EngineVersionError(f"the engine {url} cannot be used: {_list(verdict.impossible)}", url=url)
     if verdict.unsafe and not allow_degraded:
@@ -257,7 +275,6 @@ def admit(facts: Facts, watch: Watch | None = None, *, url: str, allow_degraded:
             url=url,
             reasons=verdict.unsafe,
         )
-    return verdict
 
 
 def _list(reasons: Sequence[str]) -> str:

@@ -1,7 +1,8 @@
-"""Reading an engine's URL: one server, or the sentinels that know one."""
+"""Reading an engine's URL: one server, the sentinels that know one, or some nodes of a cluster."""
 
 import re
 import ssl
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -29,6 +30,7 @@ _OPTIONS = frozenset(
 _FILES = frozenset({"ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile"})
 
 _SENTINELS = re.compile(r"(?:redis|valkey)(s?)\+sentinel\Z")
+_CLUSTER = re.compile(r"(?:redis|valkey)(s?)\+cluster\Z")
 _PORT_MOST = 65535
 _OF_SENTINELS = {"sentinel_username": "username", "sentinel_password": "password"}
 
@@ -49,7 +51,9 @@ def connection_options(url: str) -> dict[str, Any]:
     unknown = sorted({name for name, _ in parse_qsl(parts.query)} - _OPTIONS)
     if parts.scheme not in {"unix", "redis", "rediss"}:
         raise _wrong(
-            url, f"begins with {parts.scheme or 'nothing'}://, not unix://, redis://, rediss:// or redis+sentinel://"
+            url,
+            f"begins with {parts.scheme or 'nothing'}://, not unix://, redis://, rediss://, redis+sentinel:// or "
+            "redis+cluster://",
         )
     if unknown:
         raise _wrong(url, f"has the unknown options {', '.join(unknown)}; known are {', '.join(sorted(_OPTIONS))}")
@@ -104,20 +108,62 @@ def sentinel_url(url: str) -> SentinelUrl | None:
     parts = urlsplit(url)
     if (found := _SENTINELS.match(parts.scheme)) is None:
         return None
-    credentials, at, named = parts.netloc.rpartition("@")
     service = parts.path.strip("/")
     if not service or "/" in service:
         raise _wrong(url, "names no service: end it with the name under which the sentinels watch it, as /mymaster")
+    places = _places(url, "sentinel")
+    options = [(name, value) for name, value in parse_qsl(parts.query) if name not in _OF_SENTINELS]
+    server = _server(url, f"redis{found[1]}", places[0], options)
+    return SentinelUrl(url=url, service=service, places=places, server=server)
+
+
+class ClusterUrl(Struct, frozen=True, kw_only=True):
+    """A URL that names nodes of a cluster, taken apart."""
+
+    places: tuple[Address, ...]
+    """Of the nodes that are asked first; they know the others."""
+    server: str
+    """URL of a node, but for the place."""
+
+    def node(self, place: Address) -> str:
+        """Return the URL of one of the nodes."""
+        parts = urlsplit(self.server)
+        credentials, at, _ = parts.netloc.rpartition("@")
+        return f"{parts.scheme}://{credentials}{at}{place_text(place)}?{parts.query}"
+
+
+def cluster_url(url: str) -> ClusterUrl | None:
+    """Take `redis+cluster://[user:password@]host:port[,host:port...][?...]` apart; None for any other URL.
+
+    `valkey+cluster` says the same; with `rediss` or `valkeys` all connections are TLS.
+    """
+    parts = urlsplit(url)
+    if (found := _CLUSTER.match(parts.scheme)) is None:
+        return None
+    options = parse_qsl(parts.query)
+    if parts.path.strip("/") or "db" in dict(options):
+        raise _wrong(url, "names a database: a cluster has only one, so leave it out")
+    places = _places(url, "node")
+    return ClusterUrl(places=places, server=_server(url, f"redis{found[1]}", places[0], options))
+
+
+def _places(url: str, what: str) -> tuple[Address, ...]:
+    named = urlsplit(url).netloc.rpartition("@")[2]
     places = tuple(_place(url, word) for word in named.split(",") if word)
     if not places:
-        raise _wrong(url, "names no sentinel: list them as host:port,host:port,host:port")
-    options = [(name, value) for name, value in parse_qsl(parts.query) if name not in _OF_SENTINELS]
-    server = f"redis{found[1]}://{credentials}{at}{place_text(places[0])}?{urlencode(options)}"
+        raise _wrong(url, f"names no {what}: list them as host:port,host:port,host:port")
+    return places
+
+
+def _server(url: str, scheme: str, place: Address, options: Sequence[tuple[str, str]]) -> str:
+    """Return the URL of one server; `SettingsError` about the one that was typed when it is wrong."""
+    credentials, at, _ = urlsplit(url).netloc.rpartition("@")
+    server = f"{scheme}://{credentials}{at}{place_text(place)}?{urlencode(options)}"
     try:
         connection_options(server)
-    except SettingsError as error:  # it names a URL that nobody typed
+    except SettingsError as error:
         raise _wrong(url, error.message.partition(f"{redact(server)} ")[2]) from error
-    return SentinelUrl(url=url, service=service, places=places, server=server)
+    return server
 
 
 def _place(url: str, word: str) -> Address:

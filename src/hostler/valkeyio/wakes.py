@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any, Final, Protocol, cast
 
 import structlog
-from redis.asyncio import Redis
 
 from hostler.kernel.errors import HostlerError
 from hostler.kernel.units import Seconds
+from hostler.valkeyio.client import Client
 from hostler.valkeyio.faults import mapped
 from hostler.valkeyio.keys import wake_channel
 
@@ -23,7 +23,7 @@ class HasBlocking(Protocol):
     """What wake-ups need of an engine."""
 
     @property
-    def blocking(self) -> Redis:
+    def blocking(self) -> Client:
         """Return the client for waits and subscriptions."""
         ...
 
@@ -88,7 +88,7 @@ class WakeUps:
                 await asyncio.sleep(_RETRY)
 
     async def _follow(self) -> None:
-        pubsub = cast("_PubSub", self._engine.blocking.pubsub())  # pyright: ignore[reportUnknownMemberType] - untyped in the library
+        pubsub = cast("_PubSub", self._engine.blocking.pubsub())
         try:
             await pubsub.subscribe(*self._workers)
             self._pubsub = pubsub

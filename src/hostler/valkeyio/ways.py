@@ -1,8 +1,8 @@
-"""How the engine is reached: three pools to one server, which may stand still or be followed."""
+"""How the engine is reached where one server keeps it: three pools to it, and it may stand still or be followed."""
 
 import contextlib
 import os
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
 from redis.asyncio import Redis
@@ -10,12 +10,11 @@ from redis.asyncio import Redis
 from hostler.kernel.errors import HostlerError
 from hostler.kernel.settings import EngineSettings
 from hostler.kernel.units import Seconds
-from hostler.valkeyio.client import BLOCKING_LIMIT, BoundedPool, PoolUsage, make_client, make_pool, send
+from hostler.valkeyio.client import BLOCKING_LIMIT, BoundedPool, Client, PoolUsage, make_client, make_pool, send
 from hostler.valkeyio.connections import Route
 from hostler.valkeyio.faults import mapped
-from hostler.valkeyio.safety import Facts, Watch, read_facts
+from hostler.valkeyio.safety import Facts, Verdict, judge, read_facts
 from hostler.valkeyio.sentinels import Sentinels
-from hostler.valkeyio.urls import sentinel_url
 
 PROBE_TIMEOUT: Final[Seconds] = 2.0
 _MARGIN: Final[Seconds] = 5.0
@@ -27,8 +26,15 @@ Heal = Callable[[HostlerError], Awaitable[None]]
 class Way(Protocol):
     """What the engine needs of whatever leads to its server."""
 
-    client: Redis
-    blocking: Redis
+    @property
+    def client(self) -> Client:
+        """Return the client for commands that answer at once."""
+        ...
+
+    @property
+    def blocking(self) -> Client:
+        """Return the client for blocking commands and subscriptions."""
+        ...
 
     def pools(self) -> dict[str, PoolUsage]:
         """Return the numbers of the pools `client` and `blocking`."""
@@ -46,8 +52,8 @@ class Way(Protocol):
         """Do what may help after `ask` failed; an error of ours that says why nothing did."""
         ...
 
-    async def facts(self) -> tuple[Facts, Watch | None]:
-        """Return what the server says of itself, and what those say who watch it."""
+    async def judged(self) -> tuple[Verdict, str]:
+        """Return what is to be thought of the engine, and what it is, like `valkey 9.1.2`."""
         ...
 
     async def aclose(self) -> None:
@@ -80,6 +86,15 @@ class Straight:
         for pool in (self._main, self._blocking, self._probe):
             pool.cut()
 
+    def wake(self) -> None:
+        """Break the connections of those that only wait: nothing of theirs is in doubt, and they try elsewhere."""
+        self._blocking.cut()
+
+    @property
+    def busy(self) -> bool:
+        """Whether anybody uses a connection now."""
+        return any(pool.usage().in_use for pool in (self._main, self._blocking, self._probe))
+
     async def begin(self) -> None:
         """There is nothing to find."""
 
@@ -91,9 +106,14 @@ class Straight:
     async def heal(self, failure: HostlerError) -> None:
         """Nothing helps but to ask again."""
 
-    async def facts(self) -> tuple[Facts, Watch | None]:
+    async def facts(self) -> Facts:
         """Return what the server says of itself."""
-        return await read_facts(self._asker), None
+        return await read_facts(self._asker)
+
+    async def judged(self) -> tuple[Verdict, str]:
+        """Judge the server by what it says of itself."""
+        facts = await self.facts()
+        return judge(facts), facts.product
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -130,23 +150,12 @@ class Followed:
         if self._route.move(await self._sentinels.find_instead(self._route.address, failure)):
             self._straight.cut()
 
-    async def facts(self) -> tuple[Facts, Watch | None]:
-        """Return what the primary says of itself, and what the sentinels say."""
-        facts, _ = await self._straight.facts()
-        return facts, (await self._sentinels.find()).watch
+    async def judged(self) -> tuple[Verdict, str]:
+        """Judge the primary by what it says of itself, and by what the sentinels say."""
+        facts = await self._straight.facts()
+        return judge(facts, (await self._sentinels.find()).watch), facts.product
 
     async def aclose(self) -> None:
         """Close all connections."""
         await self._straight.aclose()
         await self._sentinels.aclose()
-
-
-@contextlib.asynccontextmanager
-async def way_to(settings: EngineSettings, url: str, role: str) -> AsyncGenerator[Way]:
-    """Yield the way to the engine at `url`; nothing is connected yet."""
-    target = sentinel_url(url)
-    way: Way = Followed(settings, Sentinels(settings, target), role) if target else Straight(settings, url, role)
-    try:
-        yield way
-    finally:
-        await way.aclose()

@@ -29,8 +29,10 @@ _TAKING = frozenset({WorkerState.READY, WorkerState.BUSY})
 async def turn(foreman: Foreman, registered: Callable[[tuple[RegistryRow, ...]], object], dice: Dice) -> None:
     """Read the registry and tick each queue about once a second, until cancelled; `registered` is told the rows.
 
-    The engine sees to it that upkeep is not done too often, however many ask.
+    The engine sees to it that upkeep is not done too often, however many ask. While the registry is away, the queues
+    that were known are ticked: in a cluster they lie elsewhere.
     """
+    rows: tuple[RegistryRow, ...] = ()
     while True:
         await asyncio.sleep(TICK * (0.75 + 0.5 * dice.roll()))
         try:
@@ -38,8 +40,8 @@ async def turn(foreman: Foreman, registered: Callable[[tuple[RegistryRow, ...]],
         except HostlerError as error:
             if not passing(error):
                 _LOG.warning("the registry was refused", code=error.code, error=error.message)
-            continue
-        registered(rows)
+        else:
+            registered(rows)
         for row in rows:
             await _tick(foreman, row.queue.name)
 

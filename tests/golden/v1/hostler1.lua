@@ -282,7 +282,8 @@ function ctx.open(meta_key)
       q.m.heir = q.now
     end
   end
-  q.id = q.p .. int(q.m.born) .. (q.m.run or '')
+  -- The life too: a slot of a cluster may move away from a server and come back.
+  q.id = q.p .. int(q.m.born) .. int(q.m.life) .. (q.m.run or '')
   return q
 end
 
@@ -5063,4 +5064,4 @@ return 1
 
 end
 redis.register_function{function_name='hostler1_withdraw', callback=verb_withdraw, flags={'allow-oom'}}
-redis.register_function{function_name='hostler1_version', callback=function() return '3bdc68cd7972da82d4cce86e690e59b4b1b1f63d0879eeabe1ea84ec938a5096' end, flags={'no-writes'}}
+redis.register_function{function_name='hostler1_version', callback=function() return '71c863eeb78d4410796c85f6318f8611d959f200de95fb2f78486ccca919aa30' end, flags={'no-writes'}}

@@ -1,5 +1,6 @@
 """A broker on one engine with one worker, for tests that open engines of their own."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -9,10 +10,12 @@ from msgspec import Raw
 from hostler.broker.desk import EngineDesk
 from hostler.broker.engine import EngineBroker
 from hostler.broker.foreman import EngineForeman
+from hostler.contracts.event import Event
 from hostler.contracts.job import JobRequest, Submitted
 from hostler.contracts.lease import Again, ClaimRequest, Lease, Settled, Settlement, Succeed
 from hostler.contracts.offer import Offer, Pool
 from hostler.contracts.queue import KindSpec
+from hostler.kernel.errors import HostlerError
 from hostler.kernel.settings import EngineSettings
 from hostler.valkeyio.engine import Engine
 
@@ -60,6 +63,36 @@ class House:
 
     async def epoch(self, queue: str = "main") -> int:
         return (await self.desk.events(queue, after=0)).epoch
+
+    async def events(self, queue: str = "main") -> list[Event]:
+        found: list[Event] = []
+        after = 0
+        while (page := await self.desk.events(queue, after=after)).events:
+            found += page.events
+            after = page.next
+        return found
+
+
+class Load:
+    """Submits, claims and settles one job after another; what fails is tried again, as a client would."""
+
+    def __init__(self, home: House, kind: KindSpec = KIND) -> None:
+        self._home = home
+        self._kind = kind
+        self.submitted: list[str] = []
+        self.settled: list[Lease] = []
+        self.refusals: list[HostlerError] = []
+
+    async def run(self) -> None:
+        while True:
+            try:
+                self.submitted.append(await self._home.submit(self._kind))
+                for lease in await self._home.claim_some(self._kind):
+                    if (await self._home.settle(lease)).accepted:
+                        self.settled.append(lease)
+            except HostlerError as error:
+                self.refusals.append(error)
+                await asyncio.sleep(0.02)  # not waiting: a refused connection comes back at once
 
 
 @asynccontextmanager

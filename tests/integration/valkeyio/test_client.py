@@ -4,8 +4,10 @@ import asyncio
 import os
 import signal
 import time
+from typing import cast
 
 import pytest
+from redis.asyncio import Redis
 
 from hostler.cli.processes import engine_gauges
 from hostler.kernel.errors import EngineTimeoutError, EngineUnavailableError
@@ -116,10 +118,11 @@ async def test_waiting_for_a_connection_is_bounded_and_says_that_nothing_was_sen
 ) -> None:
     settings = EngineSettings(url=engine_settings.url, connections=1, command_timeout=1.0)
     async with Engine.open(settings, role="test") as engine:
-        held = await engine.client.connection_pool.get_connection()
+        pool = cast("Redis", engine.client).connection_pool
+        held = await pool.get_connection()
         with pytest.raises(EngineTimeoutError, match="nothing was sent"):
             await engine.command("SET", "a", "1")
-        await engine.client.connection_pool.release(held)
+        await pool.release(held)
         assert await engine.command("GET", "a") is None
         assert engine.pools()["client"].refused == 1
 

@@ -6,10 +6,9 @@ from collections.abc import AsyncGenerator
 
 import pytest
 
-from hostler.contracts.event import Event
 from hostler.contracts.fence import attempt_of
 from hostler.contracts.job import JobState
-from hostler.contracts.lease import Again, Lease, LeaseRef
+from hostler.contracts.lease import Again, LeaseRef
 from hostler.kernel.errors import EngineUnavailableError, EngineUnsafeError, HostlerError, NotFoundError, SettingsError
 from hostler.kernel.settings import EngineSettings
 from hostler.testing.eventually import eventually
@@ -19,7 +18,7 @@ from hostler.valkeyio.client import send
 from hostler.valkeyio.engine import Engine
 from hostler.valkeyio.faults import mapped
 
-from .house import House, house
+from .house import House, Load, house
 
 AT_MOST = 30.0
 
@@ -28,34 +27,6 @@ AT_MOST = 30.0
 async def sentinels() -> AsyncGenerator[SentinelSet]:
     async with SentinelSet.started() as found:
         yield found
-
-
-async def events_of(home: House) -> list[Event]:
-    found: list[Event] = []
-    after = 0
-    while (page := await home.desk.events("main", after=after)).events:
-        found += page.events
-        after = page.next
-    return found
-
-
-class Load:
-    """Submits, claims and settles one job after another; what fails is tried again, as a client would."""
-
-    def __init__(self, home: House) -> None:
-        self._home = home
-        self.submitted: list[str] = []
-        self.settled: list[Lease] = []
-
-    async def run(self) -> None:
-        while True:
-            try:
-                self.submitted.append(await self._home.submit())
-                for lease in await self._home.claim_some():
-                    if (await self._home.settle(lease)).accepted:
-                        self.settled.append(lease)
-            except HostlerError:
-                await asyncio.sleep(0.02)  # not waiting: a refused connection comes back at once
 
 
 async def test_jobs_acknowledged_before_the_primary_is_killed_are_there_and_work_goes_on(
@@ -79,7 +50,7 @@ async def test_jobs_acknowledged_before_the_primary_is_killed_are_there_and_work
         assert await sentinels.primary() is not killed
         states = {(await home.desk.get(job)).state for job in load.submitted}
         assert states <= {JobState.READY, JobState.RUNNING, JobState.SUCCEEDED}
-        finished = [event.job for event in await events_of(home) if event.type == "finish"]
+        finished = [event.job for event in await home.events() if event.type == "finish"]
         assert len(finished) == len(set(finished)), "one result each"
         assert {lease.job_id for lease in load.settled} <= set(finished)
         # A lease that ended while nobody could renew it has one lease of grace.

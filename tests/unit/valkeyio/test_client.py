@@ -6,7 +6,7 @@ from redis.asyncio.connection import SSLConnection
 from hostler.kernel.errors import SettingsError
 from hostler.kernel.settings import EngineSettings
 from hostler.valkeyio.client import make_pool
-from hostler.valkeyio.urls import connection_options, redact, sentinel_url
+from hostler.valkeyio.urls import cluster_url, connection_options, redact, sentinel_url
 
 
 @pytest.mark.parametrize(
@@ -66,8 +66,35 @@ def test_a_url_of_sentinels_names_them_their_service_and_both_credentials() -> N
 
 
 @pytest.mark.parametrize("url", ["redis://h:1", "unix:///s", "rediss://h"])
-def test_a_url_of_one_server_names_no_sentinels(url: str) -> None:
+def test_a_url_of_one_server_names_no_sentinels_and_no_cluster(url: str) -> None:
     assert sentinel_url(url) is None
+    assert cluster_url(url) is None
+
+
+def test_a_url_of_a_cluster_names_some_nodes_and_holds_for_all() -> None:
+    found = cluster_url("valkeys+cluster://me:p%40ss@one:1,[::1]:2?ssl_ca_certs=/ca.pem")
+    assert found is not None
+    assert found.places == (("one", 1), ("::1", 2))
+    node = connection_options(found.node(("::3", 3)))
+    wanted = {"host": "::3", "port": 3, "username": "me", "password": "p@ss", "ssl_ca_certs": "/ca.pem"}
+    assert {name: value for name, value in node.items() if name != "connection_class"} == wanted
+    assert issubclass(node["connection_class"], SSLConnection)
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("redis+cluster://u:secret@", "names no node"),
+        ("redis+cluster://u:secret@h:1,other", "'other' where host:port is wanted"),
+        ("redis+cluster://u:secret@h:1/3", "has only one"),
+        ("valkey+cluster://u:secret@h:1?db=3", "has only one"),
+        ("redis+cluster://u:secret@h:1?socket_timeout=1", "unknown options socket_timeout"),
+    ],
+)
+def test_a_wrong_url_of_a_cluster_is_refused_with_its_reason_and_never_with_its_password(url: str, said: str) -> None:
+    with pytest.raises(SettingsError, match=said) as caught:
+        cluster_url(url)
+    assert "secret" not in caught.value.message
 
 
 @pytest.mark.parametrize(
@@ -92,6 +119,7 @@ def test_a_wrong_url_of_sentinels_is_refused_with_its_reason_and_never_with_its_
     ("url", "shown"),
     [
         ("redis+sentinel://u:secret@a:1,b:2/stable?sentinel_password=secret", "redis+sentinel://***@a:1,b:2/stable"),
+        ("redis+cluster://u:secret@a:1,b:2", "redis+cluster://***@a:1,b:2"),
         ("redis://me:secret@host:6379/1", "redis://***@host:6379/1"),
         ("redis://host:6379", "redis://host:6379"),
         ("unix://:secret@/run/s?password=secret", "unix://***@/run/s"),

@@ -61,7 +61,7 @@ def test_a_safe_engine_has_nothing_said_of_it() -> None:
 )
 def test_an_unsafe_setting_is_refused_with_its_name_and_the_command_that_mends_it(name: str, value: str) -> None:
     with pytest.raises(EngineUnsafeError) as caught:
-        admit(facts(settings=SAFE | {name: value}), url="unix:///s", allow_degraded=False)
+        admit(judge(facts(settings=SAFE | {name: value})), url="unix:///s", allow_degraded=False)
     assert f"`{name}` is `{value}`" in caught.value.message
     assert f"CONFIG SET {name}" in caught.value.message
     assert len(judge(facts(settings=SAFE | {name: value})).unsafe) == 1
@@ -75,8 +75,9 @@ def test_a_setting_that_the_server_does_not_tell_counts_as_wrong(name: str) -> N
 
 def test_settings_that_may_not_be_read_are_unsafe_and_say_how_to_allow_it() -> None:
     with pytest.raises(EngineUnsafeError, match=r"config\|get"):
-        admit(facts(settings=None), url="unix:///s", allow_degraded=False)
-    assert len(admit(facts(settings=None), url="unix:///s", allow_degraded=True).unsafe) == 1
+        admit(judge(facts(settings=None)), url="unix:///s", allow_degraded=False)
+    admit(judge(facts(settings=None)), url="unix:///s", allow_degraded=True)
+    assert len(judge(facts(settings=None)).unsafe) == 1
 
 
 @pytest.mark.parametrize(
@@ -86,13 +87,13 @@ def test_settings_that_may_not_be_read_are_unsafe_and_say_how_to_allow_it() -> N
         (facts(name="redis", version="6.2.14"), "Valkey 8 or Redis 7.0"),
         (facts(version="unknown"), "Valkey 8 or Redis 7.0"),
         (facts(role="slave"), "read-only replica"),
-        (facts(cluster=True), "cluster"),
+        (facts(cluster=True), r"redis\+cluster://HOST:PORT,HOST:PORT"),
         (facts(functions=False), "FCALL"),
     ],
 )
 def test_what_can_never_work_is_refused_even_when_the_operator_insists(wrong: Facts, said: str) -> None:
     with pytest.raises(EngineVersionError, match=said):
-        admit(wrong, url="unix:///s", allow_degraded=True)
+        admit(judge(wrong), url="unix:///s", allow_degraded=True)
 
 
 @pytest.mark.parametrize("version", ["7.0.15", "7.2", "8.0.1", "8.10.0"])

@@ -55,7 +55,8 @@ function ctx.open(meta_key)
       q.m.heir = q.now
     end
   end
-  q.id = q.p .. int(q.m.born) .. (q.m.run or '')
+  -- The life too: a slot of a cluster may move away from a server and come back.
+  q.id = q.p .. int(q.m.born) .. int(q.m.life) .. (q.m.run or '')
   return q
 end
 
