@@ -55,7 +55,7 @@ async def ready(server: Server, text: str) -> Process:
 
 
 @pytest.mark.row("003:330")
-@pytest.mark.parametrize(("text", "most"), [("60/s", 60), ("100/s burst 40", 100), ("500 tokens/s burst 200", 500)])
+@pytest.mark.parametrize(("text", "most"), [("60/s", 60), ("100/s burst 40", 100), ("200 tokens/s burst 80", 200)])
 @pytest.mark.usefixtures("clients")
 async def test_what_four_processes_are_granted_together_keeps_to_the_limit(
     server: Server, text: str, most: int
