@@ -51,8 +51,9 @@ class House:
     async def lanes_swept(self, *, times: int = 3) -> None:
         """Let upkeep take away every lane that looks empty."""
         for turn in range(1, times + 1):
-            await self.at(100 * turn)
-            await self.bench.tick()
+            for step in (0, 4, 8, 12):  # after a silence every lease gets one more
+                await self.at(100 * turn + step)
+                await self.bench.tick()
 
     async def repaired(self) -> tuple[str, ...]:
         found = await self.audit.run(self.bench.queue, repair=True)
