@@ -77,7 +77,7 @@ async def main() -> None:
     try:
         await server.up()
         async with AsyncExitStack() as stack:
-            settings = EngineSettings(url=f"unix://{server.socket}", streams=2000)
+            settings = EngineSettings(url=f"unix://{server.socket}")
             engine = await stack.enter_async_context(Engine.open(settings, role="bench"))
             bench = Bench(server, "q")
             await bench.library.ensure()

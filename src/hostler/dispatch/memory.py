@@ -54,7 +54,7 @@ class Memory:
         """The model that it is to load, once what runs has ended."""
         self.begun: tuple[str, ...] = ()
         """Models that were begun to be loaded, and other workers were not told yet."""
-        self._heard = 0
+        self._heard: int = 0
         """Number of the latest load that was told."""
         self._follows = False
         """Whether another worker decides."""
