@@ -4,10 +4,12 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from hostler.broker.model import ModelBroker
+from hostler.broker.model_core import ACCEPTING
 from hostler.broker.model_room import Choice, Room
 from hostler.broker.model_state import JobRecord, QueueRecord
 from hostler.contracts.job import JobState
 from hostler.contracts.lease import ClaimRequest, Lease
+from hostler.contracts.needs import Lane
 from hostler.policy.lanes import lane_key
 from hostler.testing.clock import FakeClock
 
@@ -76,6 +78,15 @@ class JudgingModel(ModelBroker):
             if choice.job.id == wanted or due:
                 yield choice
                 return
+
+    def _others_serve(self, lane: Lane, now: datetime) -> bool:
+        """Tell whether another worker serves it that the queue knows: by a claim, not by what it announced."""
+        known = [one for one in self._live_workers(now) if one.worker.id in self._claimed]
+        return any(
+            self._serves(one, lane)
+            for one in known
+            if one.worker.id not in lane.avoid.shunned and one.worker.state in ACCEPTING
+        )
 
     def _kept(self, job: JobRecord, worker: str, now: datetime) -> bool:
         """Tell whether a job that shuns this worker may wait until another one has looked at its lane."""
