@@ -1,7 +1,9 @@
 """`hostler chaos soak`: a rig under steady load, what drifts, and what is left of it."""
 
 import json
+import mmap
 import os
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -56,11 +58,13 @@ async def test_a_key_that_outlives_its_declared_life_is_named(engine: Engine) ->
 def test_memory_and_open_files_of_a_process_are_what_it_really_has(tmp_path: Path) -> None:
     me = os.getpid()
     files, memory = open_files(me), resident(me)
-    held = [(tmp_path / str(number)).open("w") for number in range(5)]
-    ballast = bytearray(64_000_000)
-    ballast[::4096] = b"x" * len(ballast[::4096])
-    assert open_files(me) == files + 5
-    assert resident(me) - memory > 50_000_000
-    for file in held:
-        file.close()
+    with ExitStack() as stack:
+        for number in range(5):
+            stack.enter_context((tmp_path / str(number)).open("w"))
+        assert open_files(me) == files + 5
     assert open_files(me) == files
+    ballast = mmap.mmap(-1, 64_000_000)
+    for place in range(0, len(ballast), mmap.PAGESIZE):
+        ballast[place] = 1
+    assert resident(me) - memory > 50_000_000
+    ballast.close()
