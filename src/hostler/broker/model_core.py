@@ -38,6 +38,11 @@ class ModelCore:
         self._gone: dict[str, WorkerRecord] = {}
         self._operations: dict[str, Kept[Any]] = {}
 
+    @property
+    def moves(self) -> int:
+        """Return how many events there were in all queues."""
+        return sum(queue.offset for queue in self._queues.values())
+
     def _now(self) -> datetime:
         """Return the time; never less than it was."""
         now = self._clock.now()

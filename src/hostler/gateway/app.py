@@ -1,11 +1,8 @@
 """Builds the gateway from the ports that it is given."""
 
-import asyncio
-import contextlib
 import random
 import re
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from typing import Any, Final
 
 import litestar
@@ -28,7 +25,7 @@ from hostler.gateway.routes.services import ServiceRoutes
 from hostler.gateway.routes.system import SystemRoutes
 from hostler.gateway.routes.workers import WorkerRoutes
 from hostler.gateway.tail import Tail, Tails
-from hostler.gateway.upkeep import Upkeep
+from hostler.gateway.upkeep import Upkeep, kept_up
 from hostler.kernel.settings import Settings
 from hostler.ports.blobs import Blobs
 from hostler.ports.broker import Desk, Foreman
@@ -91,7 +88,7 @@ def build_app(  # noqa: PLR0917 - the ports and the settings: the order is part 
     app = litestar.Litestar(
         route_handlers=[route_of(row, body_limit=settings.gateway.body_limit) for row in operations],
         exception_handlers={HTTPException: _refuse_routing, Exception: refuse},
-        lifespan=[_background(rooms, tails, Upkeep(rooms.foreman, tails, dice))],
+        lifespan=[lambda _: kept_up(Upkeep(rooms.foreman, tails, dice), tails, rooms.hub)],
         openapi_config=None,
         logging_config=None,
         request_max_body_size=None,
@@ -147,20 +144,3 @@ def _methods(operations: tuple[Operation[Any, Any], ...]) -> Callable[[str], lis
         return sorted(found | {"OPTIONS"})
 
     return methods
-
-
-def _background(
-    rooms: Rooms, tails: Tails, upkeep: Upkeep
-) -> Callable[[litestar.Litestar], contextlib.AbstractAsyncContextManager[None]]:
-    @asynccontextmanager
-    async def running(_app: litestar.Litestar) -> AsyncGenerator[None]:
-        task = asyncio.create_task(upkeep.run(), name="gateway-upkeep")
-        try:
-            yield
-        finally:
-            rooms.hub.close()
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-            await tails.stop()
-
-    return running

@@ -1,7 +1,6 @@
 """Follows one job: until it has ended (long poll), or event by event (server-sent events)."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from typing import Final
 
@@ -24,14 +23,15 @@ PAGE: Final = 1000
 
 async def ended(desk: Desk, hub: Hub, job_id: str, *, within: Seconds, payload: bool = False) -> Job:
     """Return the job once it has ended, or as it is after `within` seconds or when the gateway stops."""
-    ends = time.monotonic() + within
+    loop = asyncio.get_running_loop()
+    ends = loop.time() + within
     job = await desk.get(job_id, payload=payload)
     if job.state.terminal or within <= 0:
         return job
     with hub.subscribed(job.queue, job_id, kind="wait") as subscription:
         while True:
             job = await desk.get(job_id, payload=payload)
-            left = ends - time.monotonic()
+            left = ends - loop.time()
             if job.state.terminal or left <= 0:
                 return job
             if not await _worth_a_look(subscription, ends):
@@ -40,7 +40,8 @@ async def ended(desk: Desk, hub: Hub, job_id: str, *, within: Seconds, payload: 
 
 async def _worth_a_look(subscription: Subscription, ends: float) -> bool:
     """Wait until the job may have ended; False when time is up or the gateway stops."""
-    while (left := ends - time.monotonic()) > 0:
+    loop = asyncio.get_running_loop()
+    while (left := ends - loop.time()) > 0:
         found = await subscription.next(within=left)
         if found is Signal.RESYNC or (isinstance(found, Event) and found.state is not None and found.state.terminal):
             return True

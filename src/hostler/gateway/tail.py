@@ -1,7 +1,6 @@
 """Reads the streams of all queues, one reader each, and hands every event on exactly once."""
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
@@ -47,7 +46,8 @@ class Tail:
 
     async def read(self) -> None:
         """Read one page and hand its events on; wait a little when there are none."""
-        began = time.monotonic()
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         page = await self._desk.events(self.queue, after=self.offset, limit=PAGE, wait=WAIT)
         if page.epoch != self._epoch and not await self._goes_on(page.epoch):
             return
@@ -59,7 +59,7 @@ class Tail:
         await self._counted(page.events)
         self.offset = max(self.offset, page.next)
         if not page.events:
-            await asyncio.sleep(max(0.0, IDLE - (time.monotonic() - began)))
+            await asyncio.sleep(max(0.0, IDLE - (loop.time() - began)))
 
     async def _goes_on(self, epoch: int) -> bool:
         """Take a new epoch in; False when the stream was set back and what was read no longer counts."""

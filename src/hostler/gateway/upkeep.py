@@ -1,9 +1,12 @@
 """What the gateway does unasked: ticks every queue once a second and keeps the readers of their streams."""
 
 import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from typing import Final
 
 from hostler.contracts.queue import RegistryRow
+from hostler.gateway.hub import Hub
 from hostler.gateway.tail import Tails
 from hostler.kernel.errors import HostlerError
 from hostler.kernel.units import Seconds
@@ -66,3 +69,16 @@ class Upkeep:
         for _ in range(SLICES):
             if not await self._foreman.tick(queue):
                 break
+
+
+@asynccontextmanager
+async def kept_up(upkeep: Upkeep, tails: Tails, hub: Hub) -> AsyncGenerator[None]:
+    """Do it for as long as the gateway runs; then end its streams, and leave nothing running."""
+    task = asyncio.create_task(upkeep.run(), name="gateway-upkeep")
+    try:
+        yield
+    finally:
+        hub.close()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await tails.stop()

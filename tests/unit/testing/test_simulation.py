@@ -1,4 +1,4 @@
-"""Stories of workers on a virtual clock: they keep what is promised, repeat themselves, and find what is broken."""
+"""Stories of workers and gateways on a virtual clock: promises are kept, stories repeat themselves and find breaks."""
 
 import asyncio
 import os
@@ -10,6 +10,10 @@ from typing import Any
 import pytest
 
 from hostler.broker.model import ModelBroker
+from hostler.contracts.event import Event
+from hostler.gateway.follow import Story as FollowedJob
+from hostler.gateway.hub import Subscription
+from hostler.gateway.tail import Tails
 from hostler.testing.simulation.loop import StalledError, VirtualLoop
 from hostler.testing.simulation.plot import FAULTS, plot
 from hostler.testing.simulation.story import tell
@@ -27,6 +31,7 @@ def test_stories_with_and_without_faults_keep_every_promise() -> None:
     assert [one.findings for one in told if one.findings] == []
     assert min(one.jobs for one in told) > 0
     assert sum(one.claims for one in told) > sum(one.jobs for one in told)  # faults struck, work was begun again
+    assert sum(one.heard for one in told) > 100  # and gateways told of it
 
 
 @pytest.mark.long
@@ -104,6 +109,35 @@ def leave_work_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Attempt, "halt", leave)
 
 
+def resume_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Go on one event too late for a reader that comes back."""
+    begin = FollowedJob.__init__
+
+    def skip(self: FollowedJob, *words: Any, after: int, **named: Any) -> None:
+        begin(self, *words, after=after + (after > 0), **named)
+
+    monkeypatch.setattr(FollowedJob, "__init__", skip)
+
+
+def keep_one_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drop what comes while a reader has not taken what came before."""
+    push = Subscription.push
+
+    def drop(subscription: Subscription, event: Event) -> None:
+        if not subscription._events:  # pyright: ignore[reportPrivateUsage] - broken on purpose
+            push(subscription, event)
+
+    monkeypatch.setattr(Subscription, "push", drop)
+
+
+def read_on_after_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the readers of streams running when a gateway stops."""
+
+    async def stop(_: Tails) -> None: ...
+
+    monkeypatch.setattr(Tails, "stop", stop)
+
+
 @pytest.mark.parametrize(
     ("breaks", "needed"),
     [
@@ -112,6 +146,9 @@ def leave_work_behind(monkeypatch: pytest.MonkeyPatch) -> None:
         (forget_operations, None),
         (never_reap, "kill"),
         (leave_work_behind, None),
+        (resume_behind, None),
+        (keep_one_event, None),
+        (read_on_after_the_end, None),
     ],
 )
 def test_a_broken_part_is_found(

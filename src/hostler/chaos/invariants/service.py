@@ -113,14 +113,19 @@ def delivered(whole: Whole) -> list[Finding] | str:
         readers.setdefault((line.reader, line.queue, line.job), []).append(line)
     found: list[Finding] = []
     for (reader, queue, _), lines in readers.items():
-        found.extend(_Listener(reader, whole.streams[queue], lines).judge())
+        found.extend(listened(reader, whole.streams[queue], lines))
     return found
+
+
+def listened(reader: str, stream: Sequence[Event], lines: Sequence[Heard]) -> list[Finding]:
+    """S18 for one reader of one stream, over its connections in their order."""
+    return _Listener(reader, stream, lines).judge()
 
 
 class _Listener:
     """One reader of one stream, over its connections."""
 
-    def __init__(self, reader: str, stream: tuple[Event, ...], lines: list[Heard]) -> None:
+    def __init__(self, reader: str, stream: Sequence[Event], lines: Sequence[Heard]) -> None:
         self._reader = reader
         self._stream = {event.offset: event for event in stream}
         self._lines = lines

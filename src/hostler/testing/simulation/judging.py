@@ -1,7 +1,7 @@
 """What a story's engine, clients and services recorded, and which promises that breaks."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -10,7 +10,8 @@ from msgspec import Struct
 from hostler.broker.model import ModelBroker
 from hostler.chaos.check import Submission, check
 from hostler.chaos.check import Told as Settled
-from hostler.chaos.record import Effect, Terms
+from hostler.chaos.invariants.service import listened
+from hostler.chaos.record import Effect, Heard, Terms
 from hostler.contracts.event import Event
 from hostler.contracts.job import Job
 from hostler.kernel.units import Seconds
@@ -28,11 +29,13 @@ class Told(Struct, frozen=True, kw_only=True):
     seed: int
     findings: tuple[str, ...]
     """What must not be; empty when every promise was kept."""
-    jobs: int
-    claims: int
+    jobs: int = 0
+    claims: int = 0
+    heard: int = 0
+    """Events that somebody was sent by a gateway."""
     seconds: Seconds
     """How long it took, on its own clock."""
-    digest: str
+    digest: str = ""
     """Of all events with their times: the same seed gives the same."""
 
 
@@ -43,6 +46,8 @@ class Record(Struct, frozen=True, kw_only=True):
     plot: Plot
     submitted: Sequence[Submission]
     told: Sequence[Settled]
+    heard: Mapping[str, Sequence[Heard]]
+    """By reader, connection by connection."""
     slots: dict[str, int]
     """Of every worker that ever was."""
     effects: Sequence[Sequence[SimEffect]]
@@ -71,6 +76,7 @@ async def judged(record: Record, took: Seconds, known: Sequence[str]) -> Told:
         findings=tuple(dict.fromkeys(findings)),
         jobs=len(jobs),
         claims=claims,
+        heard=sum(len(line.pushes) for lines in record.heard.values() for line in lines),
         seconds=round(took, 3),
         digest=digest.hexdigest()[:16],
     )
@@ -96,6 +102,8 @@ async def _broken(record: Record, queue: str, events: Sequence[Event], jobs: dic
         *(check(events, effects=log) for log in logs),
     ]
     found = [str(finding) for verdict in verdicts for finding in verdict.findings]
+    for reader, lines in record.heard.items():
+        found += [str(finding) for finding in listened(reader, events, [line for line in lines if line.queue == queue])]
     if not record.plot.faults:
         losses = [event for event in events if event.type in LOSSES]
         found += [f"nothing went wrong, and yet there is {event.type} of {event.job}" for event in losses]

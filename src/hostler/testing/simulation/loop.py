@@ -7,9 +7,11 @@ good, as SIGKILL does: nothing of it runs any more, no `finally` either.
 
 import asyncio
 import contextvars
+import heapq
+import itertools
 import random
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextvars import Context, ContextVar
 from typing import Any, Final, TypeVar, cast
 from weakref import WeakKeyDictionary
@@ -40,20 +42,57 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._line = _Line(dice)
         self._dice = dice
         self._ready = self._line
-        self._selector = _NoSockets(self)
+        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
+        self._numbers = itertools.count()
+        self._selector = _NoSockets()
         self._tasks: WeakKeyDictionary[asyncio.Task[Any], str] = WeakKeyDictionary()
 
     def time(self) -> float:
         """Return the seconds that have passed."""
         return self._elapsed
 
-    def pass_time(self, seconds: Seconds) -> None:
-        """Let time pass without running anything."""
-        self._elapsed += seconds
+    def call_soon(  # pyright: ignore[reportIncompatibleMethodOverride] - typeshed has a parameter pack here
+        self, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.Handle:
+        """Run a callback next, or when its owner has its turn."""
+        handle = asyncio.Handle(callback, args, self, context)
+        self._line.append(handle)
+        return handle
 
-    def worked(self) -> None:
-        """Let the time pass that a callback takes."""
-        self._elapsed += self._dice.random() * STEP
+    def call_later(  # pyright: ignore[reportIncompatibleMethodOverride] - as above
+        self, delay: float, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        """Run a callback after this time."""
+        return self.call_at(self._elapsed + delay, callback, *args, context=context)
+
+    def call_at(  # pyright: ignore[reportIncompatibleMethodOverride] - as above
+        self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        """Run a callback at this time."""
+        timer = asyncio.TimerHandle(when, callback, args, self, context)
+        heapq.heappush(self._timers, (when, next(self._numbers), timer))
+        return timer
+
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        """Do nothing: it is left out when its time comes."""
+
+    def _run_once(self) -> None:
+        """Let the time of one callback pass, or that until the next timer, and run one callback."""
+        timers = self._timers
+        while timers and timers[0][2].cancelled():
+            heapq.heappop(timers)
+        if len(self._line):
+            self._elapsed += self._dice.random() * STEP
+        elif timers:
+            self._elapsed = max(self._elapsed, timers[0][0])
+        else:
+            raise StalledError("nothing is left that could run")
+        while timers and timers[0][0] <= self._elapsed:
+            self._line.append(heapq.heappop(timers)[2])
+        handle = self._line.popleft()
+        if not handle.cancelled():
+            run = getattr(handle, "_run")  # noqa: B009 - a loop runs handles in no other way
+            run()
 
     def start(self, work: Coroutine[Any, Any, T], owner: str) -> asyncio.Task[T]:
         """Run something as this owner, and all that it starts."""
@@ -93,9 +132,6 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self.run_until_complete(self.shutdown_asyncgens())
         self.close()
 
-    def _process_events(self, event_list: list[Any]) -> None:
-        """Do nothing: there are no sockets."""
-
     def _write_to_self(self) -> None:
         """Do nothing: there are no other threads."""
 
@@ -105,19 +141,7 @@ def _unheard(_: asyncio.AbstractEventLoop, __: dict[str, Any]) -> None:
 
 
 class _NoSockets:
-    """Where a loop waits for sockets: time passes instead."""
-
-    def __init__(self, loop: VirtualLoop) -> None:
-        self._loop = loop
-
-    def select(self, timeout: float | None) -> list[Any]:
-        if timeout is None:
-            raise StalledError("nothing is left that could run")
-        if timeout > 0:
-            self._loop.pass_time(timeout)
-        else:
-            self._loop.worked()
-        return []
+    """Stands in for what a loop waits for sockets with: it has none, and only closes it."""
 
     def close(self) -> None:
         """Do nothing."""

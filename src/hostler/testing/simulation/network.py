@@ -1,6 +1,7 @@
 """What lies between a process and the engine or a service: delays, lost requests, lost answers, outages."""
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, TypeVar
@@ -8,6 +9,7 @@ from typing import Any, Final, TypeVar
 from msgspec import Struct
 
 from hostler.chaos.check import Told
+from hostler.contracts.event import Page
 from hostler.contracts.fence import attempt_of
 from hostler.contracts.lease import Again, Settlement
 from hostler.kernel.errors import EngineTimeoutError, EngineUnavailableError
@@ -115,6 +117,20 @@ class EngineLine:
 
         return call
 
+    async def events(self, queue: str, *, after: int, limit: int = 1000, wait: Seconds = 0.0) -> Page:
+        """Return a page of a stream; one that would be empty after `wait` seconds at the latest."""
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + wait
+        while True:
+            stirred = self._engine.stirred
+            page: Page = await self.__getattr__("events")(queue, after=after, limit=limit)
+            left = ends - loop.time()
+            if page.events or left <= 0:
+                return page
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await stirred.wait()
+
     async def wait_for_work(self, queues: object, worker: object, *, timeout: float) -> bool:
         """Return True after something changed, False after `timeout` seconds; some wake-ups are lost."""
         del queues, worker
@@ -139,11 +155,14 @@ class SharedEngine:
     def __init__(self, model: Any) -> None:
         self.model = model
         self.changed = asyncio.Event()
+        self.stirred = asyncio.Event()
+        """Set, and another one put in its place, when there are events that were not there before."""
         self.told: list[Told] = []
         """What was said to every settlement, whether or not the answer arrived."""
 
     async def do(self, method: Callable[..., Awaitable[T]], *words: Any, **named: Any) -> T:
         """Do one verb; whoever waits for work hears of it when there may be some."""
+        before = self.model.moves
         answer = await method(*words, **named)
         verb = getattr(method, "__name__", "")
         if verb == "settle":
@@ -151,6 +170,9 @@ class SharedEngine:
         if verb in WAKING:
             self.changed.set()
             self.changed = asyncio.Event()
+        if self.model.moves != before:
+            self.stirred.set()
+            self.stirred = asyncio.Event()
         return answer
 
     def _note(self, settlements: Sequence[Settlement], answer: Any) -> None:

@@ -1,7 +1,7 @@
-"""What happens in one story, drawn from its seed before it begins: workers, services, jobs and faults."""
+"""What happens in one story, drawn from its seed before it begins: workers, gateways, services, jobs and faults."""
 
 import random
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 import msgspec
 from msgspec import Raw, Struct
@@ -10,8 +10,7 @@ from hostler.contracts.job import JobRequest
 from hostler.contracts.timeouts import Timeouts
 from hostler.kernel.units import Seconds
 
-FaultKind = Literal["freeze", "kill", "engine away", "engine restart", "lossy", "service away", "service anew", "drain"]
-FAULTS: Final[tuple[FaultKind, ...]] = (
+FaultKind = Literal[
     "freeze",
     "kill",
     "engine away",
@@ -20,7 +19,13 @@ FAULTS: Final[tuple[FaultKind, ...]] = (
     "service away",
     "service anew",
     "drain",
-)
+    "gateway freeze",
+    "gateway kill",
+    "gateway lossy",
+    "gateway stop",
+]
+Follows = Literal["events", "end"]
+FAULTS: Final[tuple[FaultKind, ...]] = get_args(FaultKind)
 BUSY: Final[Seconds] = 6.0
 """Jobs are submitted and faults begin within this time."""
 LONGEST: Final[Seconds] = 8.0
@@ -41,6 +46,8 @@ class Asked(Struct, frozen=True, kw_only=True):
     again: bool = False
     """Submitted a second time at once, as a client does that is in doubt."""
     cancel_after: Seconds | None = None
+    follow: Follows | None = None
+    """How somebody hears of it through a gateway: event by event, or of its end only."""
 
 
 class Fault(Struct, frozen=True, kw_only=True):
@@ -49,7 +56,7 @@ class Fault(Struct, frozen=True, kw_only=True):
     at: Seconds
     kind: FaultKind
     target: int
-    """Number of the worker or service that it strikes, as far as it strikes one."""
+    """Number of the worker, gateway or service that it strikes, as far as it strikes one."""
     length: Seconds
 
 
@@ -59,6 +66,7 @@ class Plot(Struct, frozen=True, kw_only=True):
     seed: int
     slots: tuple[int, ...]
     """Of each worker."""
+    gateways: int
     services: int
     service_slots: int
     hang_rate: float
@@ -75,6 +83,7 @@ def plot(seed: int) -> Plot:
     return Plot(
         seed=seed,
         slots=tuple(dice.randint(1, 4) for _ in range(dice.randint(1, 3))),
+        gateways=dice.choice((0, 1, 2)),
         services=dice.randint(1, 2),
         service_slots=dice.randint(1, 4),
         hang_rate=rough / 3,
@@ -103,6 +112,7 @@ def _asked(dice: random.Random) -> Asked:
         request=request,
         again=dice.random() < 0.1,  # noqa: PLR2004 - a share
         cancel_after=round(dice.random() * 3, 3) if dice.random() < 0.1 else None,  # noqa: PLR2004 - a share
+        follow=dice.choice((None, "events", "end")),
     )
 
 

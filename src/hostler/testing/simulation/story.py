@@ -25,6 +25,7 @@ from hostler.ports.broker import Broker, Desk, Foreman
 from hostler.ports.registry import Registry
 from hostler.testing.clock import SeededDice
 from hostler.testing.sims.knobs import SimKnobs
+from hostler.testing.simulation.entrance import Entrance
 from hostler.testing.simulation.judging import Record, Told, jobs_of, judged
 from hostler.testing.simulation.loop import StalledError, VirtualLoop
 from hostler.testing.simulation.network import EngineLine, Path, SharedEngine, Weather
@@ -40,6 +41,8 @@ EPOCH: Final = datetime(2026, 1, 1, tzinfo=UTC)
 PATIENCE: Final[Seconds] = 6_000.0
 """How long everything may take to come to its end once no more faults come. Services go on failing and hanging at their
 rate, so that a breaker may let one try a minute through: sixteen jobs, five attempts, a quarter of a minute each."""
+STANDSTILL: Final[Seconds] = 600.0
+"""When nothing happens for so long, nothing will: a breaker lets somebody try each minute."""
 SUCCESSOR: Final[Seconds] = 2.0
 """After so long a worker that was killed or drained has a successor."""
 QUEUES: Final = ("image", "default")
@@ -101,6 +104,7 @@ class Story:
             seed=plot.seed,
         )
         self._services = [Service(knobs) for _ in range(plot.services)]
+        self._entrance = Entrance(loop, self._engine, self._dice, plot.gateways)
         self._members: list[Member] = []
         self._all: list[Member] = []
         self._client = Path(loop, "client-engine", self._dice)
@@ -122,12 +126,14 @@ class Story:
         await asyncio.gather(*things)
         await self._end_of_all()
         took = self._loop.time()
+        self._findings += await self._entrance.end()
         await self._stop()
         record = Record(
             model=self._engine.model,
             plot=self._plot,
             submitted=self._submitted,
             told=self._engine.told,
+            heard={reader.name: reader.heard for reader in self._entrance.readers},
             slots={member.name: member.slots for member in self._all},
             effects=[desk.effects.effects for service in self._services for desk in service.desks],
         )
@@ -184,6 +190,8 @@ class Story:
                 self._findings.append(f"a submit was refused: {told!r}")
             return
         self._note(told, asked)
+        if asked.follow is not None:
+            self._entrance.read(told.id, asked.follow)
         if asked.again:
             (twice,) = await persisted(lambda: desk.submit((asked.request,), operation=operation))
             if not isinstance(twice, Submitted) or twice.id != told.id:
@@ -222,6 +230,21 @@ class Story:
                 await self._weather([path for path in self._paths() if path.name.endswith(ending)], AWAY, fault)
             case "service anew":
                 await service.begin_anew()
+            case _:
+                await self._strike_gateway(fault)
+
+    async def _strike_gateway(self, fault: Fault) -> None:
+        if (front := self._entrance.struck(fault.target)) is None:
+            return
+        match fault.kind:
+            case "gateway freeze":
+                await self._entrance.freeze(front, fault.length)
+            case "gateway lossy":
+                await self._weather([front.path], LOSSY, fault)
+            case _:
+                (front.die if fault.kind == "gateway kill" else front.stop)()
+                await asyncio.sleep(SUCCESSOR)
+                self._entrance.replace(front)
 
     async def _freeze(self, member: Member, length: Seconds) -> None:
         self._loop.freeze(member.name)
@@ -242,16 +265,22 @@ class Story:
             path.weather = Weather()
 
     def _paths(self) -> list[Path]:
-        return [self._client, *(path for member in self._all for path in member.paths)]
+        return [self._client, *self._entrance.paths, *(path for member in self._all for path in member.paths)]
 
     # how it ends
 
     async def _end_of_all(self) -> None:
         """Wait until every job has ended."""
         ends = BUSY + LONGEST + PATIENCE
+        moves = moved = 0.0
         while left := [job.id for job in (await jobs_of(self._engine.model)).values() if not job.state.terminal]:
-            if self._loop.time() > ends:
-                self._findings.append(f"L1: not ended after {PATIENCE:g} s: {', '.join(left)}")
+            now = self._loop.time()
+            if self._engine.model.moves != moves:
+                moves, moved = self._engine.model.moves, now
+            if now > min(ends, moved + STANDSTILL):
+                self._findings.append(
+                    f"L1: not ended after {now:.0f} s, nothing since {moved:.0f} s: {', '.join(left)}"
+                )
                 return
             await asyncio.sleep(1.0)
 
@@ -309,7 +338,9 @@ def tell(plot: Plot) -> Told:
         try:
             told = loop.run_until_complete(story.play())
         except StalledError as error:
-            told = Told(seed=plot.seed, findings=(str(error),), jobs=0, claims=0, seconds=loop.time(), digest="")
+            told = Told(
+                seed=plot.seed, findings=(str(error),), jobs=0, claims=0, heard=0, seconds=loop.time(), digest=""
+            )
         gc.collect()  # what nobody heard is known when the task is gone
         told = msgspec.structs.replace(told, findings=(*told.findings, *unheard))
         loop.end()
