@@ -84,7 +84,7 @@ class EngineBroker:
             request.queue,
             worker=request.worker,
             class_name=mine.worker_class.name,
-            limit=max(1, min(request.limit, CLAIM_MAX)),
+            limit=max(0, min(request.limit, CLAIM_MAX)),
             pools=mine.pools,
             standings=pack_standings(request),
             covers=pack(cover.pairs),

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, cast
 
+import structlog
+
 from hostler.broker.desk_audit import Audit
 from hostler.broker.engine_match import Cover, WorkerClass, worker_class
 from hostler.broker.engine_tick import tick as tick_queue
@@ -11,10 +13,13 @@ from hostler.contracts.job import JobState
 from hostler.contracts.offer import Pool
 from hostler.contracts.queue import KindSpec, QueueSpec, QueueStats, RegistryRow
 from hostler.contracts.worker import Worker, WorkerState
+from hostler.kernel.errors import EngineTimeoutError, EngineUnavailableError
 from hostler.registry.engine import EngineRegistry
 from hostler.registry.kinds import Kinds
 from hostler.valkeyio.instants import instant_or_none
 from hostler.valkeyio.library import HasClient, Library
+
+_LOG = structlog.stdlib.get_logger("hostler.broker.foreman")
 
 _TENANTS_LOOKED_AT = 200
 _SLICES = 500
@@ -98,10 +103,15 @@ class EngineForeman:
         due, *present = cast("list[Any]", await self._library.call("crew", queue))
         if not due:
             return False
-        await self._registry.upkeep()
-        await self._muster(
-            queue, {word.decode(): bool(lasts) for word, lasts in zip(*[iter(present)] * 2, strict=True)}
-        )
+        try:
+            await self._registry.upkeep()
+            await self._muster(
+                queue, {word.decode(): bool(lasts) for word, lasts in zip(*[iter(present)] * 2, strict=True)}
+            )
+        except (EngineUnavailableError, EngineTimeoutError) as error:
+            if "server" not in error.facts:
+                raise
+            _LOG.debug("workers are not looked up", queue=queue, reason=error.message)  # a cluster has them elsewhere
         return await tick_queue(self._library, queue)
 
     async def audit(self, queue: str, *, repair: bool = False) -> tuple[str, ...]:

@@ -171,7 +171,7 @@ class ClaimRequest(Struct, frozen=True, kw_only=True):
     queue: str
     worker: str
     limit: int
-    """Most leases wanted: free slots, 1 to 64."""
+    """Most leases wanted: free slots, 1 to 64. 0 asks what was given under this operation, and ends it."""
     offers: tuple[Offer, ...] = ()
     """What the worker can do now; a lane fits when one healthy offer does (`policy.matching`)."""
     standings: tuple[Standing, ...] = ()

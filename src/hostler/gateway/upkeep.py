@@ -1,11 +1,11 @@
 """What the gateway does unasked: ticks every queue once a second and keeps the readers of their streams."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Final
 
-from hostler.contracts.queue import RegistryRow
 from hostler.gateway.hub import Hub
 from hostler.gateway.tail import Tails
 from hostler.kernel.errors import HostlerError
@@ -20,55 +20,60 @@ JITTER: Final = 0.2
 """Share of `EVERY`, so that several gateways do not knock together."""
 SLICES: Final = 50
 """Most slices of upkeep of one queue in a row, so that one cannot starve the others."""
-PATIENCE: Final[Seconds] = 4.0
-"""`readyz` calls the engine gone when upkeep has not reached it for so long."""
 
 
 class Upkeep:
-    """The maintenance task of one gateway process."""
+    """The maintenance tasks of one gateway process.
+
+    In a cluster the registry and each queue may be away by itself: no queue waits for another, and those that are
+    known are looked after while the registry is away.
+    """
 
     def __init__(self, foreman: Foreman, tails: Tails, dice: Dice) -> None:
         self._foreman = foreman
         self._tails = tails
         self._dice = dice
-        self._failing: HostlerError | None = None
-        self._rows: tuple[RegistryRow, ...] = ()
+        self._ticking: dict[str, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
-        """Go round until cancelled."""
-        while True:
-            try:
-                await self._round()
-            except HostlerError as error:
-                if self._failing is None:
-                    _LOG.warning("upkeep.failing", task="tick", error=error.message, code=error.code)
-                self._failing = error
-            else:
-                if self._failing is not None:
-                    _LOG.info("upkeep.recovered", task="tick")
-                self._failing = None
-            await asyncio.sleep(EVERY * (1 + JITTER * (2 * self._dice.roll() - 1)))
-
-    async def _round(self) -> None:
-        """Tick each queue that is known; in a cluster one may be away by itself, which keeps no other from it."""
-        failures: list[HostlerError] = []
+        """Look after every queue, until cancelled."""
         try:
-            self._rows = await self._foreman.registry()
-        except HostlerError as error:
-            failures.append(error)
-        for row in self._rows:
-            self._tails.follow(row.queue.name)
-            try:
-                await self._tick(row.queue.name)
-            except HostlerError as error:
-                failures.append(error)
-        if failures:
-            raise failures[0]
+            await self._again_and_again("registry", self._find)
+        finally:
+            for task in self._ticking.values():
+                task.cancel()
+            await asyncio.gather(*self._ticking.values(), return_exceptions=True)
+
+    async def _find(self) -> None:
+        for row in await self._foreman.registry():
+            queue = row.queue.name
+            self._tails.follow(queue)
+            if queue not in self._ticking:
+                ticks = self._again_and_again(f"tick-{queue}", partial(self._tick, queue))
+                self._ticking[queue] = asyncio.create_task(ticks, name=f"tick-{queue}")
+        for task in self._ticking.values():
+            if task.done():
+                task.result()
 
     async def _tick(self, queue: str) -> None:
         for _ in range(SLICES):
             if not await self._foreman.tick(queue):
                 break
+
+    async def _again_and_again(self, task: str, do: Callable[[], Awaitable[None]]) -> None:
+        failing = False
+        while True:
+            try:
+                await do()
+            except HostlerError as error:
+                if not failing:
+                    _LOG.warning("upkeep.failing", task=task, error=error.message, code=error.code)
+                failing = True
+            else:
+                if failing:
+                    _LOG.info("upkeep.recovered", task=task)
+                failing = False
+            await asyncio.sleep(EVERY * (1 + JITTER * (2 * self._dice.roll() - 1)))
 
 
 @asynccontextmanager

@@ -184,7 +184,11 @@ class QueueFullError(CapacityError):
 
 
 class EngineError(HostlerError):
-    """Valkey/Redis cannot be used."""
+    """Valkey/Redis cannot be used.
+
+    `facts['executed']` is False where it is known that nothing was executed. `facts['server']` names which server of
+    several it concerns: what lies on the others goes on.
+    """
 
     code, retry, status = "engine", "later", 503
 

@@ -29,7 +29,8 @@ class Broker(Protocol):
         leased and their amounts taken. Order: tenants by least share used, inside a tenant the earliest
         effective arrival. The worker must be announced (`Registry.announce`); its offers decide which lanes
         it fits. No two live leases ever exist for one job. A replay of `operation` returns only those of its
-        leases that are still held. Nothing is claimed from a paused or draining queue.
+        leases that are still held; with a limit of 0 nothing is claimed, not even by a try under this operation that
+        arrives later. Nothing is claimed from a paused or draining queue.
         """
         ...
 

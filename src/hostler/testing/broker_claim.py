@@ -216,6 +216,14 @@ class MatchPromises:
         assert [ref(lease) for lease in await house.claim(2, operation="again")] == [ref(first[1])]
         assert (await house.foreman.stats(QUEUE)).running == 1
 
+    async def test_a_limit_of_nothing_tells_what_an_operation_was_given_and_ends_it(self, house: House) -> None:
+        await house.submit_many(3)
+        (given,) = await house.claim(1, operation="first")
+        assert [ref(lease) for lease in await house.claim(0, operation="first")] == [ref(given)]
+        assert await house.claim(0, operation="never sent") == ()
+        assert await house.claim(1, operation="never sent") == (), "a try that was on its way for long comes too late"
+        assert len(await house.claim(2, operation="another")) == 2
+
 
 class AmountPromises:
     """A worker never holds more than its slots and amounts, whoever shares them."""

@@ -19,8 +19,15 @@ class Wire:
         """How many calls are lost from now on."""
         self.refuse: Callable[[str, tuple[Any, ...]], bool] | None = None
         """Whether a call (verb and arguments) is refused as invalid."""
+        self.hangs: Callable[[str, tuple[Any, ...]], bool] | None = None
+        """Whether a call (verb and arguments) is not answered, until `over` is set."""
+        self.over = asyncio.Event()
         self.lose: dict[str, int] = {}
         """How many answers of a verb are lost from now on."""
+        self.away: set[str] = set()
+        """Queues on a server of a cluster to which nothing gets through, while the others answer."""
+        self.silent: set[str] = set()
+        """Queues on a server that does what it is asked, and whose answers are lost."""
         self.calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
         """Every call that was tried, with its arguments."""
 
@@ -49,15 +56,36 @@ class _Wired:
             await asyncio.sleep(0)
             if wire.refuse is not None and wire.refuse(name, args):
                 raise InvalidError("refused")
+            if wire.hangs is not None and wire.hangs(name, args):
+                await wire.over.wait()
+                raise EngineTimeoutError("the call was not answered in time")
             if wire.drops > 0:
                 wire.drops -= 1
                 raise EngineUnavailableError("the call was lost")
             if wire.cut:
                 raise EngineUnavailableError("the wire is cut")
+            queues = _queues(name, args)
+            if queues & wire.away:
+                raise EngineUnavailableError("the primary is gone", server="one of several", executed=False)
             answer = await value(*args, **named)
+            if queues & wire.silent:
+                raise EngineTimeoutError("the answer of the primary was lost", server="one of several")
             if wire.lose.get(name, 0) > 0:
                 wire.lose[name] -= 1
                 raise EngineTimeoutError("the answer was lost")
             return answer
 
         return call
+
+
+def _queues(verb: str, args: tuple[Any, ...]) -> set[str]:
+    """Return the queues that a call of `Broker` or `Foreman` concerns."""
+    match verb:
+        case "claim":
+            return {args[0].queue}
+        case "demand" | "tick" | "stats" | "audit":
+            return {args[0]}
+        case "renew" | "progress" | "settle":
+            return {each.job_id.rpartition(".")[0] for each in args[1]}
+        case _:
+            return set()

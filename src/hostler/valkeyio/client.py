@@ -14,6 +14,7 @@ from redis.exceptions import MaxConnectionsError
 from hostler.kernel.settings import EngineSettings
 from hostler.kernel.units import Seconds
 from hostler.valkeyio.connections import ROUTED, Route, abort
+from hostler.valkeyio.faults import NOTHING_SENT
 from hostler.valkeyio.urls import connection_options
 
 BLOCKING_LIMIT: Seconds = 60.0
@@ -89,7 +90,8 @@ class BoundedPool(ConnectionPool):
             if connection.should_reconnect():
                 await connection.disconnect(nowait=True)
             await self.ensure_connection(connection)
-        except BaseException:  # also when cancelled: the connection goes back
+        except BaseException as error:  # also when cancelled: the connection goes back
+            error.add_note(NOTHING_SENT)
             self._give(connection)
             await asyncio.sleep(0)  # a refused connect never suspends: a caller that tries in a loop would starve all
             raise

@@ -65,7 +65,11 @@ class Clustered:
         owner = self._owners[slot]
         if owner is None:
             self._doubted = True
-            raise EngineUnavailableError(f"no node of the cluster has slot {slot}, so its queues stand still")
+            raise EngineUnavailableError(
+                f"no node of the cluster has slot {slot}, so its queues stand still",
+                executed=False,
+                server=f"slot {slot}",
+            )
         return owner
 
     def moved(self, key: str | bytes, address: Address) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import ssl
 from collections.abc import Generator, Mapping
 from types import MappingProxyType
+from typing import Final
 
 from redis import exceptions as foreign
 
@@ -19,6 +20,9 @@ from hostler.kernel.errors import (
 )
 
 _FULL_RETRY_S = 5.0
+
+NOTHING_SENT: Final = "nothing was sent"
+"""Note of an exception that came before a command could be sent."""
 
 FAULTS: Mapping[type[Exception], type[HostlerError]] = MappingProxyType(
     {
@@ -104,6 +108,19 @@ def translate(error: BaseException) -> HostlerError | None:
     """Return our error for one that the client library or its sockets raised; None for anything else."""
     if isinstance(error, HostlerError):
         return error
+    ours = _translated(error)
+    if isinstance(ours, EngineUnavailableError | EngineTimeoutError) and _unsent(error):
+        ours.facts["executed"] = False
+    return ours
+
+
+def _unsent(error: BaseException) -> bool:
+    """Tell whether nothing was executed: the command was not sent, or was refused by who got it."""
+    refused = isinstance(error, foreign.ResponseError | foreign.BusyLoadingError | foreign.MaxConnectionsError)
+    return refused or NOTHING_SENT in getattr(error, "__notes__", ())
+
+
+def _translated(error: BaseException) -> HostlerError | None:
     if type(error) is foreign.ConnectionError and isinstance(error.__cause__, foreign.RedisError):
         error = error.__cause__  # what a new connection was told, wrapped by the library as if nobody were there
     below = error.__context__

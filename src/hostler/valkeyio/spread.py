@@ -8,9 +8,11 @@ from redis import exceptions as foreign
 from redis.asyncio import Redis
 from redis.exceptions import AskError, MovedError
 
-from hostler.kernel.errors import EngineUnavailableError, InternalError
+from hostler.kernel.errors import EngineTimeoutError, EngineUnavailableError, InternalError
 from hostler.valkeyio.client import Client, send
 from hostler.valkeyio.connections import Address
+from hostler.valkeyio.faults import translate
+from hostler.valkeyio.urls import place_text
 
 _KEY_AT: Final[Mapping[str, int]] = {
     "FCALL": 3,
@@ -85,7 +87,9 @@ class Spread:
             return await self._send(key, words)
         except MovedError as error:
             raise EngineUnavailableError(
-                f"the slot of {_text(key)} moves from node to node of the cluster ({error})"
+                f"the slot of {_text(key)} moves from node to node of the cluster ({error})",
+                executed=False,
+                server=place_text(_place(error)),
             ) from error
 
     def pubsub(self) -> Any:
@@ -106,16 +110,17 @@ class Spread:
         return tuple(map(self._client_at, self._lead.primaries()))
 
     async def _send(self, key: str | bytes, words: Sequence[Any]) -> Any:
+        address = self._lead.owner_of(key)
         try:
-            return await send(self._client_at(self._lead.owner_of(key)), *words)
-        except _DOUBTFUL as error:
-            self._lead.doubt()
-            if isinstance(error, AskError) and not isinstance(error, MovedError):
-                raise EngineUnavailableError(
-                    f"the slot of {_text(key)} is being moved to another node of the cluster: it serves nobody until "
-                    "that is done"
-                ) from error
-            raise
+            return await send(self._client_at(address), *words)
+        except Exception as error:  # each is translated or raised as it is
+            if isinstance(error, _DOUBTFUL):
+                self._lead.doubt()
+            ours = _moving(error, key) or translate(error)
+            if not isinstance(ours, EngineUnavailableError | EngineTimeoutError):
+                raise
+            ours.facts["server"] = place_text(address)
+            raise ours from error
 
     def _next(self) -> Client:
         """Return the next of those that answer; of all, when none does."""
@@ -123,6 +128,15 @@ class Spread:
         if not primaries:
             raise EngineUnavailableError("no primary of the cluster is known")
         return self._client_at(primaries[next(self._turns) % len(primaries)])
+
+
+def _moving(error: Exception, key: str | bytes) -> EngineUnavailableError | None:
+    if not isinstance(error, AskError) or isinstance(error, MovedError):
+        return None
+    return EngineUnavailableError(
+        f"the slot of {_text(key)} is being moved to another node of the cluster: it serves nobody until that is done",
+        executed=False,
+    )
 
 
 def _place(error: MovedError) -> Address:

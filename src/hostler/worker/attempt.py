@@ -86,6 +86,7 @@ class Attempt:
         self.lease = lease
         self.ref = LeaseRef(job_id=lease.job_id, fence=lease.fence)
         self.tools = tools
+        self.reports = tools.reporters.of(lease.queue)
         self._spec = route.spec
         self._gauge = route.gauge
         self._ticket: Ticket | None = None
@@ -127,7 +128,7 @@ class Attempt:
     async def run(self) -> None:
         """Work, then record how it ended, progress first; work that has to stop meanwhile is left to `halt`."""
         self._task = asyncio.current_task()
-        self.tools.reports.open(self.ref)
+        self.reports.open(self.ref)
         try:
             told = self._watch.begin()
             outcome = await self._worked() if told is None else _stopped(told)
@@ -172,13 +173,13 @@ class Attempt:
             ending = await self._endings.of(outcome, endpoint=self.run_by.endpoint, blob=self._blob)
             if ending is None:
                 return
-            await self.tools.reports.flush(self.ref)
+            await self.reports.flush(self.ref)
             endpoint = self.run_by.endpoint if self._ran else None
             settlement = Settlement(job_id=self.ref.job_id, fence=self.ref.fence, ending=ending, endpoint=endpoint)
-            word = await self.tools.settler.settle(settlement)
+            word = await self.tools.settlers.settle(settlement, queue=self.lease.queue)
         finally:
             self._share.close()
-            self.tools.reports.close(self.ref)
+            self.reports.close(self.ref)
         if word is not None and word.accepted:
             if self.run_by.endpoint is not None and not isinstance(ending, Again):
                 await self._bounded(self.run_by.release())
@@ -199,7 +200,7 @@ class Attempt:
         self._watch.close()
         self._measure(None)
         self._share.close()
-        self.tools.reports.close(self.ref)
+        self.reports.close(self.ref)
         self._boss.ended(self)
 
     async def _bounded(self, what: Awaitable[None]) -> None:
@@ -274,9 +275,9 @@ class Attempt:
         """Take a sign of life and pass it on; a picture is none, and left out when it cannot be shown."""
         if isinstance(news, Progress):
             self.stages.touched(self.tools.clock.monotonic(), news.stage)
-            self.tools.reports.progress(self.ref, news)
+            self.reports.progress(self.ref, news)
         elif (judged := preview_of(news.data)) is not None:
-            self.tools.reports.preview(self.ref, judged)
+            self.reports.preview(self.ref, judged)
 
     async def payload(self) -> Raw:
         """Return the payload, from the blob store where it is a reference; `HostlerError` when it is not there."""

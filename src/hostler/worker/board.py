@@ -17,7 +17,7 @@ class Board:
     def __init__(self, worker: str, *, now: float) -> None:
         self.worker = worker
         self._lock = threading.Lock()
-        self._leases: dict[LeaseRef, Seconds] = {}
+        self._leases: dict[LeaseRef, tuple[str, Seconds]] = {}
         self._changes: deque[tuple[int, Worker]] = deque(maxlen=BACKLOG)
         self._record: Worker | None = None
         self._count = 0
@@ -32,20 +32,31 @@ class Board:
         """Return when the work loop last turned, monotonic."""
         return self._turned
 
-    def hold(self, ref: LeaseRef, lease_s: Seconds) -> None:
+    def hold(self, ref: LeaseRef, lease_s: Seconds, *, queue: str) -> None:
         """Have this lease renewed from now on."""
         with self._lock:
-            self._leases[ref] = lease_s
+            self._leases[ref] = queue, lease_s
 
     def drop(self, ref: LeaseRef) -> None:
         """Have this lease renewed no more; safe to call again."""
         with self._lock:
             self._leases.pop(ref, None)
 
-    def held(self) -> tuple[tuple[LeaseRef, ...], Seconds | None]:
-        """Return the leases held, and the shortest lease time among them."""
+    @property
+    def shortest(self) -> Seconds | None:
+        """Return the shortest lease time of those held."""
         with self._lock:
-            return tuple(self._leases), min(self._leases.values(), default=None)
+            return min((lease_s for _, lease_s in self._leases.values()), default=None)
+
+    def queues(self) -> frozenset[str]:
+        """Return the queues of which leases are held."""
+        with self._lock:
+            return frozenset(queue for queue, _ in self._leases.values())
+
+    def held(self, queue: str) -> tuple[LeaseRef, ...]:
+        """Return the leases held of a queue."""
+        with self._lock:
+            return tuple(ref for ref, (of, _) in self._leases.items() if of == queue)
 
     def show(self, record: Worker) -> int:
         """Have this record announced at once, after those before it; returns its number."""

@@ -39,14 +39,16 @@ class Capacity:
             return offer
         return msgspec.structs.replace(offer, pools={name: self._left(pool) for name, pool in offer.pools.items()})
 
+    def holds(self, lane: Lane, pools: Mapping[str, Pool]) -> bool:
+        """Tell whether there is room now for what `take` would note."""
+        return all(
+            self._used.get(pool_id, 0.0) + amount <= total
+            for pool_id, (amount, total) in self._wanted(lane, pools).items()
+        )
+
     def take(self, ref: LeaseRef, lane: Lane, pools: Mapping[str, Pool]) -> None:
         """Note what a lease took: from the worker's own pools and from those of the offer that fits (`pools`)."""
-        wanted = {"slots": 1.0, **lane.needs.amounts}
-        taken: dict[str, float] = {}
-        for owned in ({"slots": self._slots}, pools):
-            for name, pool in owned.items():
-                if name in wanted:
-                    taken[pool.id] = taken.get(pool.id, 0.0) + wanted[name]
+        taken = {pool_id: amount for pool_id, (amount, _) in self._wanted(lane, pools).items()}
         for pool_id, amount in taken.items():
             self._used[pool_id] = self._used.get(pool_id, 0.0) + amount
         self._held[ref] = taken
@@ -60,6 +62,16 @@ class Capacity:
             else:
                 del self._used[pool_id]
         self.changed.set()
+
+    def _wanted(self, lane: Lane, pools: Mapping[str, Pool]) -> dict[str, tuple[float, float]]:
+        """Return by pool what a job of this lane takes of it, and its total."""
+        wanted = {"slots": 1.0, **lane.needs.amounts}
+        found: dict[str, tuple[float, float]] = {}
+        for owned in ({"slots": self._slots}, pools):
+            for name, pool in owned.items():
+                if name in wanted:
+                    found[pool.id] = found.get(pool.id, (0.0, 0.0))[0] + wanted[name], pool.total
+        return found
 
     def _left(self, pool: Pool) -> Pool:
         ours = max(0.0, pool.total - self._used.get(pool.id, 0.0))

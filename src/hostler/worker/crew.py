@@ -21,7 +21,7 @@ from hostler.worker.runs import Cause, Tools
 _LOG = structlog.stdlib.get_logger("hostler.worker.crew")
 
 GONE_PAUSE: Seconds = 0.5
-"""How long a job waits whose endpoint left in the moment of its claim."""
+"""How long a job waits whose endpoint left, or whose room was taken, in the moment of its claim."""
 
 
 class Crew:
@@ -59,7 +59,7 @@ class Crew:
             return  # an answer that came twice
         attempt.begin()
         self._capacity.take(ref, lease.lane, route.pools)
-        self._board.hold(ref, lease.lease_s)
+        self._board.hold(ref, lease.lease_s, queue=lease.queue)
         self._attempts[ref] = attempt
         if self._giving_back:
             attempt.tell(Cause.GIVE_BACK)
@@ -81,12 +81,12 @@ class Crew:
         self._counted()
 
     def give_up(self, lease: Lease, why: str) -> None:
-        """Send a lease back whose endpoint left while it was being claimed: nobody is to blame, no attempt is used."""
-        _LOG.warning("the endpoint of a claimed job has left", job=lease.job_id, why=why)
+        """Send a lease back that cannot be started now: nobody is to blame, no attempt is used."""
+        _LOG.warning("a claimed job is given back", job=lease.job_id, why=why)
         settlement = Settlement(
             job_id=lease.job_id, fence=lease.fence, ending=Again(failure=None, counted=False, delay=GONE_PAUSE)
         )
-        self._keep(asyncio.ensure_future(self._tools.settler.settle(settlement)))
+        self._keep(asyncio.ensure_future(self._tools.settlers.settle(settlement, queue=lease.queue)))
 
     def refuse(self, lease: Lease, why: str) -> None:
         """Send a lease back to where a fitter worker finds it."""
@@ -103,7 +103,7 @@ class Crew:
         )
         _LOG.error("claimed what nothing here runs", job=lease.job_id, why=why)
         settlement = Settlement(job_id=lease.job_id, fence=lease.fence, ending=ending)
-        self._keep(asyncio.ensure_future(self._tools.settler.settle(settlement)))
+        self._keep(asyncio.ensure_future(self._tools.settlers.settle(settlement, queue=lease.queue)))
 
     def tell(self, ref: LeaseRef, cause: Cause) -> None:
         """Tell one attempt to stop; ignored when it is over."""

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 
 import msgspec
 import structlog
@@ -19,6 +20,7 @@ from hostler.kernel.units import Seconds
 from hostler.ports.broker import Broker
 from hostler.ports.clock import Clock, Dice
 from hostler.ports.registry import Registry
+from hostler.worker.apart import Apart
 from hostler.worker.board import Board
 from hostler.worker.patience import pause
 
@@ -113,15 +115,33 @@ class Heartbeat:
         self.poke()
 
     async def _beat_on(self, broker: Broker, registry: Registry) -> None:
+        """Renew and announce, neither waiting for the other: in a cluster one of them may not be answered."""
+        renewals = Apart(partial(self._renew, broker), name="renew")
+        announcing = asyncio.create_task(self._announce_on(registry), name="announce")
+        beaten = float("-inf")
+        try:
+            while not announcing.done():
+                now = self._clock.monotonic()
+                self._look(now)
+                due = beaten + self._interval()  # anew each time: a lease that came since may be shorter than the rest
+                if now >= due:
+                    renewals.turn(self._board.queues())
+                    beaten, due = now, now + self._interval()
+                await self._rest(min(SAMPLE, due - self._clock.monotonic()))
+            announcing.result()
+        finally:
+            announcing.cancel()
+            await asyncio.wait({announcing})
+            await renewals.close()
+
+    async def _announce_on(self, registry: Registry) -> None:
+        """Announce and take commands, until the last word was said."""
         quiet, beaten = self._clock.monotonic(), float("-inf")
         while True:
             now = self._clock.monotonic()
-            self._look(now)
-            due = beaten + self._interval()  # anew each time: a lease that came since may be shorter than the rest
+            due = beaten + self._interval()
             if now >= quiet and (now >= due or self._board.next() is not None or self._ending is not None):
                 try:
-                    if now >= due:
-                        await self._renew(broker)  # first: a record that is refused must not cost the leases
                     await self._announce(registry, beat=now >= due)
                     if now >= due:
                         await self._commands(registry)
@@ -140,7 +160,7 @@ class Heartbeat:
             await self._rest(min(SAMPLE, max(quiet, due) - self._clock.monotonic()))
 
     def _interval(self) -> Seconds:
-        _, shortest = self._board.held()
+        shortest = self._board.shortest
         return self._tempo.beat if shortest is None else min(self._tempo.beat, max(0.02, shortest / 3))
 
     async def _announce(self, registry: Registry, *, beat: bool) -> None:
@@ -164,10 +184,19 @@ class Heartbeat:
             await registry.announce(anew, ttl=self._tempo.ttl)
             await registry.announce(stamped, ttl=self._tempo.ttl)
 
-    async def _renew(self, broker: Broker) -> None:
-        leases, _ = self._board.held()
-        if leases and not self._stuck(self._clock.monotonic()):
-            self._tell(News(renewal=await broker.renew(self._board.worker, leases)))
+    async def _renew(self, broker: Broker, queue: str) -> None:
+        """Renew the leases of one queue, through an outage of its server."""
+        failures = 0
+        while (leases := self._board.held(queue)) and not self._stuck(self._clock.monotonic()):
+            try:
+                self._tell(News(renewal=await broker.renew(self._board.worker, leases)))
+            except HostlerError as error:
+                if failures == 0:
+                    _LOG.warning("leases are not renewed, trying on", queue=queue, code=error.code, error=error.message)
+                await asyncio.sleep(pause(failures, self._dice))
+                failures += 1
+            else:
+                return
 
     async def _commands(self, registry: Registry) -> None:
         commands = await registry.commands(self._board.worker)

@@ -13,10 +13,11 @@ from hostler.kernel.errors import EngineError
 from hostler.kernel.units import Seconds
 from hostler.ports.broker import Broker
 from hostler.ports.clock import Clock, Dice
+from hostler.worker.aside import Aside, Unanswered
 from hostler.worker.attempt import Route
 from hostler.worker.capacity import Capacity
 from hostler.worker.crew import Crew
-from hostler.worker.patience import passing, pause, persist
+from hostler.worker.patience import doubtful, local, passing, pause, persist
 
 _LOG = structlog.stdlib.get_logger("hostler.worker.loop")
 
@@ -52,6 +53,8 @@ class Stock(Protocol):
 class ClaimLoop:
     """Claims while it is open; one claim at a time, so what it asks for is never promised twice.
 
+    A queue whose server does not answer while others may is set aside (`Aside`).
+
     `name` is the worker's id and one of this run, for operation ids that no other run used; `idle` is called
     when a round brought nothing.
     """
@@ -85,6 +88,7 @@ class ClaimLoop:
         self._calm = asyncio.Event()
         self._calm.set()
         self._waiter: asyncio.Task[bool] | None = None
+        self._aside = Aside(broker, dice=dice, came=self._late, back=self._capacity.changed.set)
 
     def open(self) -> None:
         """Claim from now on."""
@@ -96,8 +100,9 @@ class ClaimLoop:
         self._open.clear()
 
     async def settled(self) -> None:
-        """Return when no claim is under way."""
+        """Return when no claim is under way, nor one that may have been given leases without our knowing."""
         await self._calm.wait()
+        await self._aside.sure()
 
     async def run(self) -> None:
         """Claim, until cancelled."""
@@ -119,6 +124,7 @@ class ClaimLoop:
         finally:
             if self._waiter is not None:
                 self._waiter.cancel()
+            await self._aside.close()
 
     async def _look(self) -> int:
         """Ask its own queues; the others when these have nothing, and all of them alike now and then.
@@ -139,6 +145,8 @@ class ClaimLoop:
         found = 0
         for step in range(len(queues)):
             queue = queues[(self._turn + step) % len(queues)]
+            if queue in self._aside:
+                continue
             offers, standings = self._stock.offered()
             if not offers or not self._capacity.free or not self._open.is_set():
                 continue
@@ -162,18 +170,39 @@ class ClaimLoop:
         )
         operation = next(self._operations)
         # The answer may be lost on the wire; asked again by the same name, so that no lease is left to nobody.
-        leases = await persist(
-            lambda: self._broker.claim(request, operation=operation), dice=self._dice, what=f"claim from {queue}"
-        )
+        try:
+            leases = await persist(
+                lambda: self._broker.claim(request, operation=operation),
+                dice=self._dice,
+                what=f"claim from {queue}",
+                unless=local,
+            )
+        except EngineError as error:
+            if not local(error):
+                raise
+            _LOG.warning("a queue does not answer, others go on", queue=queue, code=error.code, error=error.message)
+            self._aside.put(Unanswered(request=request, operation=operation, doubtful=doubtful(error)))
+            return 0
         for lease in leases:
-            try:
-                route = self._stock.route(lease, asked)
-            except LookupError as error:
-                gone = lease.offer is not None and lease.offer < len(asked) and asked[lease.offer].endpoint is not None
-                (self._crew.give_up if gone else self._crew.refuse)(lease, str(error))
-            else:
-                self._crew.start(lease, route)
+            self._begin(lease, asked)
         return len(leases)
+
+    def _begin(self, lease: Lease, asked: tuple[Offer, ...], *, late: bool = False) -> None:
+        """Start an attempt; a lease that came late may find its room taken."""
+        try:
+            route = self._stock.route(lease, asked)
+        except LookupError as error:
+            gone = lease.offer is not None and lease.offer < len(asked) and asked[lease.offer].endpoint is not None
+            (self._crew.give_up if gone else self._crew.refuse)(lease, str(error))
+            return
+        if late and not self._capacity.holds(lease.lane, route.pools):
+            self._crew.give_up(lease, "the claim was answered late, and the room for it is taken")
+            return
+        self._crew.start(lease, route)
+
+    def _late(self, claim: Unanswered, leases: Sequence[Lease]) -> None:
+        for lease in leases:
+            self._begin(lease, claim.request.offers, late=True)
 
     def _wait_on(self) -> None:
         """Listen for work before asking for it, so that what comes in between wakes us."""

@@ -29,17 +29,34 @@ def pause(n: int, dice: Dice) -> Seconds:
     return ceiling * (0.5 + 0.5 * dice.roll())
 
 
-async def persist(call: Callable[[], Awaitable[T]], *, dice: Dice, what: str) -> T:
+def doubtful(error: EngineError) -> bool:
+    """Tell whether what was asked may have been done."""
+    return error.facts.get("executed") is not False
+
+
+def local(error: EngineError) -> bool:
+    """Tell whether an error will pass and concerns one server of several: the others answer meanwhile."""
+    return passing(error) and "server" in error.facts
+
+
+async def persist(
+    call: Callable[[], Awaitable[T]],
+    *,
+    dice: Dice,
+    what: str,
+    unless: Callable[[EngineError], bool] = lambda _: False,
+) -> T:
     """Await `call()` until the engine answers, and return that answer; other errors are raised at once.
 
-    The caller bounds it by cancelling, and makes sure that repeating is safe (same operation, same fence).
+    So are those which `unless` names. The caller bounds it by cancelling, and makes sure that repeating is safe
+    (same operation, same fence).
     """
     n = 0
     while True:
         try:
             answer = await call()
         except EngineError as error:
-            if not passing(error):
+            if not passing(error) or unless(error):
                 raise
             if n == 0:
                 _LOG.warning("engine does not answer, trying on", what=what, code=error.code, error=error.message)

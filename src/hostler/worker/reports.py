@@ -1,7 +1,8 @@
-"""Progress, previews, remote ids, checkpoints on their way to the broker: coalesced per job, batched over all jobs."""
+"""Progress, previews, remote ids, checkpoints on their way to the broker: coalesced per job, batched per queue."""
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 
 import msgspec
 import structlog
@@ -97,6 +98,52 @@ class _Track:
         if self.checkpoint is None:
             self.checkpoint = update.checkpoint or None
         self.preview = self.preview or update.preview
+
+
+class Reporters:
+    """One `Reports` for each queue: those on one server of a cluster may have to wait, and no others with them."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        worker: str,
+        *,
+        interval: Seconds,
+        clock: Clock,
+        dice: Dice,
+        stale: Callable[[LeaseRef], None],
+    ) -> None:
+        self._make = partial(Reports, broker, worker, interval=interval, clock=clock, dice=dice, stale=stale)
+        self._reports: dict[str, Reports] = {}
+        self._new = asyncio.Event()
+
+    def of(self, queue: str) -> "Reports":
+        """Return those of a queue."""
+        found = self._reports.get(queue)
+        if found is None:
+            found = self._reports[queue] = self._make()
+            self._new.set()
+        return found
+
+    async def run(self) -> None:
+        """Send what is due, until cancelled; raises what broke one of them."""
+        running: dict[str, asyncio.Task[None]] = {}
+        try:
+            while True:
+                self._new.clear()
+                for queue in self._reports.keys() - running.keys():
+                    running[queue] = asyncio.create_task(self._reports[queue].run(), name=f"reports of {queue}")
+                more = asyncio.create_task(self._new.wait(), name="a queue more")
+                try:
+                    await asyncio.wait({more, *running.values()}, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    more.cancel()
+                for task in running.values():
+                    if task.done():
+                        task.result()
+        finally:
+            for task in running.values():
+                task.cancel()
 
 
 class Reports:

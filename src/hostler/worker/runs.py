@@ -27,9 +27,9 @@ from hostler.worker.call import CallFacts
 from hostler.worker.handlers import Handler
 from hostler.worker.handling import HandlerRun, LoopOutlet
 from hostler.worker.processes import ProcessPool
-from hostler.worker.reports import Reports
+from hostler.worker.reports import Reporters, Reports
 from hostler.worker.restraint import Refrained, Restraint
-from hostler.worker.settler import Settler
+from hostler.worker.settler import Settlers
 from hostler.worker.stages import StageWatch
 
 _LOG = structlog.stdlib.get_logger("hostler.worker.attempt")
@@ -56,8 +56,8 @@ class Tools:
     """What all attempts of a worker share."""
 
     worker: str
-    reports: Reports
-    settler: Settler
+    reporters: Reporters
+    settlers: Settlers
     processes: ProcessPool
     blobs: Blobs | None
     clock: Clock
@@ -74,6 +74,7 @@ class Errand(Protocol):
     lease: Lease
     ref: LeaseRef
     tools: Tools
+    reports: Reports
     timeouts: Timeouts
     stages: StageWatch
 
@@ -223,7 +224,7 @@ class ServiceRun:
         """Store the service's id before waiting for its work; an engine that is away is not waited for for long."""
         with suppress(TimeoutError):
             async with asyncio.timeout(STORE_PATIENCE):  # what was said is sent all the same, only nobody waits for it
-                await attempt.tools.reports.remote(attempt.ref, ref.id, self._connector.endpoint)
+                await attempt.reports.remote(attempt.ref, ref.id, self._connector.endpoint)
         self._stored = True  # from now on another attempt may know of it
 
     def interrupt(self) -> bool:
@@ -275,7 +276,7 @@ class HandledRun:
             deadline=lease.deadline,
             checkpoint=lease.checkpoint or None,
         )
-        outlet = LoopOutlet(attempt.progressed, lambda value: attempt.tools.reports.checkpoint(attempt.ref, value))
+        outlet = LoopOutlet(attempt.progressed, lambda value: attempt.reports.checkpoint(attempt.ref, value))
         payload = await attempt.payload()
         return await HandlerRun(self._handler, payload, facts, outlet, attempt.tools.processes).run()
 

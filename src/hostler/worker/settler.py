@@ -1,4 +1,4 @@
-"""How attempts end: settlements of all jobs in batches, repeated with the same content until they are answered."""
+"""How attempts end: settlements in batches, queue by queue, repeated with the same content until they are answered."""
 
 import asyncio
 
@@ -17,8 +17,30 @@ BATCH = 64
 """Most settlements of one call."""
 
 
+class Settlers:
+    """One for each queue: those on one server of a cluster may have to wait, and no others with them."""
+
+    def __init__(self, broker: Broker, worker: str, *, dice: Dice) -> None:
+        self._broker = broker
+        self._worker = worker
+        self._dice = dice
+        self._settlers: dict[str, Settler] = {}
+
+    async def settle(self, settlement: Settlement, *, queue: str) -> Settled | None:
+        """Return the broker's word on the end of a job of this queue; see `Settler`."""
+        settler = self._settlers.get(queue)
+        if settler is None:
+            settler = self._settlers[queue] = Settler(self._broker, self._worker, dice=self._dice)
+        return await settler.settle(settlement)
+
+    async def close(self) -> None:
+        """Stop sending; what was not answered yet stays as the broker has it."""
+        for settler in self._settlers.values():
+            await settler.close()
+
+
 class Settler:
-    """Settles; safe to repeat, since the broker knows an ending by its fence."""
+    """Settles what is of one queue; safe to repeat, since the broker knows an ending by its fence."""
 
     def __init__(self, broker: Broker, worker: str, *, dice: Dice) -> None:
         self._broker = broker

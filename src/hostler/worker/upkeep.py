@@ -14,6 +14,7 @@ from hostler.policy.matching import fits
 from hostler.ports.broker import Foreman
 from hostler.ports.clock import Clock, Dice
 from hostler.ports.registry import Registry
+from hostler.worker.apart import Apart
 from hostler.worker.patience import passing
 
 _LOG = structlog.stdlib.get_logger("hostler.worker.upkeep")
@@ -29,31 +30,41 @@ _TAKING = frozenset({WorkerState.READY, WorkerState.BUSY})
 async def turn(foreman: Foreman, registered: Callable[[tuple[RegistryRow, ...]], object], dice: Dice) -> None:
     """Read the registry and tick each queue about once a second, until cancelled; `registered` is told the rows.
 
-    The engine sees to it that upkeep is not done too often, however many ask. While the registry is away, the queues
-    that were known are ticked: in a cluster they lie elsewhere.
+    The engine sees to it that upkeep is not done too often, however many ask. In a cluster the registry and each queue
+    may be away by itself: the queues that were known are ticked on, and none waits for another.
     """
-    rows: tuple[RegistryRow, ...] = ()
+    ticks = Apart(lambda queue: _tick(foreman, queue, dice), name="tick")
+    try:
+        while True:
+            await asyncio.sleep(_about(TICK, dice))
+            try:
+                rows = await foreman.registry()
+            except HostlerError as error:
+                if not passing(error):
+                    _LOG.warning("the registry was refused", code=error.code, error=error.message)
+            else:
+                registered(rows)
+                ticks.turn(row.queue.name for row in rows)
+    finally:
+        await ticks.close()
+
+
+async def _tick(foreman: Foreman, queue: str, dice: Dice) -> None:
+    """Tick one queue until cancelled; not at the same moment as the others."""
+    await asyncio.sleep(TICK * dice.roll())
     while True:
-        await asyncio.sleep(TICK * (0.75 + 0.5 * dice.roll()))
         try:
-            rows = await foreman.registry()
+            for _ in range(SLICES):
+                if not await foreman.tick(queue):
+                    break
         except HostlerError as error:
             if not passing(error):
-                _LOG.warning("the registry was refused", code=error.code, error=error.message)
-        else:
-            registered(rows)
-        for row in rows:
-            await _tick(foreman, row.queue.name)
+                _LOG.warning("upkeep was refused", queue=queue, code=error.code, error=error.message)
+        await asyncio.sleep(_about(TICK, dice))
 
 
-async def _tick(foreman: Foreman, queue: str) -> None:
-    try:
-        for _ in range(SLICES):
-            if not await foreman.tick(queue):
-                break
-    except HostlerError as error:
-        if not passing(error):
-            _LOG.warning("upkeep was refused", queue=queue, code=error.code, error=error.message)
+def _about(seconds: Seconds, dice: Dice) -> Seconds:
+    return seconds * (0.75 + 0.5 * dice.roll())
 
 
 class Neighbours:

@@ -41,9 +41,9 @@ from hostler.worker.patience import persist
 from hostler.worker.pauses import Pauses
 from hostler.worker.presence import Presence
 from hostler.worker.processes import ProcessPool
-from hostler.worker.reports import Reports
+from hostler.worker.reports import Reporters
 from hostler.worker.runs import Cause, Tools
-from hostler.worker.settler import Settler
+from hostler.worker.settler import Settlers
 from hostler.worker.stock import WorkerStock
 from hostler.worker.swaps import Swaps
 from hostler.worker.upkeep import Neighbours, turn
@@ -99,10 +99,10 @@ class Worker:
         self._board, self._fitness = Board(self.id, now=clock.monotonic()), Fitness(checks)
         self._tools = Tools(
             worker=self.id,
-            reports=Reports(
+            reporters=Reporters(
                 broker, self.id, interval=settings.progress_interval, clock=clock, dice=dice, stale=self._lost
             ),
-            settler=Settler(broker, self.id, dice=dice),
+            settlers=Settlers(broker, self.id, dice=dice),
             processes=ProcessPool(),
             blobs=blobs,
             clock=clock,
@@ -189,7 +189,7 @@ class Worker:
             asyncio.create_task(part, name=name)
             for name, part in (
                 ("pulse", self._pulse()),
-                ("reports", self._tools.reports.run()),
+                ("reports", self._tools.reporters.run()),
                 ("claims", self._claims.run()),
                 ("endpoints", self._stations.watch(self._offers_changed)),
                 ("fitness", self._fitness.watch(self._pauses.unfit, self._dice, every=self._settings.probe_interval)),
@@ -217,7 +217,7 @@ class Worker:
                 raise broken[0]
         finally:
             await self._crew.close()
-            await self._tools.settler.close()
+            await self._tools.settlers.close()
             for task in (*parts, stop):
                 task.cancel()
             await asyncio.wait({*parts, stop})

@@ -3491,12 +3491,17 @@ local function verb_claim(keys, argv)
 -- `pools` is {own, of offer 0, ...}, `standings` what `choice.weigh` reads, by offer.
 -- `covers` and `upto` answer an earlier status 1; `lease` is 0 for the queue's own. A job is {seq, record, envelope,
 -- progress, checkpoint, attempts}; `suspicion` is the level of the worst that the worker holds (policy.suspicion).
--- Status 2: the queue is paused or drained.
+-- A limit of 0 only asks what was given under the operation, and ends it. Status 2: the queue is paused or drained.
 local q = ctx.open(meta_key)
 local born = int(q.m.born)
 local replayed = claim.replay(q, operation, worker)
 if replayed then
   return {q.now, born, 0, replayed[1], replayed[2]}
+end
+if limit == 0 then
+  claim.remember(q, operation, {})
+  ctx.commit(q)
+  return {q.now, born, 0, {}, {}}
 end
 local mine = class.open(q, class_name)
 if upto > mine.known then
@@ -5064,4 +5069,4 @@ return 1
 
 end
 redis.register_function{function_name='hostler1_withdraw', callback=verb_withdraw, flags={'allow-oom'}}
-redis.register_function{function_name='hostler1_version', callback=function() return '71c863eeb78d4410796c85f6318f8611d959f200de95fb2f78486ccca919aa30' end, flags={'no-writes'}}
+redis.register_function{function_name='hostler1_version', callback=function() return '4c67196af1f10d77fdc9294047b0acb3358eaa1617217336d08d25f959ef1b32' end, flags={'no-writes'}}

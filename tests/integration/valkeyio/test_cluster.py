@@ -113,11 +113,15 @@ async def test_a_primary_that_is_killed_stops_its_own_queues_only_and_nothing_ac
 @pytest.mark.long
 async def test_queues_go_on_while_the_primary_of_the_registry_is_down(nodes: ClusterSet, home: House) -> None:
     load, other = Load(home), Load(home, ELSEWHERE)
+    left = await home.submit()
+    assert (await home.claim(lease_s=1.5)).job_id == left
     working = [asyncio.create_task(one.run()) for one in (load, other)]
     await eventually(lambda: load.settled and other.settled, within=AT_MOST)
     await nodes.hold_back(await nodes.primary_of(REGISTRY_TAG))
     killed = await nodes.kill_primary(REGISTRY_TAG)
     await home.engine.until_down()
+    assert (await home.desk.get(left)).state is JobState.RUNNING
+    await eventually(lambda: reaped(home, left), within=AT_MOST)
     before = len(load.settled), len(other.settled)
     await eventually(lambda: len(load.settled) > before[0] + 20 and len(other.settled) > before[1] + 20, within=AT_MOST)
     await nodes.hold_back(killed, held=False)
@@ -127,6 +131,12 @@ async def test_queues_go_on_while_the_primary_of_the_registry_is_down(nodes: Clu
         await ended(task)
     assert [*load.refusals, *other.refusals] == []
     assert {row.queue.name for row in await home.foreman.registry()} >= {KIND.queue, ELSEWHERE.queue}
+
+
+async def reaped(home: House, job: str) -> bool:
+    """Do upkeep, and tell whether it found that a lease had run out."""
+    await home.foreman.tick(KIND.queue)
+    return any(event.type == "reap" for event in (await home.desk.timeline(job)).events)
 
 
 async def test_a_subscription_and_a_blocked_reader_hear_of_what_the_next_primary_does(

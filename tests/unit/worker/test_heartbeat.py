@@ -74,10 +74,22 @@ async def beating(clock: Any, tempo: Tempo, *, watched: int | None = None) -> As
         await asyncio.wait_for(task, 5)
 
 
-async def test_all_leases_are_renewed_in_one_call_and_the_lost_ones_are_told() -> None:
+async def test_a_registry_that_hangs_costs_no_lease_and_a_queue_that_hangs_none_of_another() -> None:
     async with beating(SystemClock(), Tempo(beat=0.02)) as part:
-        part.board.hold(REF, 10.0)
-        part.board.hold(LeaseRef(job_id="q.2", fence=1), 10.0)
+        part.wire.hangs = lambda verb, args: (
+            verb == "announce" or (verb == "renew" and args[1] == (LeaseRef(job_id="r.1", fence=1),))
+        )
+        part.board.hold(REF, 10.0, queue="q")
+        part.board.hold(LeaseRef(job_id="r.1", fence=1), 10.0, queue="r")
+        await eventually(lambda: len([news for news in part.news if news.renewal]) >= 3)
+        part.wire.hangs = None
+        part.wire.over.set()
+
+
+async def test_all_leases_of_a_queue_are_renewed_in_one_call_and_the_lost_ones_are_told() -> None:
+    async with beating(SystemClock(), Tempo(beat=0.02)) as part:
+        part.board.hold(REF, 10.0, queue="q")
+        part.board.hold(LeaseRef(job_id="q.2", fence=1), 10.0, queue="q")
         await eventually(lambda: any(news.renewal for news in part.news))
         lost = next(news.renewal.lost for news in part.news if news.renewal)
         assert set(lost) == {REF, LeaseRef(job_id="q.2", fence=1)}
@@ -89,7 +101,7 @@ async def test_a_short_lease_makes_the_heart_beat_faster() -> None:
         assert part.wire.count("renew") == 0
     part = Beating(SystemClock(), Tempo(beat=60.0))
     part.board.show(record())
-    part.board.hold(REF, 0.1)
+    part.board.hold(REF, 0.1, queue="q")
     task = asyncio.create_task(part.heart.run())
     await eventually(lambda: part.wire.count("renew") >= 3)
     part.heart.end()
@@ -99,14 +111,14 @@ async def test_a_short_lease_makes_the_heart_beat_faster() -> None:
 async def test_a_short_lease_that_comes_between_two_beats_is_renewed_before_it_lapses() -> None:
     async with beating(SystemClock(), Tempo(beat=60.0)) as part:
         await eventually(lambda: part.wire.count("commands") >= 1)
-        part.board.hold(REF, 1.5)
+        part.board.hold(REF, 1.5, queue="q")
         await eventually(lambda: part.wire.count("renew") >= 1, within=1.5)
 
 
 async def test_a_record_that_is_refused_costs_no_lease() -> None:
     async with beating(SystemClock(), Tempo(beat=0.02)) as part:
         part.wire.refuse = lambda verb, _: verb == "announce"
-        part.board.hold(REF, 1.0)
+        part.board.hold(REF, 1.0, queue="q")
         await eventually(lambda: part.wire.count("renew") >= 3)
         part.wire.refuse = None
 
@@ -135,7 +147,7 @@ async def test_changes_of_state_are_announced_in_order_also_after_an_outage() ->
 async def test_a_stuck_loop_says_so_offers_nothing_and_loses_its_leases() -> None:
     clock = FakeClock()
     async with beating(clock, Tempo(beat=0.0, blocked_after=1.0, stuck_after=30.0), watched=0) as part:
-        part.board.hold(REF, 10.0)
+        part.board.hold(REF, 10.0, queue="q")
         await eventually(lambda: part.wire.count("renew") >= 2)
         clock.advance(31.0)
         seen = part.wire.count("announce")
@@ -199,9 +211,9 @@ def test_the_board_keeps_changes_until_they_are_announced() -> None:
     assert second[1].state is WorkerState.READY
     assert board.record is not None
     assert board.record.running == 3
-    board.hold(REF, 5.0)
-    board.hold(LeaseRef(job_id="q.2", fence=1), 2.0)
-    assert board.held()[1] == 2.0
+    board.hold(REF, 5.0, queue="q")
+    board.hold(LeaseRef(job_id="q.2", fence=1), 2.0, queue="q")
+    assert board.shortest == 2.0
     board.drop(REF)
     board.drop(REF)
-    assert board.held()[0] == (LeaseRef(job_id="q.2", fence=1),)
+    assert board.held("q") == (LeaseRef(job_id="q.2", fence=1),)

@@ -6,12 +6,17 @@
 -- `pools` is {own, of offer 0, ...}, `standings` what `choice.weigh` reads, by offer.
 -- `covers` and `upto` answer an earlier status 1; `lease` is 0 for the queue's own. A job is {seq, record, envelope,
 -- progress, checkpoint, attempts}; `suspicion` is the level of the worst that the worker holds (policy.suspicion).
--- Status 2: the queue is paused or drained.
+-- A limit of 0 only asks what was given under the operation, and ends it. Status 2: the queue is paused or drained.
 local q = ctx.open(meta_key)
 local born = int(q.m.born)
 local replayed = claim.replay(q, operation, worker)
 if replayed then
   return {q.now, born, 0, replayed[1], replayed[2]}
+end
+if limit == 0 then
+  claim.remember(q, operation, {})
+  ctx.commit(q)
+  return {q.now, born, 0, {}, {}}
 end
 local mine = class.open(q, class_name)
 if upto > mine.known then
