@@ -9,8 +9,9 @@ from msgspec import Struct
 from hostler.chaos.record import Effect, Terms
 from hostler.contracts.event import Event
 from hostler.contracts.job import Job, JobRequest, JobState
+from hostler.contracts.offer import Offer
 from hostler.contracts.queue import QueueStats
-from hostler.kernel.units import Seconds
+from hostler.kernel.units import Instant, Seconds
 
 
 class Submission(Struct, frozen=True, kw_only=True):
@@ -31,6 +32,13 @@ class Told(Struct, frozen=True, kw_only=True):
     accepted: bool
     delay: Seconds | None = None
     """How long the next attempt had to wait, if the settlement said so."""
+
+
+class Seen(Struct, frozen=True, kw_only=True):
+    """What a worker offered, from a moment on, as the registry showed it."""
+
+    at: Instant
+    offers: tuple[Offer, ...]
 
 
 class Finding(Struct, frozen=True, kw_only=True):
@@ -85,6 +93,7 @@ class History:
         audit: Sequence[str] | None,
         terms: Terms,
         renewed: Mapping[tuple[str, int], Sequence[datetime]] | None = None,
+        seen: Mapping[str, Sequence[Seen]] | None = None,
     ) -> None:
         self.events = events
         self.submitted = submitted
@@ -96,6 +105,8 @@ class History:
         self.terms = terms
         self.renewed = renewed or {}
         """When the renewals of each job's fence were asked for, of those that were granted."""
+        self.seen = seen or {}
+        """What each worker was seen to offer, in order of time."""
 
     @cached_property
     def jobs(self) -> dict[str, list[Event]]:

@@ -20,6 +20,8 @@ POISON: Final = "chaos.poison"
 QUEUE: Final = "chaos"
 """Of the handlers."""
 JOBS_A_SECOND: Final = 8.0
+METERED: Final[Mapping[str, str]] = MappingProxyType({"calls": "metered"})
+"""What an endpoint is labelled with whose calls are limited, and what those need that are to go there."""
 KEYS: Final = 4
 """Concurrency keys in use."""
 PATIENCE: Final = Timeouts(connect=5.0, first_byte=15.0, idle=15.0, run=60.0)
@@ -44,6 +46,8 @@ class Group(StrEnum):
     """Somebody cancels it a moment later."""
     DUPLICATE = "duplicate"
     """The same request again, under its key."""
+    METERED = "metered"
+    """A run that only some workers may have, on an endpoint whose calls are limited."""
     UNSERVABLE = "unservable"
     """Nobody can run it."""
     POISON = "poison"
@@ -52,7 +56,7 @@ class Group(StrEnum):
 
 MIXED: Final[Mapping[Group, float]] = MappingProxyType(
     {
-        Group.IMAGE: 0.4,
+        Group.IMAGE: 0.3,
         Group.INSTANT: 0.04,
         Group.WORK: 0.26,
         Group.DELAYED: 0.06,
@@ -60,6 +64,7 @@ MIXED: Final[Mapping[Group, float]] = MappingProxyType(
         Group.KEYED: 0.06,
         Group.CANCELLED: 0.06,
         Group.DUPLICATE: 0.04,
+        Group.METERED: 0.1,
         Group.UNSERVABLE: 0.02,
     }
 )
@@ -125,7 +130,7 @@ def _planned(dice: random.Random, group: Group, at: Seconds, *, key: str, durati
     kind, payload = IMAGE, _image(dice, duration)
     if group is Group.POISON:
         kind, payload = POISON, {}
-    elif group in (Group.WORK, Group.KEYED) or (group is not Group.IMAGE and dice.random() < 0.5):  # noqa: PLR2004 - half
+    elif group in (Group.WORK, Group.KEYED) or (group not in (Group.IMAGE, Group.METERED) and dice.random() < 0.5):  # noqa: PLR2004 - half
         kind, payload = WORK, {"seconds": round(dice.uniform(0.01, min(0.6, duration)), 3), "word": key}
     if group is Group.INSTANT:
         kind, payload = IMAGE, {"prompt": key, "steps": 1, "duration": 0.0}
@@ -135,6 +140,8 @@ def _planned(dice: random.Random, group: Group, at: Seconds, *, key: str, durati
         options["priority"] = dice.choice((60, 80, 100))
     elif group is Group.KEYED:
         options["concurrency_key"] = f"key-{dice.randrange(KEYS)}"
+    elif group is Group.METERED:
+        options["needs"] = Needs(labels=dict(METERED))
     elif group is Group.UNSERVABLE:
         options["needs"] = Needs(labels={"tier": "moon"})
     request = JobRequest(kind=kind, payload=Raw(msgspec.json.encode(payload)), **options)

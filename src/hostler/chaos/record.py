@@ -9,7 +9,7 @@ from typing import Literal
 from msgspec import Struct, field
 
 from hostler.chaos.values import Value
-from hostler.contracts.event import Event
+from hostler.contracts.event import Event, Life
 from hostler.contracts.job import Job, JobState
 from hostler.contracts.limit import Limit
 from hostler.contracts.offer import Offer
@@ -201,7 +201,7 @@ class Push(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown
 
 
 class Heard(Said, frozen=True, kw_only=True, tag="heard"):
-    """What a reader of a live stream got on one connection, in the order of arrival."""
+    """What a reader of a live stream got on one connection and in one epoch, in the order of arrival."""
 
     reader: str
     queue: str
@@ -213,8 +213,13 @@ class Heard(Said, frozen=True, kw_only=True, tag="heard"):
     pushes: tuple[Push, ...] = ()
     gap: bool = False
     """It was told that what it asked for is no longer kept."""
+    reset: bool = False
+    """It was told that what it had heard behind `after` is void: the engine lost it, and other things came instead."""
     until: int | None = None
     """It was told that everything up to this offset was sent; None: the connection broke."""
+    end: Literal["told", "missed"] | None = None
+    """`told`: its job had ended, and this was all there is to tell of it. `missed`: it was given up before it was told
+    that, with nothing broken any more. None: it does not say."""
 
 
 class Final(Said, frozen=True, kw_only=True, tag="final"):
@@ -230,6 +235,8 @@ class Books(Said, frozen=True, kw_only=True, tag="books"):
     stats: QueueStats | None = None
     audit: tuple[str, ...] | None = None
     """What its audit found; empty when all is well."""
+    lives: tuple[Life, ...] = ()
+    """The last epochs of its stream, oldest first."""
 
 
 class Text(Said, frozen=True, kw_only=True, tag="text"):

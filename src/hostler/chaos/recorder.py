@@ -205,7 +205,8 @@ async def read_all(write: Callable[..., None], queue: str, desk: Desk, foreman: 
     for page in pages:
         write(page)
     audit = await foreman.audit(queue)
-    write(Books(queue=queue, stats=stats, audit=audit), *(FinalJob(job=job) for job in jobs or ()))
+    lives = (await desk.timeline(jobs[0].id)).lives if jobs else ()
+    write(Books(queue=queue, stats=stats, audit=audit, lives=lives), *(FinalJob(job=job) for job in jobs or ()))
     return jobs is not None
 
 

@@ -20,6 +20,7 @@ from hostler.chaos.shows import (
     poison_dies,
     retries_are_few_and_apart,
     taken_back,
+    the_full_queue_says_when,
 )
 from hostler.kernel.units import Seconds
 
@@ -57,6 +58,8 @@ class Scenario(Struct, frozen=True, kw_only=True):
     """Of the services, all the time."""
     spacing: Seconds | None = None
     """One fault in so many seconds; without it they come close, and overlap."""
+    depth: int = 500
+    """Of each queue: a submit beyond it is told to come back."""
     bounds: Bounds = OVERLAPPING
 
 
@@ -123,10 +126,11 @@ _ALL: Final = (
     Scenario(
         name="thundering-herd",
         about="crowds come at once, and everybody comes back at once when the engine does",
-        shows=(crowds_are_answered, all_good_work_ends),
+        shows=(crowds_are_answered, the_full_queue_says_when, all_good_work_ends),
         kinds=(Kind.ENGINE_KILL, Kind.ENGINE_RESTART, Kind.GATEWAY_KILL),
         mix=_PLAIN,
         waves=3,
+        depth=40,
     ),
     Scenario(
         name="poison",

@@ -3,10 +3,11 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
+from hostler.chaos.invariants.service import FULL
 from hostler.chaos.load import POISON
 from hostler.chaos.outcome import Facts
 from hostler.chaos.record import Effect, Mark, Roster
-from hostler.chaos.values import Requests
+from hostler.chaos.values import Refused, Requests
 from hostler.contracts.event import Event
 from hostler.contracts.job import Job, JobRequest, JobState
 from hostler.contracts.queue import RetryPolicy
@@ -94,6 +95,13 @@ def crowds_are_answered(facts: Facts) -> Iterator[str]:
         yield f"{len(asked - answered)} of {len(asked)} submits were never answered, however often they were sent"
 
 
+def the_full_queue_says_when(facts: Facts) -> Iterator[str]:
+    """Some of a crowd found the queue full, and were told when to come back; what they were told is S15's."""
+    refused = [act for act in facts.whole.acts if isinstance(act.answered, Refused)]
+    if not any(isinstance(act.answered, Refused) and act.answered.code == FULL for act in refused):
+        yield "no queue was ever full"
+
+
 def poison_dies(facts: Facts) -> Iterator[str]:
     """A poison job is dead after the crashes that its budget allows, and says whom it took down."""
     poison = [job for job, request in _requests(facts).items() if request.kind == POISON]
@@ -155,7 +163,7 @@ def _requests(facts: Facts) -> dict[str, JobRequest]:
 
 
 def _unservable(request: JobRequest) -> bool:
-    return bool(request.needs.labels)
+    return "tier" in request.needs.labels
 
 
 def _cancelled(story: Sequence[Event]) -> bool:

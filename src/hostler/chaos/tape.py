@@ -141,7 +141,9 @@ class Process:
             if isinstance(error, _UNCERTAIN):
                 self._lost(about, Refused(code=error.code))
             else:
-                self._note(about, "fail", Refused(code=error.code))
+                told = error.facts.get("retry_after")
+                wait = float(told) if isinstance(told, int | float) else None
+                self._note(about, "fail", Refused(code=error.code, retry_after=wait))
             raise
         except (Exception, asyncio.CancelledError):  # whatever it was: nobody knows what happened
             self._lost(about, None)

@@ -113,6 +113,8 @@ class Refused(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="
     """Why it did not happen: the error's code."""
 
     code: str
+    retry_after: Seconds | None = None
+    """When to ask again, where that was said."""
 
 
 Value = Requests | Answers | Wanted | Leases | Refs | Stale | Endings | Words | Seen | Refused

@@ -8,7 +8,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from hostler.chaos.acts import Act, acts_of
-from hostler.chaos.facts import History, Submission, Told
+from hostler.chaos.facts import History, Seen, Submission, Told
 from hostler.chaos.reading import Record
 from hostler.chaos.record import (
     Books,
@@ -25,7 +25,7 @@ from hostler.chaos.record import (
     Final as FinalJob,
 )
 from hostler.chaos.values import Answers, Endings, Refs, Requests, Stale, Words
-from hostler.contracts.event import Event
+from hostler.contracts.event import Event, Life
 from hostler.contracts.fence import attempt_of
 from hostler.contracts.job import Job
 from hostler.kernel.errors import InvalidError
@@ -86,6 +86,11 @@ class Whole:
         return frozenset(line.queue for line in self.of(Events) if line.gap)
 
     @cached_property
+    def lives(self) -> Mapping[str, tuple[Life, ...]]:
+        """Return the last epochs of each queue's stream, oldest first."""
+        return {line.queue: line.lives for line in self.of(Books)}
+
+    @cached_property
     def home(self) -> Mapping[str, str]:
         """Return each job's queue, as its events and its last state tell."""
         homes = {event.job: queue for queue, events in self.streams.items() for event in events if event.job}
@@ -108,6 +113,7 @@ class Whole:
     def histories(self) -> Mapping[str, History]:
         """Return what was recorded of each queue, as the rules for one queue take it."""
         submitted, unknown = self._submits()
+        seen = self._seen()
         told, renewed = self._told(), self._renewed() if self.header.one_clock else None
         final, effects, books = self._final(), self._effects(), {line.queue: line for line in self.of(Books)}
         found: dict[str, History] = {}
@@ -125,6 +131,7 @@ class Whole:
                 effects=None if effects is None else effects.get(queue, []),
                 stats=stats,
                 renewed=renewed,
+                seen=seen,
                 audit=known.audit if known else None,
                 terms=msgspec.structs.replace(
                     terms, unknown_submits=terms.unknown_submits + unknown, slots=terms.slots or self._slots()
@@ -193,6 +200,13 @@ class Whole:
             if line.type == "finished":
                 found.setdefault(self.home.get(line.job, self.queues[0]), []).append(line)
         return found
+
+    def _seen(self) -> dict[str, list[Seen]]:
+        """Return what each worker was seen to offer."""
+        found: dict[str, list[Seen]] = {}
+        for line in sorted(self.of(Roster), key=lambda line: line.at):
+            found.setdefault(line.worker, []).append(Seen(at=line.at, offers=line.offers))
+        return {worker: seen for worker, seen in found.items() if any(one.offers for one in seen)}
 
     def _slots(self) -> dict[str, int] | None:
         slots: dict[str, int] = {}

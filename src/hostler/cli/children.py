@@ -42,6 +42,8 @@ class ChildSpec(Struct, frozen=True, kw_only=True):
     """Without the operator's `HOSTLER_*`: its settings are in its arguments alone."""
     before: tuple[str, ...] = ()
     """Words before its command line: a program that runs it, and becomes it."""
+    environment: Mapping[str, str] = {}
+    """Variables that it has besides: what must not stand in its arguments."""
     log: Path | None = None
     """Where its stderr goes; this process's own unless given."""
     restart: bool = True
@@ -132,7 +134,7 @@ class Children:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
-                env=_environment(bare=spec.bare),
+                env=_environment(bare=spec.bare) | dict(spec.environment),
                 start_new_session=True,
             )
         finally:

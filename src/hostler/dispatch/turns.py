@@ -80,6 +80,7 @@ class Turns:
                 words = f"the limits of {self._endpoint} cannot be asked for: {error or 'no answer in time'}"
                 return _ours(words, UNASKED)
             if isinstance(answer, Grant):
+                _LOG.debug("limit.granted", job=call.job_id, granted_at=answer.at, wants=wants)
                 self._begin(Turn(call, wants))
                 return None
             if answer.line is not Line.NONE:

@@ -172,6 +172,12 @@ LOGS: Final[tuple[LogSpec, ...]] = (
         about="A background task of the gateway cannot do its work; it tries again.",
         fields=("task", "error", "code"),
     ),
+    LogSpec(
+        name="limit.granted",
+        level="debug",
+        about="Shared limits let a call go; `granted_at` is by the engine's clock.",
+        fields=("job", "granted_at", "wants"),
+    ),
     LogSpec(name="provider.loading", level="info", about="A provider is loaded.", fields=("provider",)),
     LogSpec(
         name="provider.ready",

@@ -48,7 +48,13 @@ def test_a_broken_rig_loses_nothing_records_nothing_twice_and_its_history_says_s
 
     kept = shell.folder / "kept"
     assert "seed 4: ok" in (kept / "report.md").read_text()
-    assert json.loads((kept / "report.json").read_text())["outcome"] == told
+    report = json.loads((kept / "report.json").read_text())
+    assert report["outcome"] == told
+    words = {ruling["invariant"]: ruling["verdict"] for ruling in report["report"]["rulings"]}
+    assert {name for name, word in words.items() if word != "held"} <= {"S17", "L5"}, words
+    heard = next(line for line in ran.lines if line.get("event") == "heard")
+    assert heard["missed"] == 0
+    assert heard["connections"] > 2 * heard["readers"] > 60
     again = shell.run("chaos", "check", "kept", "--json", within=60)
     assert (again.code, again.last["verdict"], again.last["faults"]) == (0, "held", told["faults"])
 

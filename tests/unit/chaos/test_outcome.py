@@ -23,6 +23,7 @@ from hostler.chaos.shows import (
     poison_dies,
     retries_are_few_and_apart,
     taken_back,
+    the_full_queue_says_when,
 )
 from hostler.chaos.values import Answer, Answers, Requests
 from hostler.contracts.event import Event
@@ -218,6 +219,7 @@ def unservable_unnamed(story: Story) -> None:
         (nothing_done_is_missed, missed, "was done by a service"),
         (nothing_done_is_missed, nothing_lost, "no service finished"),
         (one_at_a_time, two_at_once, "held 2 jobs"),
+        (the_full_queue_says_when, nothing_lost, "no queue was ever full"),
         (crowds_are_answered, unanswered, "1 of 1 submits were never answered"),
         (poison_dies, poison_lives, "is poison, and succeeded"),
         (poison_dies, poison_dies_too_soon, "not 3"),

@@ -21,6 +21,10 @@ SKEW: Final[Seconds] = 1.0
 """How far two readings of one machine's wall clock may lie apart while it is busy."""
 
 
+SEEN: Final = timedelta(seconds=5)
+"""How late it may be seen that a breaker opened: what a worker finds is told with its next heartbeat."""
+
+
 def all_end(whole: Whole) -> list[Finding] | str:
     """L1: some time after the last fault every job has ended."""
     if whole.mark("drained") is None or not whole.read:
@@ -190,8 +194,8 @@ def _end(whole: Whole) -> datetime:
 
 def breakers_close(whole: Whole) -> list[Finding] | str:
     """L5: the breaker of a service that answers again closes in time."""
-    lines = [line for line in whole.of(Circuit) if line.breaker is not None]
-    if not lines:
+    lines = whole.of(Circuit)
+    if all(line.breaker is None for line in lines):
         return "no breakers are in the record"
     found: list[Finding] = []
     judged = False
@@ -212,11 +216,14 @@ def _at(line: Circuit) -> datetime:
 def _closes(whole: Whole, fault: Fault, lines: list[Circuit]) -> list[Finding] | None:
     """Judge one breaker after one fault; None when it was not opened by it."""
     until = next((other.began_at for other in whole.faults if other.begin > fault.end), None)
-    opened = [line for line in lines if fault.began_at <= line.at <= fault.ended_at and line.breaker is not Mode.CLOSED]
+    shut = (Mode.OPEN, Mode.HALF_OPEN)
+    seen_until = fault.ended_at + SEEN
+    opened = [line for line in lines if fault.began_at <= line.at <= seen_until and line.breaker in shut]
     if not opened:
         return None
     bound = whole.header.bounds.breaker
-    closed = next((line for line in lines if line.at > opened[0].at and line.breaker is Mode.CLOSED), None)
+    over = (Mode.CLOSED, None)  # None: whose breaker it was is gone, or says nothing of it any more
+    closed = next((line for line in lines if line.at > opened[0].at and line.breaker in over), None)
     ended = closed.at if closed is not None else until or _end(whole)
     took = (ended - fault.ended_at).total_seconds()
     if took <= bound:

@@ -1,31 +1,57 @@
 """Invariants of claims: who may get a job (S10), in which order (S11), and not while paused (S17)."""
 
-from hostler.chaos.facts import Finding, History, Rule
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Final
+
+import msgspec
+
+from hostler.chaos.facts import Finding, History, Rule, Seen
 from hostler.contracts.event import Event
 from hostler.contracts.job import JobState
+from hostler.contracts.offer import Offer
 from hostler.policy.lanes import lane_key, lane_of
 from hostler.policy.lifecycle import Verb
 from hostler.policy.matching import lacks
 
+NEAR: Final = timedelta(seconds=15)
+"""How late it may be seen what a worker offers: its heartbeat, and one that was lost or held on the way."""
 _STRIDE = 10_080
 _SAME = 0.001
 """Seconds below which two effective arrivals of different priorities count as the same."""
 
 
 def capable(history: History) -> list[Finding] | None:
-    """S10: who claims a job offers what it needs and nothing that it avoids."""
-    if history.terms.offers is None or not history.requests:
+    """S10: who claims a job offers what it needs and nothing that it avoids.
+
+    What it offers is what the terms say it always does, or else what it was seen to offer around that time; whether
+    it was well just then is not judged by that, since it changes faster than it is seen.
+    """
+    if (history.terms.offers is None and not history.seen) or not history.requests:
         return None
     found: list[Finding] = []
     for event in history.events:
         request = history.requests.get(event.job or "")
         worker = event.worker or ""
-        if event.type != Verb.CLAIM or request is None or worker not in history.terms.offers:
+        if event.type != Verb.CLAIM or request is None:
             continue
-        for lack in lacks(lane_of(request), history.terms.offers[worker], worker=worker):
+        always = (history.terms.offers or {}).get(worker)
+        offers = always if always is not None else _offered(history.seen.get(worker, ()), event.at)
+        for lack in lacks(lane_of(request), offers, worker=worker) if offers else ():
             sentence = f"{event.job} went to {worker}, which does not meet {lack.key}"
             found.append(_finding("S10", sentence, (event.job or "",), event))
     return found
+
+
+def _offered(seen: Sequence[Seen], at: datetime) -> tuple[Offer, ...]:
+    """Return all that a worker was seen to offer from a while before a moment to a while after it."""
+    until = [later.at for later in seen[1:]]
+    shown = [
+        one.offers
+        for place, one in enumerate(seen)
+        if one.at <= at + NEAR and (place == len(until) or until[place] >= at - NEAR)
+    ]
+    return tuple(msgspec.structs.replace(offer, healthy=True) for offers in shown for offer in offers)
 
 
 def in_order(history: History) -> list[Finding] | None:

@@ -1,5 +1,6 @@
 """Invariants of what clients and readers saw: S1's parts, S16, S18, S19, S20."""
 
+import math
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Final
@@ -9,9 +10,9 @@ from msgspec import Struct
 from hostler.chaos.acts import Act
 from hostler.chaos.facts import Finding
 from hostler.chaos.record import Granted, Heard
-from hostler.chaos.values import Answers, Leases, Refused
+from hostler.chaos.values import Answer, Answers, Leases, Refused
 from hostler.chaos.whole import Whole
-from hostler.contracts.event import Event
+from hostler.contracts.event import Event, Life
 from hostler.contracts.limit import Limit, LimitKind
 
 WholeRule = Callable[[Whole], "list[Finding] | str"]
@@ -74,6 +75,27 @@ def _jobs(act: Act) -> list[str]:
     return [] if act.job is None else [act.job]
 
 
+FULL: Final = "queue-full"
+
+
+def full_says_when(whole: Whole) -> list[Finding] | str:
+    """S15: who is refused since a queue is full is told when to come back."""
+    refused = [
+        (act, one.retry_after)
+        for act in whole.acts
+        if act.op == "submit"
+        for one in (act.answered.answers if isinstance(act.answered, Answers) else (act.answered,))
+        if isinstance(one, Answer | Refused) and one.code == FULL
+    ]
+    if not refused:
+        return "no submit was refused by a full queue"
+    return [
+        Finding(invariant="S15", sentence=f"{act.process} was refused by a full queue, and not told when to come back")
+        for act, after in refused
+        if after is None or after <= 0
+    ]
+
+
 def within_rates(whole: Whole) -> list[Finding] | str:
     """S16: no window of a limit's length, wherever it begins, has more grants or units than the limit says."""
     by_limit: dict[Limit, list[Granted]] = {}
@@ -113,55 +135,87 @@ def delivered(whole: Whole) -> list[Finding] | str:
         readers.setdefault((line.reader, line.queue, line.job), []).append(line)
     found: list[Finding] = []
     for (reader, queue, _), lines in readers.items():
-        found.extend(listened(reader, whole.streams[queue], lines))
+        found.extend(listened(reader, whole.streams[queue], lines, whole.lives.get(queue, ())))
     return found
 
 
-def listened(reader: str, stream: Sequence[Event], lines: Sequence[Heard]) -> list[Finding]:
+def listened(reader: str, stream: Sequence[Event], lines: Sequence[Heard], lives: Sequence[Life] = ()) -> list[Finding]:
     """S18 for one reader of one stream, over its connections in their order."""
-    return _Listener(reader, stream, lines).judge()
+    return _Listener(reader, stream, lives, lines).judge()
 
 
 class _Listener:
     """One reader of one stream, over its connections."""
 
-    def __init__(self, reader: str, stream: Sequence[Event], lines: Sequence[Heard]) -> None:
+    def __init__(self, reader: str, stream: Sequence[Event], lives: Sequence[Life], lines: Sequence[Heard]) -> None:
         self._reader = reader
         self._stream = {event.offset: event for event in stream}
+        self._lives = lives
         self._lines = lines
         self._found: list[Finding] = []
 
     def judge(self) -> list[Finding]:
-        for line in self._lines:
-            place = line.after
-            for push in line.pushes:
-                true = self._stream.get(push.offset)
-                said = (push.type, push.job, push.state)
-                if true is not None and said != (true.type, true.job, true.state):
-                    self._say(f"was told {push.type} of {push.job} where {true.type} of {true.job} stands", push.offset)
-                if push.offset <= place:
-                    self._say(f"got {push.offset} again after {place}", push.offset)
-                elif not line.gap:
-                    self._skipped(line, place, push.offset)
-                place = max(place, push.offset)
-            if line.until is not None and not line.gap:
-                self._skipped(line, place, line.until + 1)
+        for number, line in enumerate(self._lines):
+            self._connection(line, self._stands(number))
         self._between()
+        self._whole()
         return self._found
+
+    def _connection(self, line: Heard, stands: float) -> None:
+        place = line.after
+        for push in line.pushes:
+            true = self._stream.get(push.offset)
+            said = (push.type, push.job, push.state)
+            if true is not None and push.offset <= stands and said != (true.type, true.job, true.state):
+                self._say(f"was told {push.type} of {push.job} where {true.type} of {true.job} stands", push.offset)
+            if push.offset <= place:
+                self._say(f"got {push.offset} again after {place}", push.offset)
+            elif not line.gap:
+                self._skipped(line, place, min(push.offset, stands + 1))
+            place = max(place, push.offset)
+        if line.until is not None and not line.gap:
+            self._skipped(line, place, min(line.until, stands) + 1)
+
+    def _stands(self, number: int) -> float:
+        """Return up to which offset what was told on a connection is still true: the rest was lost by the engine."""
+        line = self._lines[number]
+        ends = [life.after for life in self._lives if line.epoch and life.epoch > line.epoch]
+        ends += [later.after for later in self._lines[number + 1 :] if later.reset]
+        return min(ends, default=math.inf)
 
     def _between(self) -> None:
         """A connection goes on where the one before ended: a reader that asks behind that gets things again."""
         place = 0
         for line in self._lines:
+            place = min(place, line.after) if line.reset else place
             if line.after < place:
                 self._say(f"asked for what stands above {line.after} and had {place} already", line.after)
             elif line.after > place and not line.gap and place:
                 self._skipped(line, place, line.after + 1)
             place = max([place, *(push.offset for push in line.pushes)])
 
-    def _skipped(self, line: Heard, place: int, until: int) -> None:
+    def _whole(self) -> None:
+        """Who was told that this is all was told every move; who waited for that until the end should have been."""
+        last = self._lines[-1]
+        if last.end == "missed":
+            self._say(f"was not told how {last.job} ended, though it went on asking", last.after)
+        if self._found or last.end != "told" or any(line.gap for line in self._lines):
+            return
+        told = {
+            push.offset
+            for number, line in enumerate(self._lines)
+            for push in line.pushes
+            if push.offset <= self._stands(number)
+        }
+        for offset in sorted(self._stream.keys() - told):
+            event = self._stream[offset]
+            if offset > self._lines[0].after and event.state is not None and last.job in (None, event.job):
+                self._say(f"was told that this was all, and never got the {event.type} of {event.job}", offset)
+                return
+
+    def _skipped(self, line: Heard, place: int, until: float) -> None:
         """Moves above `place` and below `until` that the reader was not told."""
-        for offset in range(place + 1, until):
+        for offset in range(place + 1, int(until)):
             event = self._stream.get(offset)
             if event is not None and event.state is not None and line.job in (None, event.job):
                 self._say(f"never got the {event.type} of {event.job} after {place}", offset)
@@ -222,6 +276,7 @@ def _missing(act: Act) -> bool:
 
 SERVICE: Final[tuple[tuple[str, WholeRule], ...]] = (
     ("S9", one_answer),
+    ("S15", full_says_when),
     ("S16", within_rates),
     ("S18", delivered),
     ("S19", secret),

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import itertools
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import Final, Self
 
@@ -14,6 +14,7 @@ from hostler.chaos.load import Group, Planned
 from hostler.chaos.tape import Process, Tape
 from hostler.chaos.values import Answer, Answers, Requests, Seen
 from hostler.client import Fleet, connect
+from hostler.client.problems import wait_before
 from hostler.contracts.job import JobRequest
 from hostler.kernel.errors import EngineError, GatewayUnavailableError, HostlerError
 from hostler.kernel.units import Seconds
@@ -34,11 +35,12 @@ class Taken(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Clients:
-    """`async with` connects; `perform` plays a load."""
+    """`async with` connects; `perform` plays a load; `told` hears of each job that was taken."""
 
-    def __init__(self, tape: Tape, urls: Sequence[str]) -> None:
+    def __init__(self, tape: Tape, urls: Sequence[str], told: Callable[[str], None]) -> None:
         self._tape = tape
         self._urls = urls
+        self._told = told
         self._stack = AsyncExitStack()
         self._fleets: list[Fleet] = []
         self._names = itertools.count(1)
@@ -83,6 +85,7 @@ class Clients:
         if taken is None:
             return
         self.taken.append(taken)
+        self._told(taken.job)
         await self._look(taken.job)
         if planned.cancel_after is not None:
             await asyncio.sleep(planned.cancel_after)
@@ -101,7 +104,7 @@ class Clients:
             except (TimeoutError, HostlerError) as error:
                 if not _again(error) or time.monotonic() > until:
                     return None
-            await asyncio.sleep(PAUSE)
+                await asyncio.sleep(_pause(error))
         return None
 
     async def _look(self, job: str) -> None:
@@ -139,6 +142,12 @@ class Clients:
             yield client
         finally:
             self._idle.append(client)
+
+
+def _pause(error: Exception) -> Seconds:
+    """Return when to ask again: at the time that was said, if one was."""
+    told = wait_before(error) if isinstance(error, HostlerError) else None
+    return PAUSE if told is None else max(PAUSE, told)
 
 
 def _again(error: Exception) -> bool:

@@ -12,6 +12,7 @@ import msgspec
 from cyclopts import Parameter
 
 from hostler.chaos.kinds import Kind
+from hostler.chaos.load import Group
 from hostler.chaos.load import plan as plan_load
 from hostler.chaos.outcome import Outcome, facts_of, outcome_of
 from hostler.chaos.reading import read_history
@@ -93,6 +94,9 @@ def _play(scenario: Scenario, *, seed: int, seconds: Seconds, without: Iterable[
         small_disk=Kind.DISK_FULL in kinds,
         power_cut=Kind.POWER_CUT in kinds,
         faked_clock=Kind.CLOCK_JUMP in kinds,
+        metered=Group.METERED in scenario.mix,
+        depth=scenario.depth,
+        level="debug",
     )
     jobs = round(scenario.rate * seconds) + scenario.poison + scenario.head
     load = plan_load(

@@ -92,9 +92,9 @@ class Faults:
             for name in stage.members(strike.target):
                 self._fell(name)
         elif part is Part.LINK:
-            stage.links[strike.target].heal()
+            stage.ways.engine[strike.target].heal()
         elif part is Part.SERVICE_LINK:
-            stage.service_links[strike.target].heal()
+            stage.ways.services[strike.target].heal()
         elif part is Part.SERVICE:
             await self.well(strike.target)
         return self._notes.pop(strike, "")
@@ -104,9 +104,11 @@ class Faults:
         stage, part = self._stage, KINDS[strike.kind].part
         if part is Part.MACHINE:
             worker, _, service = stage.members(strike.target)
-            return Struck(workers=stage.ids(worker)[-1:], endpoints=(service,))
-        if part in (Part.SERVICE, Part.SERVICE_LINK):
+            return Struck(workers=stage.ids(worker)[-1:], endpoints=stage.ways.entries(service))
+        if part is Part.SERVICE_LINK:
             return Struck(workers=(strike.target,), endpoints=(strike.target,))
+        if part is Part.SERVICE:
+            return Struck(workers=(strike.target,), endpoints=stage.ways.entries(strike.target))
         return Struck(workers=stage.ids(strike.target)[-1:])
 
     async def well(self, service: str) -> None:
@@ -162,7 +164,7 @@ class Faults:
     async def _link(self, strike: Strike) -> None:
         stage = self._stage
         link = KINDS[strike.kind].part is Part.LINK
-        proxy = (stage.links if link else stage.service_links)[strike.target]
+        proxy = (stage.ways.engine if link else stage.ways.services)[strike.target]
         weather = _weather(strike)
         if weather is None:
             proxy.reset(refusing=strike.length > 0)

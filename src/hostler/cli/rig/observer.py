@@ -3,20 +3,23 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
+from msgspec.structs import replace
+
 from hostler.broker.desk import EngineDesk
 from hostler.broker.foreman import EngineForeman
-from hostler.chaos.record import Effect, Roster
+from hostler.chaos.record import Circuit, Effect, Roster
 from hostler.chaos.recorder import read_all
 from hostler.chaos.tape import Tape
 from hostler.contracts.worker import Worker, WorkerState
 from hostler.kernel.errors import HostlerError, InternalError
 from hostler.kernel.settings import EngineSettings
 from hostler.kernel.units import Seconds
+from hostler.policy.breaker import Mode
 from hostler.registry.engine import EngineRegistry
 from hostler.testing.sims.effects import read_effects
 from hostler.valkeyio.engine import Engine
@@ -24,23 +27,28 @@ from hostler.valkeyio.engine import Engine
 LOOK: Final[Seconds] = 0.5
 READY_WITHIN: Final[Seconds] = 60.0
 _LIVE: Final = frozenset({WorkerState.READY, WorkerState.BUSY})
+_GONE: Final = frozenset({WorkerState.STOPPED, WorkerState.FAILED, WorkerState.LOST})
 
 
 class Observer:
     """What can be seen of the rig without asking a gateway."""
 
-    def __init__(self, engine: Engine, tape: Tape) -> None:
+    def __init__(self, engine: Engine, tape: Tape, entry: Callable[[str], str | None]) -> None:
         self._tape = tape
+        self._entry = entry
         self.desk = EngineDesk(engine)
         self._foreman = EngineForeman(engine)
         self._registry = EngineRegistry(engine)
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, socket: Path, tape: Tape) -> AsyncGenerator["Observer"]:
-        """Look at the engine on this socket, and record how its workers are until the block ends."""
+    async def open(cls, socket: Path, tape: Tape, entry: Callable[[str], str | None]) -> AsyncGenerator["Observer"]:
+        """Look at the engine on this socket, and record how its workers are until the block ends.
+
+        `entry` names an endpoint by its address.
+        """
         async with Engine.open(EngineSettings(url=f"unix://{socket}"), role="observer") as engine:
-            observer = cls(engine, tape)
+            observer = cls(engine, tape, entry)
             watching = asyncio.create_task(observer._watch())
             try:
                 yield observer
@@ -84,6 +92,22 @@ class Observer:
             *(Effect(job=one.job, fence=one.fence, type=one.type, service=service, at=one.at) for one in done)
         )
 
+    def _note_circuits(self, row: Worker, known: dict[tuple[str, str], Circuit]) -> None:
+        """Record what changed of a worker's breakers; those of one that is gone are nobody's."""
+        for endpoint in row.endpoints:
+            breaker = Mode(endpoint.traffic.breaker.value) if row.state not in _GONE else None
+            told = Circuit(
+                endpoint=self._entry(endpoint.url) or endpoint.id,
+                at=row.seen_at,
+                process=row.id,
+                breaker=breaker,
+                state=endpoint.state,
+            )
+            before = known.get((row.id, endpoint.id))
+            if before is None or (before.breaker, before.state) != (told.breaker, told.state):
+                self._tape.write(told if breaker is not None else replace(told, at=self._tape.clock.now()))
+                known[row.id, endpoint.id] = told
+
     async def _workers(self) -> tuple[Worker, ...]:
         try:
             return await self._registry.workers()
@@ -91,10 +115,12 @@ class Observer:
             return ()  # the engine is what is broken just now
 
     async def _watch(self) -> None:
-        """Record every change of a worker's state, slots or offers."""
+        """Record every change of a worker's state, slots, offers and breakers."""
         known: dict[str, Roster] = {}
+        circuits: dict[tuple[str, str], Circuit] = {}
         while True:
             for row in await self._workers():
+                self._note_circuits(row, circuits)
                 told = Roster(worker=row.id, at=row.seen_at, state=row.state, slots=row.slots, offers=row.offers)
                 before = known.get(row.id)
                 if before is None or (before.state, before.slots, before.offers) != (

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 from msgspec import Struct
 
 from hostler.chaos.load import IMAGE, QUEUE, Planned
@@ -14,8 +15,12 @@ from hostler.chaos.schedule import Strike
 from hostler.chaos.tape import Tape
 from hostler.cli.rig.clients import Clients
 from hostler.cli.rig.faults import Faults
+from hostler.cli.rig.granted import grants
+from hostler.cli.rig.house import IMAGES
+from hostler.cli.rig.listeners import Listeners
 from hostler.cli.rig.nemesis import play
 from hostler.cli.rig.observer import Observer
+from hostler.cli.rig.secrets import searched, shown
 from hostler.cli.rig.stage import Cast, Report, Stage
 from hostler.contracts.queue import RetryPolicy
 from hostler.kernel.units import Seconds
@@ -26,6 +31,8 @@ PATIENCE: Final[Seconds] = 25.0
 TURNING_AWAY: Final[Seconds] = 60.0
 DRAIN: Final[Seconds] = 120.0
 """For every job to end once nothing is broken any more; what has not by then is judged as lost."""
+HEARING: Final[Seconds] = 20.0
+"""For every reader of a live stream to be told the end, once all is over."""
 HISTORY: Final = "history.ndjson"
 
 
@@ -45,28 +52,43 @@ async def perform(play_: Play, folder: Path, out: Path, clock: Clock, report: Re
     """Run it and return the history; `folder` is for the rig's own things and needs a short path."""
     history = out / HISTORY
     with Tape.open(history, clock) as tape:
-        tape.write(header(play_, clock))
 
         def heard(event: Mapping[str, Any]) -> None:
             report(event)
             _note_death(event, stage, tape)
 
         stage = Stage(folder, play_.cast, heard, seed=play_.seed)
-        async with stage, Observer.open(stage.socket, tape) as observer:
+        tape.write(header(play_, stage.canaries.all(), clock))
+        async with stage, Observer.open(stage.socket, tape, stage.ways.entry) as observer:
             await observer.until_ready(play_.cast.workers)
             report({"event": "ready", "gateways": list(stage.gateways.values()), "services": stage.services})
-            async with Clients(tape, tuple(stage.gateways.values())) as clients:
-                await _storm(play_, stage, clients, tape, report)
-                await clients.turn_away(within=TURNING_AWAY)
-            drained = await observer.drained(within=DRAIN)
-            tape.mark("drained")
-            report({"event": "drained", "all": drained})
+            urls = tuple(stage.gateways.values())
+            async with Listeners(tape, urls, seed=play_.seed) as listeners:
+                async with Clients(tape, urls, listeners.follow) as clients:
+                    await _storm(play_, stage, clients, tape, report)
+                    await clients.turn_away(within=TURNING_AWAY)
+                drained = await observer.drained(within=DRAIN)
+                tape.mark("drained")
+                report({"event": "drained", "all": drained})
+                missed = await listeners.finish(within=HEARING)
+                told = {"readers": listeners.readers, "connections": listeners.connections, "missed": missed}
+                report({"event": "heard", **told})
             whole = await observer.read()
             for service in stage.services:
                 await observer.effects(service, stage.effects(service))
+            await _read_what_was_said(stage, tape)
             if whole:
                 tape.mark("read")
     return history
+
+
+async def _read_what_was_said(stage: Stage, tape: Tape) -> None:
+    """Record what limits let go, and search all that processes logged, wrote and show for secrets."""
+    logs = stage.logs()
+    for name in stage.workers:
+        tape.write(*await asyncio.to_thread(grants, logs[name]))
+    tape.write(*await shown(next(iter(stage.gateways.values()))))
+    tape.write(*await asyncio.to_thread(lambda: tuple(searched(stage.files(), stage.canaries))))
 
 
 async def _storm(play_: Play, stage: Stage, clients: Clients, tape: Tape, report: Report) -> None:
@@ -104,15 +126,16 @@ def _note_death(event: Mapping[str, Any], stage: Stage, tape: Tape) -> None:
     )
 
 
-def header(play_: Play, clock: Clock) -> Header:
+def header(play_: Play, canaries: tuple[str, ...], clock: Clock) -> Header:
     """Return what was promised to the queues of a rig."""
-    retry = RetryPolicy()
-    terms = Terms(attempts=retry.attempts, crashes=retry.crashes, backoff_cap=retry.cap)
-    image = Terms(attempts=retry.attempts, crashes=retry.crashes, backoff_cap=retry.cap, effectful=frozenset({IMAGE}))
+    retry, depth = RetryPolicy(), play_.cast.depth
+    terms = Terms(attempts=retry.attempts, crashes=retry.crashes, backoff_cap=retry.cap, depth=depth)
+    image = msgspec.structs.replace(terms, effectful=frozenset({IMAGE}))
     return Header(
         began_at=clock.now(),
         seed=play_.seed,
         scenario=play_.scenario,
-        queues={QUEUE: terms, "image": image},
+        queues={QUEUE: terms, IMAGES: image},
         bounds=play_.bounds,
+        canaries=canaries,
     )

@@ -13,10 +13,12 @@ from hostler.chaos.clock import FakedClock
 from hostler.chaos.disk import SmallDisk
 from hostler.chaos.kinds import Part
 from hostler.chaos.power import PowerCut
-from hostler.chaos.proxy import FaultProxy
 from hostler.chaos.server import EngineServer
 from hostler.chaos.tied import TIED
 from hostler.cli.children import READY, Child, Children, ChildSpec, kill_group, signal_group
+from hostler.cli.rig.house import PRESS, write_settings
+from hostler.cli.rig.secrets import Canaries
+from hostler.cli.rig.ways import Ways
 from hostler.kernel.units import Seconds
 
 ENGINE: Final = "engine"
@@ -25,9 +27,6 @@ GRACE: Final[Seconds] = 5.0
 FREE: Final = "0"
 ANY: Final = "127.0.0.1:0"
 """Any free port."""
-NOWHERE: Final = ("127.0.0.1", 0)
-"""Where a service is as long as it has not said."""
-
 
 Report = Callable[[Mapping[str, Any]], None]
 """Told what happens, one event at a time."""
@@ -50,6 +49,12 @@ class Cast(Struct, frozen=True, kw_only=True):
     """What the engine syncs is noted."""
     faked_clock: bool = False
     """The first worker's clock can be set."""
+    metered: bool = False
+    """One more endpoint, whose calls are limited, and which the last worker does not serve."""
+    depth: int | None = None
+    """Of each queue, where it is to have a limit."""
+    level: str = "info"
+    """From which importance on processes log."""
 
 
 def targets(cast: Cast) -> dict[Part, tuple[str, ...]]:
@@ -79,9 +84,10 @@ class Stage:
     def __init__(self, folder: Path, cast: Cast, report: Report, *, seed: int) -> None:
         self.folder = folder
         self.cast = cast
-        self.links: dict[str, FaultProxy] = {}
-        """The way to the engine, by worker and gateway."""
-        self.service_links: dict[str, FaultProxy] = {}
+        self.workers = names("worker", cast.workers)
+        callers = (*self.workers, *names("gateway", cast.gateways))
+        services = names("studio", cast.services)
+        self.ways = Ways(self.socket, callers, services, metered=cast.metered, seed=seed)
         self.services: dict[str, str] = {}
         """Where each really is."""
         self.gateways: dict[str, str] = {}
@@ -90,6 +96,7 @@ class Stage:
         self.power: PowerCut | None = None
         self.felled: set[int] = set()
         """Processes that were killed as planned."""
+        self.canaries = Canaries.drawn()
         self._report = report
         self._seed = seed
         self._stack = AsyncExitStack()
@@ -100,13 +107,11 @@ class Stage:
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
             await self._start_engine(stack)
-            for name in (*names("worker", self.cast.workers), *names("gateway", self.cast.gateways)):
-                self.links[name] = await stack.enter_async_context(FaultProxy(self.socket, seed=self._seed))
-            for name in names("studio", self.cast.services):
-                self.service_links[name] = await stack.enter_async_context(FaultProxy(NOWHERE, seed=self._seed))
+            await stack.enter_async_context(self.ways)
             if self.cast.faked_clock:
                 self.clock = await FakedClock.make(self.folder)
-            await asyncio.to_thread(self._write_settings)
+            file, depth, level = self.folder / "hostler.toml", self.cast.depth, self.cast.level
+            await asyncio.to_thread(write_settings, file, self.ways.ports(), depth=depth, level=level)
             children = await stack.enter_async_context(Children(self._report, grace=GRACE))
             stack.callback(self._kill)
             await self._start_all(children)
@@ -147,8 +152,17 @@ class Stage:
         for child in self._children.values():
             signal_group(child, signal.SIGCONT)
         self.engine.go_on()
-        for proxy in (*self.links.values(), *self.service_links.values()):
-            proxy.heal()
+        self.ways.heal()
+
+    def logs(self) -> dict[str, Path]:
+        """Return the log of each process, by name."""
+        return {name: self.folder / f"{name}.log" for name in (*self._children, ENGINE)}
+
+    def files(self) -> list[Path]:
+        """Return all that processes have written, the engine's own files included."""
+        folders = [self.folder, *([self.disk.seen] if self.disk is not None else ())]
+        found = (path for folder in folders for path in folder.rglob("*"))
+        return sorted(path for path in found if path.is_file() and not path.is_symlink())
 
     def effects(self, service: str) -> Path:
         """Return the log of what a service did."""
@@ -166,35 +180,36 @@ class Stage:
             self.power = await PowerCut.build(self.folder)
             environment = self.power.environment
         log = self.folder / "engine.log"
-        server = EngineServer(data, self.socket, log=log, before=before, environment=environment)
+        options = self.canaries.engine_user
+        server = EngineServer(data, self.socket, log=log, before=before, environment=environment, options=options)
         self._engine = await stack.enter_async_context(server)
 
     async def _start_all(self, children: Children) -> None:
         """Start everything at once: what is needed is waited for by whoever needs it."""
-        for number, name in enumerate(self.service_links):
+        for number, name in enumerate(self.ways.services):
             seed = str((self._seed + number) % 2**63)
             knobs = ("--slots", str(self.cast.service_slots), "--duration", "0.5", "--seed", seed)
             effects = ("--effects", str(self.effects(name)), "--json")
             await self._start(children, name, "sim", "http", "--port", FREE, *knobs, *effects)
         for name in names("gateway", self.cast.gateways):
-            await self._start(children, name, "gateway", "--bind", ANY, *self._engine_of(name))
-        served = ",".join(self.service_links) or "none"
-        for number, name in enumerate(names("worker", self.cast.workers)):
+            await self._start(children, name, "gateway", "--bind", ANY, *self._common())
+        for number, name in enumerate(self.workers):
+            metered = self.cast.metered and name != self.workers[-1]
+            served = ",".join(entry for entry in self.ways.ports() if metered or entry != PRESS) or "none"
             words = ("--connectors", served, "--handlers", "hostler.cli.rig.handlers", "--slots", str(self.cast.slots))
             before = self.clock.before if self.clock is not None and number == 0 else ()
-            await self._start(children, name, "worker", *words, *self._engine_of(name), before=before)
+            await self._start(children, name, "worker", *words, *self._common(), before=before)
 
     async def _until_ready(self, stack: AsyncExitStack, children: Children) -> None:
-        for name, proxy in self.service_links.items():
+        for name in self.ways.services:
             url = self.services[name] = (await children.ready(self._children[name], within=READY_WITHIN))["url"]
-            host, _, port = url.removeprefix("http://").partition(":")
-            proxy.target = (host, int(port))
-            _keeps(self._children[name], FREE, port)
+            self.ways.aim(name, url)
+            _keeps(self._children[name], FREE, url.rpartition(":")[2])
         for name in names("gateway", self.cast.gateways):
             child = self._children[name]
             url = self.gateways[name] = (await children.ready(child, within=READY_WITHIN))["url"]
             _keeps(child, ANY, url.removeprefix("http://"))
-        for name in names("worker", self.cast.workers):
+        for name in self.workers:
             said = await children.ready(self._children[name], within=READY_WITHIN)
             self._ids[name] = [said["worker"]]
             task = asyncio.create_task(self._listen(name))
@@ -208,29 +223,32 @@ class Stage:
             if said.get("event") == READY:
                 self._ids[name].append(said["worker"])
 
-    def _engine_of(self, name: str) -> tuple[str, ...]:
-        """Return what a process is told of the engine: its own way to it."""
-        engine = ("--engine", f"redis://127.0.0.1:{self.links[name].port}", "--wait-engine", "60")
-        return (*engine, "--config", str(self.folder / "hostler.toml"), "--json")
+    def _common(self) -> tuple[str, ...]:
+        """Return what a process is told of the engine besides its own way to it, which holds a password."""
+        return ("--wait-engine", "60", "--config", str(self.folder / "hostler.toml"), "--json")
+
+    def _environment(self, name: str) -> Mapping[str, str]:
+        way = self.ways.engine.get(name)
+        if way is None:
+            return {}
+        return {**self.canaries.environment, "HOSTLER_ENGINE": self.canaries.engine(f"127.0.0.1:{way.port}")}
 
     async def _start(self, children: Children, name: str, *arguments: str, before: Sequence[str] = ()) -> None:
         log = self.folder / f"{name}.log"
-        spec = ChildSpec(name=name, arguments=arguments, log=log, bare=True, before=(*before, *TIED))
+        spec = ChildSpec(
+            name=name,
+            arguments=arguments,
+            log=log,
+            bare=True,
+            environment=self._environment(name),
+            before=(*before, *TIED),
+        )
         self._children[name] = await children.start(spec)
 
     def _kill(self) -> None:
         """End all children at once: everything has been read, and what they would still do is nobody's business."""
         for child in self._children.values():
             kill_group(child)
-
-    def _write_settings(self) -> None:
-        blobs = self.folder / "blobs"
-        blobs.mkdir(exist_ok=True)
-        lines = ["[blobs]", f'url = "{blobs.as_uri()}"']
-        for name, proxy in self.service_links.items():
-            url = f"http://127.0.0.1:{proxy.port}"
-            lines += [f"[connectors.{name}]", 'connector = "simulation-http"', f'url = "{url}"']
-        (self.folder / "hostler.toml").write_text("\n".join(lines) + "\n")
 
 
 def _keeps(child: Child, asked: str, got: str) -> None:

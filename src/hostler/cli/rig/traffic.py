@@ -23,7 +23,7 @@ END: Final[Seconds] = 120.0
 ENOUGH: Final = 10
 """A percentile of fewer says nothing."""
 CANCELLING: Final = "enough"
-_MIX: Final = {group: share for group, share in MIXED.items() if group is not Group.UNSERVABLE}
+_MIX: Final = {group: share for group, share in MIXED.items() if group not in (Group.UNSERVABLE, Group.METERED)}
 _OPTIONS: Final = tuple(name for name in JobRequest.__struct_fields__ if name not in ("kind", "payload"))
 
 

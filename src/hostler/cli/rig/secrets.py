@@ -1,0 +1,96 @@
+"""Secrets that a rig's processes work with, and the search for them in all that those leave behind."""
+
+import secrets
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+from msgspec import Struct
+
+from hostler.chaos.record import Text
+from hostler.client.wire import Wire
+from hostler.kernel.units import Bytes
+
+KEY_VARIABLE: Final = "CHAOS_SERVICE_KEY"
+"""Where workers and gateways find the credential of the simulated services."""
+USER: Final = "rig"
+"""As whom they speak to the engine."""
+CHUNK: Final[Bytes] = 1_048_576
+SEARCHED_MOST: Final[Bytes] = 1_073_741_824
+"""Of one file."""
+AROUND: Final[Bytes] = 200
+"""Shown before and behind a secret that was found."""
+BYTES: Final = 18
+"""Of chance in one."""
+
+
+class Canaries(Struct, frozen=True, kw_only=True):
+    """One run's secrets: they must stand nowhere but in the header of its history."""
+
+    service_key: str
+    engine_password: str
+
+    @classmethod
+    def drawn(cls) -> "Canaries":
+        """Draw new ones."""
+        return cls(service_key=secrets.token_urlsafe(BYTES), engine_password=secrets.token_urlsafe(BYTES))
+
+    def all(self) -> tuple[str, ...]:
+        """Return all of them."""
+        return (self.service_key, self.engine_password)
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """What a process that calls services has to know."""
+        return {KEY_VARIABLE: self.service_key}
+
+    def engine(self, place: str) -> str:
+        """Return the URL of an engine's place for a process of the rig."""
+        return f"redis://{USER}:{self.engine_password}@{place}"
+
+    @property
+    def engine_user(self) -> tuple[str, ...]:
+        """Options of an engine that lets the rig's processes in by name; whoever looks on needs none."""
+        return ("--user", USER, "on", f">{self.engine_password}", "~*", "&*", "+@all")
+
+
+SHOWN: Final = (
+    "metrics",
+    "readyz",
+    "v1/jobs",
+    "v1/limits",
+    "v1/openapi.json",
+    "v1/queues",
+    "v1/services",
+    "v1/workers",
+)
+"""What a gateway shows to whoever asks."""
+
+
+async def shown(url: str) -> tuple[Text, ...]:
+    """Return what a gateway shows, page by page; one that cannot be read is an error of ours."""
+    async with Wire.open(url, None) as wire:
+        return tuple([Text(source=path, text=(await wire.read_bytes(path)).decode()) for path in SHOWN])
+
+
+def searched(files: Iterable[Path], canaries: Canaries) -> Iterator[Text]:
+    """Yield for each file where a secret stands in it, or that none does; files that are gone are left out."""
+    needles = [secret.encode() for secret in canaries.all()]
+    overlap = max(map(len, needles)) - 1
+    for file in files:
+        size, tail, found = 0, b"", False
+        try:
+            with file.open("rb") as stream:
+                while size < SEARCHED_MOST and (chunk := stream.read(CHUNK)):
+                    size += len(chunk)
+                    text = tail + chunk
+                    for needle in needles:
+                        if (at := text.find(needle)) >= 0:
+                            found = True
+                            shown = text[max(0, at - AROUND) : at + len(needle) + AROUND]
+                            yield Text(source=file.name, text=shown.decode(errors="replace"))
+                    tail = text[-overlap:]
+        except FileNotFoundError:
+            continue
+        if not found:
+            yield Text(source=file.name, text=f"{size} bytes were searched for secrets")

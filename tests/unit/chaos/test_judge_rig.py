@@ -1,0 +1,144 @@
+"""The judge of what a rig sees besides: readers in several lives, offers, full queues, breakers of who is gone."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from hostler.chaos.record import (
+    Books,
+    Circuit,
+    Heard,
+    Push,
+    Roster,
+    Terms,
+)
+from hostler.chaos.values import (
+    Answer,
+    Answers,
+    Refused,
+    Requests,
+)
+from hostler.contracts.event import Life
+from hostler.contracts.job import JobRequest, JobState
+from hostler.contracts.needs import Needs
+from hostler.contracts.offer import Offer
+from hostler.contracts.worker import WorkerState
+from hostler.policy.breaker import Mode
+from hostler.testing.broker_house import request
+
+from .story import J, K, Story, at, lived
+
+
+class Relived(Story):
+    """One queue whose engine lost the end of a job's story in a fail-over, and told another one from there on."""
+
+    def told(self, epoch: int, *offsets: int, lost: bool = False, after: int = 0, **more: Any) -> "Relived":
+        """Hear these; with `lost` the third as the life told it that the engine lost."""
+        by = {event.offset: event for event in self.events}
+        pushes = [Push(offset=one, type=by[one].type, job=J, state=by[one].state) for one in offsets]
+        if lost:
+            pushes[-1] = Push(offset=3, type="retry", job=J, state=JobState.READY)
+        self.line(Heard(reader="r", queue="q", job=J, epoch=epoch, after=after, pushes=tuple(pushes), **more))
+        return self
+
+
+def relived() -> Relived:
+    story = Relived()
+    story.submit().life().line(Books(queue="q", lives=(Life(epoch=7, after=0), Life(epoch=8, after=2))))
+    return story
+
+
+def offering(
+    labels: dict[str, str], *, wanted: dict[str, str], later: tuple[float, dict[str, str]] | None = None
+) -> Story:
+    asked = Requests(requests=(JobRequest(kind="k", needs=Needs(labels=wanted)),))
+    story = Story().op("submit", 0, 0.1, asked=asked, answered=Answers(answers=(Answer(id=J),))).life()
+    seen = [(-30.0, labels)] if later is None else [(-30.0, labels), later]
+    return story.line(*(roster(moment, said) for moment, said in seen))
+
+
+def roster(moment: float, labels: dict[str, str]) -> Roster:
+    offer = Offer(kinds=("k",), labels=labels, healthy=False)
+    return Roster(worker="w", at=at(moment), state=WorkerState.BUSY, offers=(offer,))
+
+
+def refused(after: float | None) -> Story:
+    full = Refused(code="queue-full", retry_after=after)
+    return lived().op("submit", 3, 3.1, type_="fail", asked=Requests(requests=(request("k"),)), answered=full)
+
+
+def circuit(*turns: tuple[float, Mode | None]) -> Story:
+    story = Story().submit().fault(5, 10, kind="service_slow", target="s", workers=(), endpoints=("s",))
+    story.life(end=3.0).mark(200, "read")
+    return story.line(*(Circuit(endpoint="s", at=at(one), process="w", breaker=mode) for one, mode in turns))
+
+
+SEEDED: dict[str, tuple[str, Callable[[], Story], Callable[[], Story]]] = {
+    "a reader that was told that this is all, and misses the last": (
+        "S18",
+        lambda: lived().heard(1, 2, end="told"),
+        lambda: lived().heard(1, 2).heard(3, after=2, end="told"),
+    ),
+    "a reader that asks until all is over and is not told the end": (
+        "S18",
+        lambda: lived().heard(1, 2).heard(after=2, job=J, end="missed"),
+        lambda: lived().heard(1, 2).heard(after=2, job=J),
+    ),
+    "a reader that comes back from a life that was lost and is not told so": (
+        "S18",
+        lambda: relived().told(7, 1, 2, 3, lost=True).told(8, after=3, end="told"),
+        lambda: relived().told(7, 1, 2, 3, lost=True).told(8, 3, after=2, reset=True, end="told"),
+    ),
+    "a reader that is told to forget more than was lost, and gets it again": (
+        "S18",
+        lambda: relived().told(7, 1, 2).told(8, 2, 3, after=2, end="told"),
+        lambda: relived().told(7, 1, 2).told(8, 3, after=2, end="told"),
+    ),
+    "a reader that was told what never stood, in the life that stands": (
+        "S18",
+        lambda: relived().told(8, 1, 2, 3, lost=True, end="told"),
+        lambda: relived().told(7, 1, 2, 3, lost=True).told(8, 3, after=2, reset=True, end="told"),
+    ),
+    "a worker that claims what it was never seen to offer": (
+        "S10",
+        lambda: offering({"gpu": "old"}, wanted={"gpu": "new"}),
+        lambda: offering({"gpu": "new"}, wanted={"gpu": "new"}),
+    ),
+    "a worker that claims what it offers only much later": (
+        "S10",
+        lambda: offering({"gpu": "old"}, wanted={"gpu": "new"}, later=(40.0, {"gpu": "new"})),
+        lambda: offering({"gpu": "old"}, wanted={"gpu": "new"}, later=(10.0, {"gpu": "new"})),
+    ),
+    "a full queue that does not say when to come back": (
+        "S15",
+        lambda: refused(None),
+        lambda: refused(2.0),
+    ),
+    "a queue that is deeper than its limit": (
+        "S15",
+        lambda: Story(queues={"q": Terms(depth=1)}).event(0, J, "submit", "ready").event(1, K, "submit", "ready"),
+        lambda: Story(queues={"q": Terms(depth=2)}).event(0, J, "submit", "ready").event(1, K, "submit", "ready"),
+    ),
+    "a breaker that was seen to open late, and stays open": (
+        "L5",
+        lambda: circuit((13, Mode.OPEN), (150, Mode.CLOSED)),
+        lambda: circuit((13, Mode.OPEN), (35, Mode.CLOSED)),
+    ),
+    "a breaker that is open until its worker is gone": (
+        "L5",
+        lambda: circuit((6, Mode.OPEN), (150, None)),
+        lambda: circuit((6, Mode.OPEN), (30, None)),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", SEEDED)
+@pytest.mark.row("000:48")
+def test_a_seeded_wrong_record_is_caught_under_its_name_and_its_true_twin_is_not(seed: str) -> None:
+    invariant, wrong, true = SEEDED[seed]
+    found = wrong().judge()
+    assert invariant in found.broken(), found.ruling(invariant)
+    assert found.verdict == "broken"
+    assert found.ruling(invariant).findings[0].sentence
+    assert true().judge().ruling(invariant).verdict == "held", true().judge().ruling(invariant)
