@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from datetime import datetime
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 from msgspec import Raw, Struct, field
@@ -15,6 +15,7 @@ from hostler.contracts.fence import attempt_of
 from hostler.contracts.job import Attempt, BlobRef, JobState, Progress
 from hostler.contracts.needs import Avoid, Lane, Needs
 from hostler.contracts.timeouts import Timeouts
+from hostler.kernel.stored import Reader
 from hostler.valkeyio import layout
 from hostler.valkeyio.instants import instant
 
@@ -147,8 +148,6 @@ pack = _ENCODER.encode
 """Pack any of these, or a contract inside them."""
 
 unpack_record = msgspec.msgpack.Decoder(Record).decode
-unpack_envelope = msgspec.msgpack.Decoder(Envelope).decode
-unpack_lane = msgspec.msgpack.Decoder(Lane).decode
 unpack_result = msgspec.msgpack.Decoder(StoredResult).decode
 _unpack_attempt = msgspec.msgpack.Decoder(StoredAttempt).decode
 _unpack_progress = msgspec.msgpack.Decoder(StoredProgress).decode
@@ -158,6 +157,24 @@ _failure = msgspec.msgpack.Decoder(Failure).decode
 _progress = msgspec.msgpack.Decoder(Progress).decode
 _ref = msgspec.msgpack.Decoder(BlobRef).decode
 _facts = msgspec.msgpack.Decoder(dict[str, Any]).decode
+
+LATER: Final = "hostler.later-version"
+"""Label that nobody offers, in the needs of what asks for something that this version does not know."""
+
+_Wanting = TypeVar("_Wanting", Lane, Envelope)
+
+
+def _beyond(found: _Wanting, unknown: tuple[str, ...]) -> _Wanting:
+    """Return it so that this version takes none of it: what it cannot judge it must not promise."""
+    places = [place.removeprefix(".") for place in unknown if place.startswith((".needs.", ".avoid."))]
+    if not places:
+        return found
+    labels = {**found.needs.labels, LATER: ", ".join(places)}
+    return msgspec.structs.replace(found, needs=msgspec.structs.replace(found.needs, labels=labels))
+
+
+unpack_envelope = Reader(Envelope, packed=True, unknown=_beyond)
+unpack_lane = Reader(Lane, packed=True, unknown=_beyond)
 
 _HEADS: Mapping[int, int] = MappingProxyType(
     dict.fromkeys(range(0xA0, 0xC0), 1) | {0xD9: 2, 0xDA: 3, 0xDB: 5, 0xC4: 2, 0xC5: 3, 0xC6: 5}

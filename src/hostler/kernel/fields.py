@@ -23,22 +23,23 @@ def known_fields(error: Exception, shape: Any, *, besides: Collection[str] = ())
         return ""
     places = [shape]
     for step in _STEP.finditer(found["path"] or ""):
-        places = [inner for place in places for inner in _inside(place, step["field"])]
-    names = {name for place in places for struct in _structs(place) for name in struct.__struct_encode_fields__}
+        places = [inner for place in places for inner in inside(place, step["field"])]
+    names = {name for place in places for struct in structs_of(place) for name in struct.__struct_encode_fields__}
     offered = names - {*besides}
     return f", known are {listed(offered)}{nearest(found['name'], offered)}" if offered else ""
 
 
-def _inside(shape: Any, field: str | None) -> Iterator[Any]:
+def inside(shape: Any, field: str | None) -> Iterator[Any]:
     """Yield the types of a field; of the items of a list or table when the step names none."""
     for one in _plain(shape):
         if field is None:
             yield from [part for part in get_args(one) if part is not ...][-1:]
-    for struct in _structs(shape):
+    for struct in structs_of(shape):
         yield from (one.type for one in msgspec.structs.fields(struct) if one.encode_name == field)
 
 
-def _structs(shape: Any) -> Iterator[type[msgspec.Struct]]:
+def structs_of(shape: Any) -> Iterator[type[msgspec.Struct]]:
+    """Yield the message shapes that a type may be."""
     for one in _plain(shape):
         if isinstance(one, type) and issubclass(one, msgspec.Struct):
             yield one

@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from hostler.contracts.service import Census, EndpointMark, Enrolled, Enrolment, Shared, Waiting
 from hostler.kernel.errors import InvalidError
+from hostler.kernel.stored import Reader
 from hostler.kernel.units import Seconds
 from hostler.valkeyio.instants import instant
 from hostler.valkeyio.library import HasClient, Library
@@ -18,7 +19,7 @@ TTL_LEAST: Final[Seconds] = 1.0
 TTL_MOST: Final[Seconds] = 3600.0
 _MICRO: Final = 1_000_000
 
-_read = msgspec.json.Decoder(Enrolment).decode
+_read = Reader(Enrolment)
 
 
 class _Row(Struct, frozen=True, array_like=True):

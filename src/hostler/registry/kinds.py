@@ -20,6 +20,7 @@ from hostler.kernel.errors import (
     UnknownKindError,
     UnknownQueueError,
 )
+from hostler.kernel.stored import Reader
 from hostler.kernel.units import Seconds
 from hostler.registry.schemas import Schemas
 from hostler.valkeyio.config import config_hash, pack_config
@@ -35,8 +36,8 @@ BUILT_IN: Final[Mapping[str, QueueSpec]] = MappingProxyType(
 _NEAREST: Final = 3
 
 _log = structlog.get_logger(__name__)
-_decode_kind = msgspec.json.Decoder(KindSpec).decode
-_decode_queue = msgspec.json.Decoder(QueueSpec).decode
+_decode_kind = Reader(KindSpec)
+_decode_queue = Reader(QueueSpec)
 
 
 class Snapshot(Struct, frozen=True, kw_only=True):

@@ -15,7 +15,7 @@ from hostler.kernel.errors import (
 from hostler.valkeyio.client import Client, send
 from hostler.valkeyio.faults import mapped
 from hostler.valkeyio.keys import meta_key, registry_key
-from hostler.valkeyio.library_text import NAME, PRODUCTION, Argument, Build, LibraryText, Verb, shipped
+from hostler.valkeyio.library_text import PRODUCTION, Argument, Build, LibraryText, Verb, shipped
 from hostler.valkeyio.spread import server_of, servers
 
 Value = str | bytes | int | float | bool | Sequence[bytes] | Sequence[str]
@@ -53,7 +53,7 @@ class Library:
 
     async def installed(self) -> str | None:
         """Return the hash of the text in the engine, None when the library is absent; of a cluster: somewhere."""
-        found = {await _installed(server) for server in servers(self._engine.client)}
+        found = {await _installed(server, self._text.name) for server in servers(self._engine.client)}
         return None if None in found else next(iter(sorted(cast("set[str]", found - {self.sha256}))), self.sha256)
 
     async def ensure(self) -> None:
@@ -73,16 +73,16 @@ class Library:
             raise failures[0]
 
     async def _ensure_at(self, server: Client) -> None:
-        found = await _installed(server)
+        found = await _installed(server, self._text.name)
         if found is None:
             await self._load(server)
-            found = await _installed(server)
+            found = await _installed(server, self._text.name)
         if found != self._text.sha256:
             raise LibraryMismatchError(
-                f"The engine holds function library {NAME} {str(found)[:12]}, this Hostler brings "
+                f"The engine holds function library {self._text.name} {str(found)[:12]}, this Hostler brings "
                 f"{self._text.sha256[:12]}. Stop every process of the other version, then run "
                 "`hostler doctor --replace-library`.",
-                library=NAME,
+                library=self._text.name,
                 found=found,
                 brought=self._text.sha256,
             )
@@ -110,7 +110,7 @@ class Library:
         encoder = self._encoders.get(verb)
         if encoder is None:
             raise InternalError(f"The function library has no verb {verb!r}", verb=verb)
-        words = (encoder.command, f"{NAME}_{verb}", 1, key, *encoder.encode(named))
+        words = (encoder.command, f"{self._text.name}_{verb}", 1, key, *encoder.encode(named))
         try:
             return await _send(self._engine.client, *words)
         except _AbsentError:
@@ -130,9 +130,9 @@ class _AbsentError(Exception):
     """The engine has no such library."""
 
 
-async def _installed(server: Client) -> str | None:
+async def _installed(server: Client, name: str) -> str | None:
     try:
-        found = cast("bytes", await _send(server, "FCALL_RO", f"{NAME}_version", 0))
+        found = cast("bytes", await _send(server, "FCALL_RO", f"{name}_version", 0))
     except _AbsentError:
         return None
     return found.decode()
@@ -144,7 +144,7 @@ async def _send(client: Client, *words: str | bytes | float) -> Reply:
             return await send(client, *words)
         except ResponseError as error:
             if "function not found" in str(error).lower():
-                raise _AbsentError(NAME) from error
+                raise _AbsentError from error
             raise
 
 

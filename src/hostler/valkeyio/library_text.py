@@ -63,6 +63,7 @@ class Verb(Struct, frozen=True, kw_only=True):
 class LibraryText(Struct, frozen=True, kw_only=True):
     """The assembled library."""
 
+    name: str
     text: str
     sha256: str
     """Of the text before the hash itself was written into it."""
@@ -77,6 +78,13 @@ class Build(Struct, frozen=True, kw_only=True):
     probe: bool = False
     """Count engine calls, and fail the n-th when asked: `hostler1_probe n` returns the count since the last
     time and lets call n of what follows fail (0 for none)."""
+    version: int = layout.VERSION
+    """Another one's functions stand beside these in the engine, under names of their own."""
+
+    @property
+    def name(self) -> str:
+        """Return the library's name."""
+        return f"hostler{self.version}"
 
 
 PRODUCTION: Final = Build()
@@ -219,7 +227,7 @@ def parse(name: str, text: str) -> Verb:
     return Verb(name=name, purpose=head["purpose"], arguments=arguments, flags=flags, reply=head["reply"], body=text)
 
 
-def _function(verb: Verb, body: str) -> str:
+def _function(verb: Verb, body: str, name: str) -> str:
     lines = [f"local function verb_{verb.name}(keys, argv)", "  local meta_key = keys[1]"]
     lines.append(f"  ctx.writes = {'false' if 'no-writes' in verb.flags else 'true'}")
     for index, argument in enumerate(verb.arguments, 1):
@@ -229,7 +237,7 @@ def _function(verb: Verb, body: str) -> str:
             lines.append(f"  local {argument.name} = {_UNPACK[argument.type] % index}")
     flags = ", ".join(f"'{flag}'" for flag in verb.flags)
     register = (
-        f"redis.register_function{{function_name='{NAME}_{verb.name}', callback=verb_{verb.name}, flags={{{flags}}}}}"
+        f"redis.register_function{{function_name='{name}_{verb.name}', callback=verb_{verb.name}, flags={{{flags}}}}}"
     )
     return "\n".join((*lines, body, "end", register))
 
@@ -239,21 +247,22 @@ def assemble(files: Mapping[str, str], build: Build = PRODUCTION) -> LibraryText
     shared = sorted(name for name in files if name.startswith("_"))
     verbs = {name: parse(name, files[name]) for name in sorted(files) if not name.startswith("_")}
     clock = "key" if build.clock == "key" else "server"
-    parts = [f"-- {NAME}: assembled from src/hostler/valkeyio/functions", f"local CLOCK = '{clock}'", _preamble()]
+    parts = [f"-- {build.name}: assembled from src/hostler/valkeyio/functions", f"local CLOCK = '{clock}'", _preamble()]
     if build.probe:
-        parts.append(_PROBE)
+        parts.append(_PROBE.replace(NAME, build.name))
     for name in (*shared, *verbs):
         lint(files[name], f"{name}.lua")
         body = _fill(files[name], f"{name}.lua")
-        part = _function(verbs[name], body) if name in verbs else body
+        part = _function(verbs[name], body, build.name) if name in verbs else body
         parts.append(part.replace("redis.call(", "probe.call(") if build.probe else part)
     text = "\n".join(parts)
     digest = hashlib.sha256(text.encode()).hexdigest()
     version = (
-        f"redis.register_function{{function_name='{NAME}_version', "
+        f"redis.register_function{{function_name='{build.name}_version', "
         f"callback=function() return '{digest}' end, flags={{'no-writes'}}}}"
     )
-    return LibraryText(text=f"#!lua name={NAME}\n{text}\n{version}\n", sha256=digest, verbs=MappingProxyType(verbs))
+    whole = f"#!lua name={build.name}\n{text}\n{version}\n"
+    return LibraryText(name=build.name, text=whole, sha256=digest, verbs=MappingProxyType(verbs))
 
 
 _PROBE: Final = f"""
