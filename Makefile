@@ -83,3 +83,6 @@ lock: $(UV)  ## renew the locks in requirements/
 	echo uv | $(LOCK) - -o requirements/uv.txt
 	echo mlserver==1.7.1 | $(LOCK) - -o requirements/mlserver.txt
 	echo llmock==0.2.2 | $(LOCK) - -o requirements/llmock.txt
+	for peer in "celery[redis]" "dramatiq[redis]" "taskiq taskiq-redis" "saq[redis] typing-extensions" arq rq pydocket bullmq \
+			"huey redis"; do \
+		name=$${peer%% *}; printf '%s\n' $$peer | $(LOCK) - -o requirements/peers/$${name%%[*}.txt || exit 1; done
