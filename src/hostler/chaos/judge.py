@@ -39,7 +39,7 @@ PROMISES: Final[Mapping[str, str]] = {
     "S12": "counters and indexes agree with the events",
     "S13": "the dead are kept, and records say what events say",
     "S14": "a cancelled job ends cancelled",
-    "S15": "no queue is deeper than its limit",
+    "S15": "no queue is deeper than its limit, and a full one says when to come back",
     "S16": "no limit lets more go than it says",
     "S17": "nothing is claimed while paused",
     "S18": "readers get every move, once and in order",
