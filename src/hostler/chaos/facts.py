@@ -94,6 +94,7 @@ class History:
         terms: Terms,
         renewed: Mapping[tuple[str, int], Sequence[datetime]] | None = None,
         seen: Mapping[str, Sequence[Seen]] | None = None,
+        unclaimed: Mapping[str, int] | None = None,
     ) -> None:
         self.events = events
         self.submitted = submitted
@@ -107,6 +108,8 @@ class History:
         """When the renewals of each job's fence were asked for, of those that were granted."""
         self.seen = seen or {}
         """What each worker was seen to offer, in order of time."""
+        self.unclaimed = unclaimed or {}
+        """Effects of each job that may be of claims which the engine lost by what is promised of it."""
 
     @cached_property
     def jobs(self) -> dict[str, list[Event]]:

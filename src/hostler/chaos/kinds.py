@@ -16,6 +16,10 @@ class Part(StrEnum):
     WORKER = "worker"
     GATEWAY = "gateway"
     ENGINE = "engine"
+    """A server that stands alone."""
+    PRIMARY = "primary"
+    """The server that sentinels have chosen of three."""
+    SENTINEL = "sentinel"
     LINK = "link"
     """The way of one worker or gateway to the engine."""
     CLOCK = "clock"
@@ -53,6 +57,11 @@ class Kind(StrEnum):
     SERVICE_SLOW = "service_slow"
     SERVICE_LIES = "service_lies"
     SERVICE_ERRORS = "service_errors"
+    PRIMARY_KILL = "primary_kill"
+    PRIMARY_STOP = "primary_stop"
+    PRIMARY_PARTED = "primary_parted"
+    PRIMARY_LOST = "primary_lost"
+    SENTINEL_KILL = "sentinel_kill"
 
 
 class Row(Struct, frozen=True, kw_only=True):
@@ -96,5 +105,19 @@ KINDS: Final[Mapping[Kind, Row]] = MappingProxyType(
             part=Part.SERVICE, least=3, most=12, about="ends are not said, streams are cut, health is denied"
         ),
         Kind.SERVICE_ERRORS: Row(part=Part.SERVICE, least=3, most=12, about="bursts of 5xx, failed runs"),
+        Kind.PRIMARY_KILL: Row(
+            part=Part.PRIMARY, least=4, most=10, about="SIGKILL; it comes back when another may have taken over"
+        ),
+        Kind.PRIMARY_STOP: Row(part=Part.PRIMARY, least=4, most=10, about="SIGSTOP, later SIGCONT"),
+        Kind.PRIMARY_PARTED: Row(
+            part=Part.PRIMARY, least=1, most=4, about="it loses its replicas, and they stand still meanwhile"
+        ),
+        Kind.PRIMARY_LOST: Row(
+            part=Part.PRIMARY,
+            least=1,
+            most=4,
+            about="what it writes reaches no replica any more, and then it dies: what it alone knew is lost",
+        ),
+        Kind.SENTINEL_KILL: Row(part=Part.SENTINEL, least=1, most=6, about="SIGKILL, started again after a while"),
     }
 )

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from itertools import zip_longest
 from typing import Final
 
+import msgspec
 from msgspec import Struct
 
 from hostler.chaos.acts import Act, merged
@@ -71,7 +72,7 @@ def linearizable(whole: Whole, *, most: int = NODES_MOST) -> Linear | str:
 def _by_job(whole: Whole) -> Mapping[str, list[Call]]:
     """Cut the log: one call per job that an operation names."""
     calls: dict[str, list[Call]] = {}
-    for act in merged([act for act in whole.acts if act.op != "get" or act.type != "info"]):
+    for act in merged(_certain(whole)):
         for job, call in _calls(act):
             calls.setdefault(job, []).append(call)
     lost = [act.begin for act in whole.acts if act.op == "submit" and act.type == "info"]
@@ -79,6 +80,20 @@ def _by_job(whole: Whole) -> Mapping[str, list[Call]]:
         if lost and not any(call.verb == "submit" for call in mine):
             mine.append(Call(verb="submit", begin=min(lost), end=math.inf, certain=False, process="somebody"))
     return calls
+
+
+def _certain(whole: Whole) -> list[Act]:
+    """Return the operations without looks that say nothing, or say what was lost afterwards.
+
+    Of others whose answer the engine may have lost, nobody knows any more whether they happened.
+    """
+    found: list[Act] = []
+    for act in whole.acts:
+        undone = whole.undone(act)
+        if act.op == "get" and (undone or act.type == "info"):
+            continue
+        found.append(msgspec.structs.replace(act, type="info", end=math.inf) if undone else act)
+    return found
 
 
 def _calls(act: Act) -> Iterator[tuple[str, Call]]:

@@ -11,6 +11,7 @@ from hostler.chaos.counts import ended_again, executed_again
 from hostler.chaos.judge import Report, judge
 from hostler.chaos.reading import Record
 from hostler.chaos.record import Effect, Final
+from hostler.chaos.recovery import failovers, spread
 from hostler.chaos.values import Answers
 from hostler.chaos.whole import Whole
 from hostler.contracts.event import Event
@@ -52,6 +53,10 @@ class Outcome(Struct, frozen=True, kw_only=True):
     """Submits that were answered with an earlier job."""
     unanswered: int
     """Asks whose answer never came, repetitions included."""
+    lost_in_window: int
+    """Jobs that were acknowledged when a fault, by what is promised of the engine, might lose them, and did."""
+    failover_s: Recovery
+    """From a fault of the primary to the next move of any job."""
     unavailable: dict[str, str]
     """Kinds of faults that this machine cannot show, with the reason."""
     folder: str
@@ -92,7 +97,8 @@ def outcome_of(facts: Facts, shown: Sequence[str], *, unavailable: Mapping[str, 
     answers = [act.answered.answers for act in facts.whole.acts if isinstance(act.answered, Answers)]
     taken = [answer for answer in chain.from_iterable(answers) if answer.id is not None]
     jobs = {answer.id for answer in taken}
-    lost = sum(not (state := facts.states.get(job or "")) or not state.terminal for job in jobs)
+    forgotten, gaps = facts.whole.forgotten, spread(failovers(facts.whole))
+    lost = sum(not (state := facts.states.get(job or "")) or not state.terminal for job in jobs - forgotten)
     broken = [f"{one}" for ruling in report.rulings for one in ruling.findings]
     twice = ended_again(facts.stories)
     violations = (*broken, *shown)
@@ -110,6 +116,8 @@ def outcome_of(facts: Facts, shown: Sequence[str], *, unavailable: Mapping[str, 
         ended=dict(Counter(map(str, facts.states.values()))),
         deduplicated=len(taken) - sum(answer.created for answer in taken),
         unanswered=sum(act.type == "info" for act in facts.whole.acts),
+        lost_in_window=len(forgotten),
+        failover_s=Recovery(p50=gaps.p50, p99=gaps.p99, max=gaps.max),
         unavailable=dict(unavailable),
         folder=folder,
     )

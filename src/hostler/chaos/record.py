@@ -176,6 +176,8 @@ class Fault(Said, frozen=True, kw_only=True, tag="fault"):
     queues: tuple[str, ...] = ()
     endpoints: tuple[str, ...] = ()
     """Services that could not answer meanwhile."""
+    loses: tuple[Seconds, Seconds] | None = None
+    """By `t_mono`: what the engine acknowledged in this time may be lost by it. None: nothing may."""
 
 
 class Mark(Said, frozen=True, kw_only=True, tag="mark"):

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from datetime import datetime
+from itertools import pairwise
 
 from msgspec import Struct
 
@@ -62,6 +63,19 @@ def spread(times: Sequence[Seconds]) -> Spread:
 
 def _share(ordered: Sequence[Seconds], share: float) -> Seconds:
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
+
+
+def failovers(whole: Whole) -> list[Seconds]:
+    """Return for each fault by which the engine may lose something the longest time around it without any job's move.
+
+    Moves that were lost are not among them: what was lost counts as time without.
+    """
+    moves = sorted(event.at for stream in whole.streams.values() for event in stream if event.state is not None)
+    return [
+        max(((after - before).total_seconds() for before, after in pairwise(moves)
+             if before <= fault.ended_at and after >= fault.began_at), default=0.0)
+        for fault in whole.faults if fault.loses is not None
+    ]  # fmt: skip
 
 
 def recoveries(whole: Whole) -> list[Struck]:

@@ -27,16 +27,18 @@ def markdown(outcome: Outcome, facts: Facts, *, command: str) -> str:
 
 
 def _numbers(outcome: Outcome, facts: Facts) -> Sequence[str]:
-    recovery = outcome.recovery_s
+    recovery, gap = outcome.recovery_s, outcome.failover_s
     rows = (
         ("jobs acknowledged", outcome.submitted),
         ("lost", outcome.lost),
+        ("lost in a fail-over, as it may", outcome.lost_in_window),
         ("recorded twice", outcome.recorded_twice),
         ("executed again", outcome.executed_again),
         *((f"ended {state}", number) for state, number in sorted(outcome.ended.items())),
         ("answered with an earlier job", outcome.deduplicated),
         ("asks without an answer", outcome.unanswered),
         ("events", facts.report.events),
+        ("fail-over p50 / p99 / max, s", f"{_s(gap.p50)} / {_s(gap.p99)} / {_s(gap.max)}"),
         ("recovery p50 / p99 / max, s", f"{_s(recovery.p50)} / {_s(recovery.p99)} / {_s(recovery.max)}"),
     )
     return _table(("what", "how many"), rows)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from msgspec import Struct
 
@@ -12,6 +12,7 @@ from hostler.chaos.record import Bounds
 from hostler.chaos.shows import (
     Show,
     all_good_work_ends,
+    another_took_over,
     crowds_are_answered,
     good_work_passes_the_unservable,
     innocents_live,
@@ -60,6 +61,8 @@ class Scenario(Struct, frozen=True, kw_only=True):
     """One fault in so many seconds; without it they come close, and overlap."""
     depth: int = 500
     """Of each queue: a submit beyond it is told to come back."""
+    engine: Literal["alone", "sentinel"] = "alone"
+    """One server, or a primary with two replicas and three sentinels."""
     bounds: Bounds = OVERLAPPING
 
 
@@ -122,6 +125,23 @@ _ALL: Final = (
         duration=5.0,
         spacing=60.0,
         bounds=SINGLE,
+    ),
+    Scenario(
+        name="fail-over",
+        about="the primary dies, hangs, loses its replicas or what they did not get: another takes over within 10 s",
+        shows=(another_took_over, all_good_work_ends),
+        kinds=(
+            Kind.PRIMARY_KILL,
+            Kind.PRIMARY_STOP,
+            Kind.PRIMARY_LOST,
+            Kind.PRIMARY_PARTED,
+            Kind.SENTINEL_KILL,
+        ),
+        seconds=150.0,
+        mix=_PLAIN,
+        rate=4.0,
+        spacing=30.0,
+        engine="sentinel",
     ),
     Scenario(
         name="thundering-herd",

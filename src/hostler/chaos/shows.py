@@ -39,6 +39,12 @@ def all_good_work_ends(facts: Facts) -> Iterator[str]:
         yield "no work that could be run was submitted"
 
 
+def another_took_over(facts: Facts) -> Iterator[str]:
+    """The engine began another life at least once."""
+    if not any(len(lives) > 1 for lives in facts.whole.lives.values()):
+        yield "no other server took over"
+
+
 def taken_back(facts: Facts) -> Iterator[str]:
     """Work was taken from workers that were gone, and others did it."""
     taken = again = 0

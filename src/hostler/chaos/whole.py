@@ -1,7 +1,8 @@
 """A record, sorted into what the invariants look at."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Final, TypeVar
 
@@ -29,9 +30,13 @@ from hostler.contracts.event import Event, Life
 from hostler.contracts.fence import attempt_of
 from hostler.contracts.job import Job
 from hostler.kernel.errors import InvalidError
+from hostler.kernel.units import Seconds
 
 NO_QUEUE: Final = ""
 """Where submits are kept that name no queue, of a record without events."""
+
+WORKS_ON: Final = timedelta(seconds=30)
+"""How long a service may go on with work whose claim the engine lost: until its worker was told, and it was stopped."""
 
 L = TypeVar("L", bound=Said)
 
@@ -97,6 +102,26 @@ class Whole:
         return homes | {line.job.id: line.job.queue for line in self.of(FinalJob)}
 
     @cached_property
+    def windows(self) -> tuple[tuple[Seconds, Seconds], ...]:
+        """Return the times, by `t_mono`, in which what the engine acknowledged may have been lost by it."""
+        return tuple(fault.loses for fault in self.faults if fault.loses is not None)
+
+    def undone(self, act: Act) -> bool:
+        """Tell whether what was answered may have been lost: the answer came in such a time."""
+        return any(begin <= act.end <= end for begin, end in self.windows)
+
+    @cached_property
+    def forgotten(self) -> frozenset[str]:
+        """Return the jobs that were acknowledged in such a time, and of which nothing is known at the end."""
+        return frozenset(
+            answer.id
+            for act in self.acts
+            if act.op == "submit" and isinstance(act.answered, Answers) and self.undone(act)
+            for answer in act.answered.answers
+            if answer.id is not None and answer.id not in self.home
+        )
+
+    @cached_property
     def holders(self) -> frozenset[str]:
         """Return the workers that ever claimed."""
         return frozenset(event.worker for stream in self.streams.values() for event in stream if event.worker)
@@ -113,7 +138,10 @@ class Whole:
     def histories(self) -> Mapping[str, History]:
         """Return what was recorded of each queue, as the rules for one queue take it."""
         submitted, unknown = self._submits()
-        seen = self._seen()
+        seen, unclaimed = (
+            _seen(self.of(Roster)),
+            Counter(effect.job for effect in self.of(Effect) if _late(effect, self.faults)),
+        )
         told, renewed = self._told(), self._renewed() if self.header.one_clock else None
         final, effects, books = self._final(), self._effects(), {line.queue: line for line in self.of(Books)}
         found: dict[str, History] = {}
@@ -132,9 +160,10 @@ class Whole:
                 stats=stats,
                 renewed=renewed,
                 seen=seen,
+                unclaimed=unclaimed,
                 audit=known.audit if known else None,
                 terms=msgspec.structs.replace(
-                    terms, unknown_submits=terms.unknown_submits + unknown, slots=terms.slots or self._slots()
+                    terms, unknown_submits=terms.unknown_submits + unknown, slots=terms.slots or _slots(self.of(Roster))
                 ),
             )
         return found
@@ -155,7 +184,7 @@ class Whole:
             if not isinstance(act.answered, Answers):
                 continue
             for request, answer in zip(act.asked.requests, act.answered.answers, strict=False):
-                if answer.id is not None:
+                if answer.id is not None and answer.id not in self.forgotten:
                     queue = self.home.get(answer.id) or act.queue or self.queues[0]
                     one = Submission(id=answer.id, created=answer.created, request=request)
                     found.setdefault(queue, []).append(one)
@@ -197,23 +226,36 @@ class Whole:
             return None
         found: dict[str, list[Effect]] = {}
         for line in lines:
-            if line.type == "finished":
+            if line.type == "finished" and line.job not in self.forgotten:
                 found.setdefault(self.home.get(line.job, self.queues[0]), []).append(line)
         return found
 
-    def _seen(self) -> dict[str, list[Seen]]:
-        """Return what each worker was seen to offer."""
-        found: dict[str, list[Seen]] = {}
-        for line in sorted(self.of(Roster), key=lambda line: line.at):
-            found.setdefault(line.worker, []).append(Seen(at=line.at, offers=line.offers))
-        return {worker: seen for worker, seen in found.items() if any(one.offers for one in seen)}
 
-    def _slots(self) -> dict[str, int] | None:
-        slots: dict[str, int] = {}
-        for line in self.of(Roster):
-            if line.slots is not None:
-                slots[line.worker] = max(line.slots, slots.get(line.worker, 0))
-        return slots or None
+def _seen(rows: Iterable[Roster]) -> dict[str, list[Seen]]:
+    """Return what each worker was seen to offer."""
+    found: dict[str, list[Seen]] = {}
+    for line in sorted(rows, key=lambda line: line.at):
+        found.setdefault(line.worker, []).append(Seen(at=line.at, offers=line.offers))
+    return {worker: seen for worker, seen in found.items() if any(one.offers for one in seen)}
+
+
+def _slots(rows: Iterable[Roster]) -> dict[str, int] | None:
+    """Return how many slots each worker ever said that it has; None when none said so."""
+    slots: dict[str, int] = {}
+    for line in rows:
+        if line.slots is not None:
+            slots[line.worker] = max(line.slots, slots.get(line.worker, 0))
+    return slots or None
+
+
+def _late(effect: Effect, faults: Iterable[Fault]) -> bool:
+    """Tell whether it may be of a claim that was lost: it came in such a time, or while its worker went on."""
+    at = effect.at if effect.type == "finished" else None
+    return at is not None and any(
+        fault.began_at - timedelta(seconds=fault.begin - fault.loses[0]) <= at <= fault.ended_at + WORKS_ON
+        for fault in faults
+        if fault.loses is not None
+    )
 
 
 def _masked(events: Iterable[Event]) -> tuple[Event, ...]:

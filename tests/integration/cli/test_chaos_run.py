@@ -116,4 +116,6 @@ def test_every_scenario_shows_what_it_must(shell: Shell, scenario: str) -> None:
     assert (told["verdict"], told["lost"], told["recorded_twice"], told["violations"]) == ("ok", 0, 0, [])
     assert told["submitted"] >= 200
     assert len(set(told["faults"]) - {"poison", "ended"}) >= 3
+    assert (told["failover_s"]["max"] or 0) < 10
+    assert (told["failover_s"]["max"] is not None) == (scenario == "fail-over")
     assert left_by(ran) == []

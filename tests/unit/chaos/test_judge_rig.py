@@ -8,6 +8,7 @@ import pytest
 from hostler.chaos.record import (
     Books,
     Circuit,
+    Effect,
     Heard,
     Push,
     Roster,
@@ -74,6 +75,19 @@ def circuit(*turns: tuple[float, Mode | None]) -> Story:
     return story.line(*(Circuit(endpoint="s", at=at(one), process="w", breaker=mode) for one, mode in turns))
 
 
+def failed_over(submitted: float) -> Story:
+    """The primary was lost from second 4 to 6, and with it a job that was acknowledged at this time."""
+    story = lived().submit(submitted - 0.1, submitted, K).get(20, None, job=K)
+    story.fault(5, 9, kind="primary_kill", target="primary", workers=(), loses=(4.0, 6.0))
+    return story.mark(30, "drained", "read")
+
+
+def worked_on(second: float) -> Story:
+    """A service ended work for a job twice, of which the engine knows one claim; a primary was lost at second 5."""
+    story = lived().fault(5, 6, kind="primary_kill", target="primary", workers=(), loses=(4.0, 6.0))
+    return story.line(*(Effect(job=J, fence=1, service="s", at=at(one)) for one in (2, second)))
+
+
 SEEDED: dict[str, tuple[str, Callable[[], Story], Callable[[], Story]]] = {
     "a reader that was told that this is all, and misses the last": (
         "S18",
@@ -99,6 +113,15 @@ SEEDED: dict[str, tuple[str, Callable[[], Story], Callable[[], Story]]] = {
         "S18",
         lambda: relived().told(8, 1, 2, 3, lost=True, end="told"),
         lambda: relived().told(7, 1, 2, 3, lost=True).told(8, 3, after=2, reset=True, end="told"),
+    ),
+    "a job that is lost beside the time in which a fail-over may lose": (
+        "S1", lambda: failed_over(3.0), lambda: failed_over(5.0)
+    ),
+    "a job that is not found, and was acknowledged beside that time": (
+        "S20", lambda: failed_over(7.0), lambda: failed_over(5.0).get(21, "succeeded")
+    ),
+    "two effects of one claim, beside the time in which one may have been lost": (
+        "S7", lambda: worked_on(60), lambda: worked_on(8)
     ),
     "a worker that claims what it was never seen to offer": (
         "S10",

@@ -15,6 +15,7 @@ from hostler.chaos.report import markdown
 from hostler.chaos.scenarios import SCENARIOS
 from hostler.chaos.shows import (
     all_good_work_ends,
+    another_took_over,
     crowds_are_answered,
     good_work_passes_the_unservable,
     innocents_live,
@@ -73,6 +74,11 @@ class Story:
             self._moves.append((at, event))
         return job
 
+    def forget(self, job: str, *, acknowledged: float) -> None:
+        """Acknowledge a job of which nothing is known afterwards."""
+        self._op("invoke", acknowledged - 0.5, Requests(requests=(JobRequest(kind=WORK, idempotency_key=job),)))
+        self._op("ok", acknowledged, Answers(answers=(Answer(id=job),)))
+
     def ask_in_vain(self) -> None:
         self._op("invoke", 1, Requests(requests=(JobRequest(kind=WORK, idempotency_key="k"),)))
         self._op("info", 2, None)
@@ -122,6 +128,20 @@ def test_a_job_without_an_end_is_lost() -> None:
     story.job(*well())
     story.job((1, "claim", "w1"))
     assert (story.outcome().verdict, story.outcome().lost) == ("failed", 1)
+
+
+def test_a_job_that_a_fail_over_may_lose_is_counted_apart_and_one_beside_its_time_is_lost() -> None:
+    story = Story()
+    story.job(*well())
+    story.forget("gone", acknowledged=20.0)
+    when = START + timedelta(seconds=19)
+    fault = Fault(
+        kind="primary_kill", target="primary", begin=19, end=25, began_at=when, ended_at=when, loses=(18.0, 20.5)
+    )
+    story.line(fault)
+    assert (story.outcome().lost, story.outcome().lost_in_window, story.outcome().submitted) == (0, 1, 2)
+    story.forget("lost", acknowledged=21.0)
+    assert (story.outcome().lost, story.outcome().lost_in_window, story.outcome().verdict) == (1, 1, "failed")
 
 
 def test_a_second_end_is_recorded_twice_and_names_the_job() -> None:
@@ -219,6 +239,7 @@ def unservable_unnamed(story: Story) -> None:
         (nothing_done_is_missed, missed, "was done by a service"),
         (nothing_done_is_missed, nothing_lost, "no service finished"),
         (one_at_a_time, two_at_once, "held 2 jobs"),
+        (another_took_over, nothing_lost, "no other server took over"),
         (the_full_queue_says_when, nothing_lost, "no queue was ever full"),
         (crowds_are_answered, unanswered, "1 of 1 submits were never answered"),
         (poison_dies, poison_lives, "is poison, and succeeded"),
@@ -240,7 +261,7 @@ def test_what_a_scenario_must_show_is_missed_when_it_is_not_there(
 
 def test_every_scenario_has_something_to_show_and_three_kinds_of_faults_at_least() -> None:
     assert all(one.shows and len(set(one.kinds)) >= 3 for one in SCENARIOS.values())
-    assert len(SCENARIOS) == 11
+    assert len(SCENARIOS) == 12
 
 
 def test_a_service_may_end_an_old_run_after_another_service_did_a_newer_one_but_not_itself() -> None:

@@ -14,6 +14,8 @@ TARGETS = {
     Part.WORKER: ("worker-1", "worker-2", "worker-3"),
     Part.GATEWAY: ("gateway-1", "gateway-2"),
     Part.ENGINE: ("engine",),
+    Part.PRIMARY: ("primary",),
+    Part.SENTINEL: ("sentinel-1", "sentinel-2"),
     Part.CLOCK: ("worker-1",),
     Part.MACHINE: ("machine-1",),
     Part.LINK: ("gateway-1", "worker-1"),
@@ -86,7 +88,7 @@ def test_seeds_differ() -> None:
 
 
 def test_in_time_every_kind_comes() -> None:
-    strikes = plan(7, seconds=1200, targets=TARGETS)
+    strikes = plan(7, seconds=1500, targets=TARGETS)
     assert {strike.kind for strike in strikes} == set(Kind)
 
 

@@ -146,7 +146,7 @@ def effects_fenced(history: History) -> list[Finding] | None:
     for job, events in history.jobs.items():
         claims = [event for event in events if event.type == Verb.CLAIM]
         done = effects[job]
-        if done > len(claims):
+        if done > len(claims) + history.unclaimed.get(job, 0):
             found.append(_finding("S7", f"{job} had {done} effects in {len(claims)} attempts", job, *claims))
         request = history.requests.get(job)
         finish = next((event for event in events if event.type == Verb.FINISH), None)

@@ -201,6 +201,8 @@ class _Listener:
             self._say(f"was not told how {last.job} ended, though it went on asking", last.after)
         if self._found or last.end != "told" or any(line.gap for line in self._lines):
             return
+        if any(push.offset > self._stands(len(self._lines) - 1) for push in last.pushes):
+            return  # the end that it was told was lost after that
         told = {
             push.offset
             for number, line in enumerate(self._lines)
@@ -266,7 +268,7 @@ def read_your_submit(whole: Whole) -> list[Finding] | str:
             jobs=(act.job,),
         )
         for act in asked
-        if act.job is not None and act.job not in gone and _missing(act)
+        if act.job is not None and act.job not in gone | whole.forgotten and _missing(act)
     ]
 
 

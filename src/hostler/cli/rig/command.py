@@ -6,7 +6,7 @@ import tempfile
 import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from cyclopts import Parameter
@@ -40,6 +40,10 @@ async def run(
     *,
     scenario: Annotated[str, Parameter(help="What to play; an unknown name lists all.")] = "mixed",
     seed: Annotated[int, Parameter(help="One seed gives one load and one schedule of faults.")] = 1,
+    engine: Annotated[
+        Literal["alone", "sentinel"] | None,
+        Parameter(help="One server alone, or a primary, two replicas and three sentinels; as the scenario says."),
+    ] = None,
     seconds: Annotated[float | None, Parameter(help="How long work comes and things break; a drain follows.")] = None,
     out: Annotated[Path | None, Parameter(help="Folder for history and report; a new one here unless given.")] = None,
     common: Common = Common(),
@@ -57,7 +61,8 @@ async def run(
     if not 0 <= seed < SEED_MOST:
         raise SettingsError(f"--seed: expected 0 to {SEED_MOST - 1}, got {seed}", problems=())
     unavailable = {kind: why for kind, why in (await asyncio.to_thread(unable)).items() if kind in chosen.kinds}
-    play = _play(chosen, seed=seed, seconds=length, without=unavailable)
+    watched = (engine or chosen.engine) == "sentinel"
+    play = _play(chosen, seed=seed, seconds=length, without=unavailable, watched=watched)
     target = out or Path(f"chaos-{scenario}-{seed}-{uuid.uuid4().hex[:6]}")
     await asyncio.to_thread(folder_for, target)
     folder = await asyncio.to_thread(short_folder)
@@ -70,6 +75,7 @@ async def run(
     except HostlerError as error:
         raise type(error)(f"{error.message} The rig's logs are in {folder}.", **error.facts) from error
     command = f"hostler chaos run --scenario {scenario} --seed {seed} --seconds {length:g}"
+    command += f" --engine {engine}" if engine else ""
     outcome = await asyncio.to_thread(_judged, chosen, history, unavailable, command)
     _conclude(say, outcome, folder)
     if outcome.verdict != "ok":
@@ -86,11 +92,12 @@ def _scenario(name: str) -> Scenario:
     return chosen
 
 
-def _play(scenario: Scenario, *, seed: int, seconds: Seconds, without: Iterable[Kind]) -> Play:
+def _play(scenario: Scenario, *, seed: int, seconds: Seconds, without: Iterable[Kind], watched: bool) -> Play:
     kinds = [kind for kind in scenario.kinds if kind not in without]
     cast = Cast(
         slots=scenario.slots,
         knobs=scenario.knobs,
+        watched=watched,
         small_disk=Kind.DISK_FULL in kinds,
         power_cut=Kind.POWER_CUT in kinds,
         faked_clock=Kind.CLOCK_JUMP in kinds,

@@ -66,6 +66,8 @@ class Faults:
             Part.WORKER: self._process,
             Part.GATEWAY: self._process,
             Part.ENGINE: self._engine,
+            Part.PRIMARY: self._engine,
+            Part.SENTINEL: self._engine,
             Part.CLOCK: self._clock,
             Part.MACHINE: self._machine,
             Part.LINK: self._link,
@@ -84,8 +86,8 @@ class Faults:
         stage, part = self._stage, KINDS[strike.kind].part
         if part in (Part.WORKER, Part.GATEWAY):
             signal_group(stage.child(strike.target), signal.SIGCONT)
-        elif part is Part.ENGINE:
-            await self._mend_engine(strike)
+        elif part in (Part.ENGINE, Part.PRIMARY, Part.SENTINEL):
+            self._notes[strike] = self._notes.get(strike, "") + await stage.engine.end(strike)
         elif part is Part.CLOCK and stage.clock is not None:
             await asyncio.to_thread(stage.clock.set, 0)
         elif part is Part.MACHINE:
@@ -98,6 +100,12 @@ class Faults:
         elif part is Part.SERVICE:
             await self.well(strike.target)
         return self._notes.pop(strike, "")
+
+    def loses(self, strike: Strike, begin: Seconds, end: Seconds) -> tuple[Seconds, Seconds] | None:
+        """Return when that was acknowledged which it may lose; `end` is when it began to be mended."""
+        part = KINDS[strike.kind].part
+        of_engine = part in (Part.ENGINE, Part.PRIMARY, Part.SENTINEL)
+        return self._stage.engine.loses(strike, begin, end) if of_engine else None
 
     def _struck(self, strike: Strike) -> Struck:
         """Return whose work a strike hits: without workers that of all, of a service its own, which has no leases."""
@@ -132,30 +140,7 @@ class Faults:
             signal_group(self._stage.child(name), signal.SIGSTOP)
 
     async def _engine(self, strike: Strike) -> None:
-        engine = self._stage.engine
-        if strike.kind is Kind.ENGINE_STOP:
-            engine.stop()
-        elif strike.kind is Kind.ENGINE_RESTART:
-            await engine.terminate()
-        elif strike.kind is Kind.DISK_FULL and self._stage.disk is not None:
-            taken = await asyncio.to_thread(self._stage.disk.fill)
-            self._notes[strike] = f"{taken} bytes taken"
-        else:
-            await engine.kill()
-        if strike.kind is Kind.POWER_CUT and self._stage.power is not None:
-            where = self._stage.disk.seen if self._stage.disk is not None else engine.folder
-            lost = await asyncio.to_thread(self._stage.power.cut, where)
-            self._notes[strike] = f"{lost} bytes had not been synced"
-
-    async def _mend_engine(self, strike: Strike) -> None:
-        engine = self._stage.engine
-        if strike.kind is Kind.DISK_FULL and self._stage.disk is not None:
-            await asyncio.to_thread(self._stage.disk.free)
-            if engine.pid is not None:
-                self._notes[strike] = f"{self._notes.get(strike, '')}; the engine wrote nothing meanwhile and lives"
-        engine.go_on()
-        if engine.pid is None:
-            await engine.start()
+        self._notes[strike] = await self._stage.engine.begin(strike)
 
     async def _clock(self, strike: Strike) -> None:
         if self._stage.clock is not None:

@@ -27,6 +27,7 @@ async def _one(strike: Strike, began: float, faults: Faults, tape: Tape, report:
     report({"event": "broken", **told, "seconds": strike.length})
     struck = await faults.begin(strike)
     await asyncio.sleep(strike.length)
+    over = clock.monotonic()
     how = await faults.end(strike)
     report({"event": "mended", **told, "how": how})
     instant = strike.length == 0
@@ -41,5 +42,6 @@ async def _one(strike: Strike, began: float, faults: Faults, tape: Tape, report:
             how=how,
             workers=struck.workers,
             endpoints=struck.endpoints,
+            loses=faults.loses(strike, begin, over),
         )
     )

@@ -42,12 +42,12 @@ class Observer:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, socket: Path, tape: Tape, entry: Callable[[str], str | None]) -> AsyncGenerator["Observer"]:
-        """Look at the engine on this socket, and record how its workers are until the block ends.
+    async def open(cls, url: str, tape: Tape, entry: Callable[[str], str | None]) -> AsyncGenerator["Observer"]:
+        """Look at the engine at this URL, and record how its workers are until the block ends.
 
         `entry` names an endpoint by its address.
         """
-        async with Engine.open(EngineSettings(url=f"unix://{socket}"), role="observer") as engine:
+        async with Engine.open(EngineSettings(url=url), role="observer") as engine:
             observer = cls(engine, tape, entry)
             watching = asyncio.create_task(observer._watch())
             try:

@@ -59,7 +59,7 @@ async def perform(play_: Play, folder: Path, out: Path, clock: Clock, report: Re
 
         stage = Stage(folder, play_.cast, heard, seed=play_.seed)
         tape.write(header(play_, stage.canaries.all(), clock))
-        async with stage, Observer.open(stage.socket, tape, stage.ways.entry) as observer:
+        async with stage, Observer.open(stage.engine.url, tape, stage.ways.entry) as observer:
             await observer.until_ready(play_.cast.workers)
             report({"event": "ready", "gateways": list(stage.gateways.values()), "services": stage.services})
             urls = tuple(stage.gateways.values())
@@ -84,9 +84,8 @@ async def perform(play_: Play, folder: Path, out: Path, clock: Clock, report: Re
 
 async def _read_what_was_said(stage: Stage, tape: Tape) -> None:
     """Record what limits let go, and search all that processes logged, wrote and show for secrets."""
-    logs = stage.logs()
     for name in stage.workers:
-        tape.write(*await asyncio.to_thread(grants, logs[name]))
+        tape.write(*await asyncio.to_thread(grants, stage.log(name)))
     tape.write(*await shown(next(iter(stage.gateways.values()))))
     tape.write(*await asyncio.to_thread(lambda: tuple(searched(stage.files(), stage.canaries))))
 

@@ -44,14 +44,15 @@ class Canaries(Struct, frozen=True, kw_only=True):
         """What a process that calls services has to know."""
         return {KEY_VARIABLE: self.service_key}
 
-    def engine(self, place: str) -> str:
-        """Return the URL of an engine's place for a process of the rig."""
-        return f"redis://{USER}:{self.engine_password}@{place}"
+    @property
+    def login(self) -> str:
+        """User and password in a URL of the engine for a process of the rig."""
+        return f"{USER}:{self.engine_password}"
 
     @property
     def engine_user(self) -> tuple[str, ...]:
-        """Options of an engine that lets the rig's processes in by name; whoever looks on needs none."""
-        return ("--user", USER, "on", f">{self.engine_password}", "~*", "&*", "+@all")
+        """The words of the engine's setting `user` that lets those in; whoever looks on needs none."""
+        return (USER, "on", f">{self.engine_password}", "~*", "&*", "+@all")
 
 
 SHOWN: Final = (

@@ -65,7 +65,7 @@ async def soak(
     async with Stage(folder, Cast(), heard, seed=seed) as stage:
         urls = tuple(stage.gateways.values())
         await _keep_for(urls[0], kept)
-        settings = EngineSettings(url=f"unix://{stage.socket}")
+        settings = EngineSettings(url=stage.engine.url)
         async with (
             Engine.open(settings, role="observer") as engine,
             Traffic(urls, seed=seed, rate=rate, run=run) as traffic,

@@ -10,18 +10,18 @@ from typing import Any, Final, Self
 from msgspec import Struct
 
 from hostler.chaos.clock import FakedClock
-from hostler.chaos.disk import SmallDisk
 from hostler.chaos.kinds import Part
-from hostler.chaos.power import PowerCut
-from hostler.chaos.server import EngineServer
 from hostler.chaos.tied import TIED
 from hostler.cli.children import READY, Child, Children, ChildSpec, kill_group, signal_group
+from hostler.cli.rig.engines import SENTINELS, Alone, Watched
 from hostler.cli.rig.house import PRESS, write_settings
 from hostler.cli.rig.secrets import Canaries
 from hostler.cli.rig.ways import Ways
 from hostler.kernel.units import Seconds
 
 ENGINE: Final = "engine"
+PRIMARY: Final = "primary"
+"""Whichever it is when it is struck."""
 READY_WITHIN: Final[Seconds] = 90.0
 GRACE: Final[Seconds] = 5.0
 FREE: Final = "0"
@@ -47,6 +47,8 @@ class Cast(Struct, frozen=True, kw_only=True):
     """The engine's files lie on a disk that can be full."""
     power_cut: bool = False
     """What the engine syncs is noted."""
+    watched: bool = False
+    """The engine is a primary with two replicas and three sentinels."""
     faked_clock: bool = False
     """The first worker's clock can be set."""
     metered: bool = False
@@ -64,8 +66,10 @@ def targets(cast: Cast) -> dict[Part, tuple[str, ...]]:
     return {
         Part.WORKER: workers,
         Part.GATEWAY: gateways,
-        Part.ENGINE: (ENGINE,),
-        Part.LINK: (*workers, *gateways),
+        Part.ENGINE: () if cast.watched else (ENGINE,),
+        Part.LINK: () if cast.watched else (*workers, *gateways),
+        Part.PRIMARY: (PRIMARY,) if cast.watched else (),
+        Part.SENTINEL: SENTINELS if cast.watched else (),
         Part.SERVICE: services,
         Part.SERVICE_LINK: services,
         Part.CLOCK: workers[:1],
@@ -87,26 +91,29 @@ class Stage:
         self.workers = names("worker", cast.workers)
         callers = (*self.workers, *names("gateway", cast.gateways))
         services = names("studio", cast.services)
-        self.ways = Ways(self.socket, callers, services, metered=cast.metered, seed=seed)
+        self.canaries = Canaries.drawn()
+        self.engine: Alone | Watched = (
+            Watched(folder, self.canaries)
+            if cast.watched
+            else Alone(folder, self.canaries, small_disk=cast.small_disk, power_cut=cast.power_cut)
+        )
+        socket = self.engine.socket if isinstance(self.engine, Alone) else None
+        self.ways = Ways(socket, callers, services, metered=cast.metered, seed=seed)
         self.services: dict[str, str] = {}
         """Where each really is."""
         self.gateways: dict[str, str] = {}
         self.clock: FakedClock | None = None
-        self.disk: SmallDisk | None = None
-        self.power: PowerCut | None = None
         self.felled: set[int] = set()
         """Processes that were killed as planned."""
-        self.canaries = Canaries.drawn()
         self._report = report
         self._seed = seed
         self._stack = AsyncExitStack()
         self._children: dict[str, Child] = {}
         self._ids: dict[str, list[str]] = {}
-        self._engine: EngineServer | None = None
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
-            await self._start_engine(stack)
+            await stack.enter_async_context(self.engine)
             await stack.enter_async_context(self.ways)
             if self.cast.faked_clock:
                 self.clock = await FakedClock.make(self.folder)
@@ -121,18 +128,6 @@ class Stage:
 
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
-
-    @property
-    def socket(self) -> Path:
-        """The engine's socket, for whoever looks on without a proxy between."""
-        return self.folder / "s"
-
-    @property
-    def engine(self) -> EngineServer:
-        """The engine."""
-        if self._engine is None:
-            raise RuntimeError("the stage is not open")
-        return self._engine
 
     def child(self, name: str) -> Child:
         """Return a process by name."""
@@ -154,35 +149,18 @@ class Stage:
         self.engine.go_on()
         self.ways.heal()
 
-    def logs(self) -> dict[str, Path]:
-        """Return the log of each process, by name."""
-        return {name: self.folder / f"{name}.log" for name in (*self._children, ENGINE)}
+    def log(self, name: str) -> Path:
+        """Return where a process logs."""
+        return self.folder / f"{name}.log"
 
     def files(self) -> list[Path]:
         """Return all that processes have written, the engine's own files included."""
-        folders = [self.folder, *([self.disk.seen] if self.disk is not None else ())]
-        found = (path for folder in folders for path in folder.rglob("*"))
+        found = (path for folder in (self.folder, *self.engine.elsewhere) for path in folder.rglob("*"))
         return sorted(path for path in found if path.is_file() and not path.is_symlink())
 
     def effects(self, service: str) -> Path:
         """Return the log of what a service did."""
         return self.folder / f"{service}.effects.ndjson"
-
-    async def _start_engine(self, stack: AsyncExitStack) -> None:
-        data = self.folder / "data"
-        await asyncio.to_thread(data.mkdir)
-        before: Sequence[str] = ()
-        environment: Mapping[str, str] = {}
-        if self.cast.small_disk:
-            self.disk = await stack.enter_async_context(SmallDisk(data))
-            before = self.disk.joining
-        if self.cast.power_cut:
-            self.power = await PowerCut.build(self.folder)
-            environment = self.power.environment
-        log = self.folder / "engine.log"
-        options = self.canaries.engine_user
-        server = EngineServer(data, self.socket, log=log, before=before, environment=environment, options=options)
-        self._engine = await stack.enter_async_context(server)
 
     async def _start_all(self, children: Children) -> None:
         """Start everything at once: what is needed is waited for by whoever needs it."""
@@ -228,17 +206,15 @@ class Stage:
         return ("--wait-engine", "60", "--config", str(self.folder / "hostler.toml"), "--json")
 
     def _environment(self, name: str) -> Mapping[str, str]:
-        way = self.ways.engine.get(name)
-        if way is None:
+        if name in self.ways.services:
             return {}
-        return {**self.canaries.environment, "HOSTLER_ENGINE": self.canaries.engine(f"127.0.0.1:{way.port}")}
+        return {**self.canaries.environment, "HOSTLER_ENGINE": self.engine.url_for(self.ways.engine.get(name))}
 
     async def _start(self, children: Children, name: str, *arguments: str, before: Sequence[str] = ()) -> None:
-        log = self.folder / f"{name}.log"
         spec = ChildSpec(
             name=name,
             arguments=arguments,
-            log=log,
+            log=self.log(name),
             bare=True,
             environment=self._environment(name),
             before=(*before, *TIED),

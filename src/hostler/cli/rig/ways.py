@@ -17,10 +17,10 @@ class Ways:
     """`async with` opens them; what leads to a service leads nowhere before `aim`."""
 
     def __init__(
-        self, engine: Path, callers: Sequence[str], services: Sequence[str], *, metered: bool, seed: int
+        self, engine: Path | None, callers: Sequence[str], services: Sequence[str], *, metered: bool, seed: int
     ) -> None:
-        self.engine = {name: FaultProxy(engine, seed=seed) for name in callers}
-        """To the engine, by worker and gateway."""
+        self.engine = {name: FaultProxy(engine, seed=seed) for name in callers} if engine is not None else {}
+        """To an engine that is in one place, by worker and gateway."""
         self.services = {name: FaultProxy(NOWHERE, seed=seed) for name in services}
         self._press = FaultProxy(NOWHERE, seed=seed) if metered and services else None
         """One more to the first service: whose calls are limited."""
