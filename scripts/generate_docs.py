@@ -179,6 +179,7 @@ def queues() -> str:
         lines.append(
             f"| `{name}` | {queue.lease:g} s | {queue.head_start:g} s | {queue.limits.depth:,} | {kept} | {names} |"
         )
+    lines += ["\nA queue that is hotter than one primary serves is spread over shards: [shards.md](shards.md)."]
     lines += [
         "\nWhere several connectors declare a kind, a running registry has the row of the worker that began last."
     ]

@@ -23,6 +23,7 @@ from hostler.contracts.failure import Failure
 from hostler.contracts.lease import Again, Die, Hold, Lease, Settlement, Stopped, Succeed, Update
 from hostler.contracts.needs import Lane
 from hostler.policy.lanes import lane_key
+from hostler.policy.sharding import home_of
 from hostler.valkeyio import layout
 from hostler.valkeyio.instants import instant, instant_or_none
 
@@ -49,7 +50,7 @@ def _lease(queue: str, now: int, lanes: Mapping[int, Lane], job: Sequence[Any]) 
     return Lease(
         job_id=job_id(queue, seq),
         kind=envelope.kind,
-        queue=queue,
+        queue=home_of(queue),
         fence=record.fence,
         generation=record.generation,
         attempts_used=record.attempts,

@@ -2,25 +2,28 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol, cast
 
 from hostler.broker.desk_explain import Explainer
 from hostler.broker.desk_find import Walk, Wanted, page, read_cursor
 from hostler.broker.desk_intake import Intake
 from hostler.broker.desk_views import Kept, read_kept, request_of, view
-from hostler.broker.engine_submit import SUBMIT_MAX, Prepared, Submitter
+from hostler.broker.engine_submit import Prepared, Submitter, moved
 from hostler.broker.records import job_id as id_of
 from hostler.broker.records import pack, read_events, sealed, sealed_lane, split_id
+from hostler.broker.shards import Router, parts_of
 from hostler.contracts.api import EVERY_JOB, JobFilter
 from hostler.contracts.event import Event, Life, Page, Timeline
 from hostler.contracts.explain import Explanation
 from hostler.contracts.job import Job, JobRequest, JobState, Submitted
 from hostler.contracts.preview import Preview, no_preview, preview_of
-from hostler.kernel.errors import HostlerError, NotFoundError, QueueFullError, StateConflictError
+from hostler.contracts.queue import QueueSpec
+from hostler.kernel.errors import HostlerError, InvalidError, NotFoundError, QueueFullError, StateConflictError
 from hostler.kernel.units import Seconds
 from hostler.policy.lanes import lane_key, lane_of
 from hostler.policy.lifecycle import Verb
+from hostler.policy.sharding import home_of, place_of, shards_of
 from hostler.registry.endpoints import EngineEndpoints
 from hostler.registry.engine import EngineRegistry
 from hostler.registry.kinds import Kinds
@@ -48,7 +51,7 @@ class EngineDesk:
         self._library = library or Library(engine)
         self._kinds = kinds or Kinds(engine, library=self._library)
         self._intake = Intake(self._kinds)
-        self._submitter = Submitter(self._library)
+        self._router = Router(engine, Submitter(self._library))
         self._tails = Tails(engine)
         self._explainer = Explainer(
             self._library,
@@ -65,33 +68,40 @@ class EngineDesk:
         """Store jobs durably; one answer each, in order, an exception for each refused one; see the port."""
         now = await self._now() if any(request.deadline for request in requests) else None
         answers: list[Submitted | Exception | None] = [None] * len(requests)
-        queues: dict[str, list[tuple[int, Prepared]]] = {}
-        for place, request in enumerate(requests):
-            try:
-                queue, prepared = await self._intake.admit(request, now=now)
-            except HostlerError as error:
-                answers[place] = error
-            else:
-                queues.setdefault(queue, []).append((place, prepared))
-        await asyncio.gather(
-            *(
-                self._store(queue, jobs[first : first + SUBMIT_MAX], f"submit:{operation}:{first}", answers)
-                for queue, jobs in queues.items()
-                for first in range(0, len(jobs), SUBMIT_MAX)
-            )
-        )
+        rows = await self._store(dict(enumerate(requests)), f"submit:{operation}", answers, now)
+        if any(map(moved, answers)):
+            await self._kinds.read()
+            again = {
+                place: requests[place]
+                for place, row in rows.items()
+                if moved(answers[place]) and await self._kinds.queue(row.name) != row
+            }
+            await self._store(again, f"submit:{operation}", answers, now)
         return tuple(cast("list[Submitted | Exception]", answers))
 
     async def _store(
         self,
-        queue: str,
-        jobs: Sequence[tuple[int, Prepared]],
+        requests: Mapping[int, JobRequest],
         operation: str,
         answers: list[Submitted | Exception | None],
-    ) -> None:
-        stored = await self._submitter.submit(queue, [prepared for _, prepared in jobs], operation)
-        for (place, _), answer in zip(jobs, stored, strict=True):
-            answers[place] = answer
+        now: int | None,
+    ) -> dict[int, QueueSpec]:
+        """Answer each of these, by place; return the rows by which they were led to shards."""
+        rows: dict[int, QueueSpec] = {}
+        queues: dict[str, tuple[QueueSpec, list[tuple[int, Prepared]]]] = {}
+        for place, request in requests.items():
+            try:
+                row, prepared = await self._intake.admit(request, now=now)
+            except HostlerError as error:
+                answers[place] = error
+            else:
+                rows[place] = row
+                queues.setdefault(row.name, (row, []))[1].append((place, prepared))
+        parts = [part for row, jobs in queues.values() for part in parts_of(row, jobs, operation)]
+        for part, stored in zip(parts, await asyncio.gather(*map(self._router.store, parts)), strict=True):
+            for (place, _), answer in zip(part.jobs, stored, strict=True):
+                answers[place] = answer
+        return rows
 
     async def _now(self) -> int:
         return int(await self._library.call_registry("now"))
@@ -117,9 +127,10 @@ class EngineDesk:
         wanted = Wanted(which)
         places = read_cursor(cursor)
         if which.queue is None:
-            names = [row.queue.name for row in await self._kinds.rows()]
+            shards = [shard for row in await self._kinds.rows() for shard in shards_of(row.queue)]
         else:
-            names = [(await self._kinds.queue(which.queue)).name]
+            shards = await self._kinds.shards(which.queue)
+        names = map(place_of, shards)
         walks = [Walk(self._library, name, wanted, places.get(name, 0)) for name in names]
         found, following = await page(walks, max(1, limit))
         kinds = await self._kinds.known()
@@ -144,7 +155,13 @@ class EngineDesk:
             complete=whole and bool(found) and found[0].type == Verb.SUBMIT,
             epoch=epoch,
             lives=tuple(_life(word.decode()) for word in lives),
+            stream=await self._stream(queue),
         )
+
+    async def _stream(self, queue: str) -> str:
+        """Return the name by which the stream of a queue's place is followed."""
+        shards = await self._kinds.shards_seen(home_of(queue))
+        return next((shard for shard in shards if place_of(shard) == queue), queue)
 
     async def preview(self, job_id: str) -> Preview:
         """Return the latest picture of running work; see the port."""
@@ -167,21 +184,26 @@ class EngineDesk:
 
     async def events(self, queue: str, *, after: int, limit: int = 1000, wait: Seconds = 0.0) -> Page:
         """Return events with offsets above `after`, oldest first; see the port."""
-        await self._kinds.queue(queue)
+        shards = await self._kinds.shards(queue)
+        if len(shards) > 1:
+            raise InvalidError(
+                f"{queue} has {len(shards)} shards, and each a stream of its own: {', '.join(shards)}", field="queue"
+            )
         ends = time.monotonic() + wait
         while True:
             found = await self._history(queue, after, limit)
             left = ends - time.monotonic()
             if found.events or found.gap or left <= 0:
                 return found
-            await self._tails.wait(f"{prefix(queue)}ev", after=found.next, timeout=left)
+            await self._tails.wait(f"{prefix(place_of(queue))}ev", after=found.next, timeout=left)
 
     async def _history(self, queue: str, after: int, limit: int) -> Page:
+        place = place_of(queue)
         epoch, latest, kept, entries = cast(
             "tuple[int, bytes, bytes, list[bytes]]",
-            tuple(await self._library.call("history", queue, after=after, most=max(1, min(limit, ENTRIES_MAX)))),
+            tuple(await self._library.call("history", place, after=after, most=max(1, min(limit, ENTRIES_MAX)))),
         )
-        events = tuple(event for event in _decoded(queue, entries) if event.offset > after)[: max(1, limit)]
+        events = tuple(event for event in _decoded(place, entries) if event.offset > after)[: max(1, limit)]
         missed = after > int(latest) or (after < int(latest) and (not int(kept) or after + 1 < int(kept)))
         return Page(
             stream=queue,
@@ -260,7 +282,14 @@ def _life(word: str) -> Life:
 def _taken_apart(job_id: str) -> tuple[str, str]:
     """Return queue and number; `NotFoundError` for what no broker ever gave out as an id."""
     queue, seq = split_id(job_id)
-    if not queue or not seq or queue == REGISTRY_TAG or "{" in queue or "}" in queue or id_of(queue, seq) != job_id:
+    if (
+        not queue
+        or not seq
+        or queue == REGISTRY_TAG
+        or "{" in queue
+        or "}" in queue
+        or id_of(place_of(queue), seq) != job_id
+    ):
         raise _not_found(job_id)
     return queue, seq
 

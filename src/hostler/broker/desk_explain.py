@@ -20,6 +20,7 @@ from hostler.policy.lanes import lane_of
 from hostler.policy.lifecycle import Verb
 from hostler.policy.matching import lacks
 from hostler.policy.obstacles import Survey
+from hostler.policy.sharding import home_of, place_of
 from hostler.policy.sightings import unserved
 from hostler.policy.suspicion import said_of
 from hostler.registry.endpoints import EngineEndpoints
@@ -75,7 +76,7 @@ class Explainer:
         record = facts.job.record
         state = record.job_state
         everybody = await self._registry.workers()
-        workers = [worker for worker in everybody if queue in worker.queues]
+        workers = [worker for worker in everybody if home_of(queue) in worker.queues]
         waits = not state.terminal and state is not _S.RUNNING
         needs = lacking(facts.job.lane, workers) if waits else ()
         survey = Survey(
@@ -90,6 +91,7 @@ class Explainer:
         if state is _S.READY and not unworkable and not facts.paused:
             estimate, rate = await self._estimate(queue, facts)
         reasons = _standing(queue, facts, unworkable=unworkable, workers=workers, needs=needs, survey=survey)
+        reasons += await self._part(queue) if waits else ()
         if state is _S.READY and not survey.open:
             reasons += await self._unserved(facts, everybody)
         return Explanation(
@@ -104,6 +106,12 @@ class Explainer:
             kept_out=survey.kept_out(),
             candidates=survey.candidates(),
         )
+
+    async def _part(self, queue: str) -> tuple[str, ...]:
+        """Say which part of its queue a job waits in, where there are several: its place is one of that line."""
+        shards = await self._kinds.shards_seen(home_of(queue))
+        mine = next((name for name in shards if place_of(name) == queue), queue)
+        return () if len(shards) == 1 else (f"it waits in {mine}, one of {len(shards)} shards, each with its own line",)
 
     async def _unserved(self, facts: Facts, workers: Sequence[Worker]) -> tuple[str, ...]:
         """Return what is announced, could run the job, and is served by nobody."""

@@ -4,7 +4,7 @@ from typing import Final
 
 from hostler.broker.engine_submit import Prepared, prepare
 from hostler.contracts.job import INLINE_LIMIT, JobRequest
-from hostler.contracts.queue import KindSpec
+from hostler.contracts.queue import KindSpec, QueueSpec
 from hostler.kernel.errors import InvalidError, TooLargeError
 from hostler.policy.matching import problems
 from hostler.registry.kinds import Kinds
@@ -19,14 +19,13 @@ class Intake:
     def __init__(self, kinds: Kinds) -> None:
         self._kinds = kinds
 
-    async def admit(self, request: JobRequest, *, now: int | None) -> tuple[str, Prepared]:
-        """Return the queue and the encoded job; raises what the port promises, with the field.
+    async def admit(self, request: JobRequest, *, now: int | None) -> tuple[QueueSpec, Prepared]:
+        """Return the queue's row and the encoded job; raises what the port promises, with the field.
 
         `now` is the engine's clock in microseconds, needed when a deadline is given.
         """
         kind = await self._kinds.kind(request.kind)
-        queue = request.queue or kind.queue
-        await self._kinds.queue(queue)
+        queue = await self._kinds.queue(request.queue or kind.queue)
         _judge_times(request, now)
         _judge_needs(request)
         self._judge_payload(request, kind)

@@ -22,6 +22,7 @@ from hostler.contracts.job import Attempt, BlobRef, Job, JobError, JobRequest, J
 from hostler.contracts.needs import Lane
 from hostler.contracts.queue import KindSpec
 from hostler.policy.lanes import lane_of
+from hostler.policy.sharding import home_of
 from hostler.valkeyio.instants import instant, instant_or_none
 
 
@@ -74,13 +75,13 @@ def request_of(envelope: Envelope) -> JobRequest:
 
 
 def view(queue: str, kept: Kept, kinds: Mapping[str, KindSpec], *, payload: bool = False) -> Job:
-    """Return the job that the API shows."""
+    """Return the job that the API shows; `queue` is its queue, or the shard of that."""
     record, envelope = kept.record, kept.envelope
     kind = kinds.get(envelope.kind)
     return Job(
         id=job_id(queue, kept.seq),
         kind=envelope.kind,
-        queue=queue,
+        queue=home_of(queue),
         state=record.job_state,
         tenant=record.tenant,
         priority=record.priority,

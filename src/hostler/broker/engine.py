@@ -12,6 +12,7 @@ from hostler.broker.records import pack, split_id, unpack_lane
 from hostler.contracts.lease import ClaimRequest, Die, Lease, LeaseRef, Renewal, Settled, Settlement, Update
 from hostler.contracts.queue import Demand
 from hostler.kernel.errors import EngineTimeoutError, EngineUnavailableError
+from hostler.policy.sharding import home_of, place_of
 from hostler.valkeyio.instants import instant
 from hostler.valkeyio.library import HasClient, Library
 from hostler.valkeyio.wakes import HasBlocking, WakeUps
@@ -56,14 +57,15 @@ class EngineBroker:
 
     async def claim(self, request: ClaimRequest, *, operation: str) -> tuple[Lease, ...]:
         """Lease the best jobs that this worker fits; see the port."""
-        name = (request.queue, request.worker)
+        queue = place_of(request.queue)
+        name = (queue, request.worker)
         mine = claimant(request, self._claimants.get(name))
         self._claimants[name] = mine
         cover = Cover()
         for _ in range(_ROUNDS):
-            now, _, status, *rest = await self._claim(request, mine, cover, operation)
+            now, _, status, *rest = await self._claim(queue, request, mine, cover, operation)
             if status == _LEASES:
-                return await self._readable(request.worker, leases_of(request.queue, now, lanes_of(rest[0]), rest[1]))
+                return await self._readable(request.worker, leases_of(queue, now, lanes_of(rest[0]), rest[1]))
             if status != _JUDGE:
                 break
             upto, rows = rest[0]
@@ -78,10 +80,12 @@ class EngineBroker:
             await self.settle(worker, [Settlement(job_id=one.job_id, fence=one.fence, ending=dead) for one in broken])
         return tuple(lease for lease in leases if lease.kind != UNREADABLE)
 
-    async def _claim(self, request: ClaimRequest, mine: Claimant, cover: Cover, operation: str) -> Sequence[Any]:
+    async def _claim(
+        self, queue: str, request: ClaimRequest, mine: Claimant, cover: Cover, operation: str
+    ) -> Sequence[Any]:
         return await self._library.call(
             "claim",
-            request.queue,
+            queue,
             worker=request.worker,
             class_name=mine.worker_class.name,
             limit=max(0, min(request.limit, CLAIM_MAX)),
@@ -96,11 +100,11 @@ class EngineBroker:
 
     async def wait_for_work(self, queues: Sequence[str], worker: str, *, timeout: float) -> bool:
         """Return True soon after work may have appeared; see the port."""
-        return await self._wakes.wait(queues, worker, timeout=timeout)
+        return await self._wakes.wait([place_of(queue) for queue in queues], worker, timeout=timeout)
 
     async def demand(self, queue: str) -> tuple[Demand, ...]:
         """Return what waits for models, lane by lane; see the port."""
-        now, words = await self._library.call("demand", queue, most=TENANTS_MAX)
+        now, words = await self._library.call("demand", place_of(queue), most=TENANTS_MAX)
         return tuple(
             Demand(lane=unpack_lane(row), waiting=waiting, oldest=max(0.0, (int(now) - int(ready_at)) / _MICRO))
             for row, waiting, ready_at in zip(words[1::4], words[2::4], words[3::4], strict=True)
@@ -114,7 +118,7 @@ class EngineBroker:
             lost=tuple(ref for lost, _, _, _ in found for ref in lost),
             cancelled=tuple(ref for _, stop, _, _ in found for ref in stop),
             expires_at=min(ends, default=None),
-            drained=tuple(sorted({queue for (queue, _), part in zip(parts, found, strict=True) if part[3]})),
+            drained=tuple(sorted({home_of(queue) for (queue, _), part in zip(parts, found, strict=True) if part[3]})),
         )
 
     async def _renewed(self, worker: str, parts: Sequence[_Part]) -> tuple[list[_Part], list[_Renewed]]:

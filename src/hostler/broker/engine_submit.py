@@ -14,6 +14,7 @@ from hostler.contracts.queue import KindSpec
 from hostler.kernel.errors import CapacityError, HostlerError, IdempotencyConflictError, InternalError, QueueFullError
 from hostler.policy.affinity import affinity_key
 from hostler.policy.lanes import lane_key, lane_of
+from hostler.policy.sharding import home_of, ordering_key, place_of
 from hostler.valkeyio.instants import micros
 from hostler.valkeyio.library import Library
 
@@ -22,9 +23,10 @@ SUBMIT_MAX: Final = 100
 FULL_RETRY: Final = 1.0
 """Seconds after which a submit that found no room may be tried again."""
 DRAIN_RETRY: Final = 30.0
+MOVE_RETRY: Final = 1.0
 
 _MICRO: Final = 1_000_000
-_STORED, _KNOWN, _OTHER_BODY, _DEPTH, _BYTES, _TENANT, _LANES, _DRAINING, _OTHER_NUMBER = range(1, 10)
+_STORED, _KNOWN, _OTHER_BODY, _DEPTH, _BYTES, _TENANT, _LANES, _DRAINING, _OTHER_NUMBER, _MOVED = range(1, 11)
 _LIMITS: Final = {_DEPTH: "depth", _BYTES: "bytes", _TENANT: "tenant_depth", _LANES: "lanes"}
 _body = msgspec.json.Encoder(order="sorted").encode
 
@@ -38,6 +40,8 @@ class Prepared(Struct, frozen=True, kw_only=True):
     facts: tuple[object, ...]
     """All but the place of its lane, in the order that the function's header says."""
     envelope: bytes
+    key: str | None = None
+    """Its ordering key, which decides the shard."""
 
 
 class Submission(Struct, frozen=True, kw_only=True):
@@ -63,6 +67,7 @@ def prepare(request: JobRequest, kind: KindSpec) -> Prepared:
         request.concurrency_key,
         request.idempotency_key,
     )
+    affinity = affinity_key(request, kind)
     facts = (
         request.tenant,
         request.priority,
@@ -77,9 +82,15 @@ def prepare(request: JobRequest, kind: KindSpec) -> Prepared:
         len(payload),
         request.idempotency_key or False,
         _hash_of(request) if request.idempotency_key else False,
-        affinity_key(request, kind) or False,
+        affinity or False,
     )
-    return Prepared(lane=lane_key(lane), row=sealed_lane(lane), facts=facts, envelope=pack(envelope))
+    return Prepared(
+        lane=lane_key(lane),
+        row=sealed_lane(lane),
+        facts=facts,
+        envelope=pack(envelope),
+        key=ordering_key(request, affinity),
+    )
 
 
 def _span(seconds: float | None) -> int:
@@ -96,26 +107,29 @@ class Submitter:
 
     def __init__(self, library: Library) -> None:
         self._library = library
-        self._groups: dict[str, Group[Submission, tuple[Submitted | HostlerError, ...]]] = {}
+        self._groups: dict[tuple[str, int], Group[Submission, tuple[Submitted | HostlerError, ...]]] = {}
 
     async def submit(
-        self, queue: str, prepared: Sequence[Prepared], operation: str
+        self, shard: str, prepared: Sequence[Prepared], operation: str, *, spread: int = 1
     ) -> tuple[Submitted | HostlerError, ...]:
-        """Store jobs of one queue in one step, at most `SUBMIT_MAX`; one answer each, in order.
+        """Store jobs of one queue, or of a shard of it, in one step, at most `SUBMIT_MAX`; one answer each, in order.
+
+        `spread` is over how many shards keys are spread, as far as is known here: where the engine goes by another
+        number, it stores no job with a key (`moved`).
 
         `EngineUnavailableError` and `EngineTimeoutError` mean that they may or may not be stored: the same
         `operation` may be sent again.
         """
         if len(prepared) > SUBMIT_MAX:
             raise InternalError(f"{len(prepared)} jobs in one step, at most {SUBMIT_MAX}")
-        group = self._groups.get(queue)
+        group = self._groups.get((shard, spread))
         if group is None:
 
             async def act(batch: Sequence[Submission]) -> list[tuple[Submitted | HostlerError, ...]]:
-                return await submit_all(self._library, queue, batch)
+                return await submit_all(self._library, shard, batch, spread=spread)
 
             group = Group(act, most=SUBMIT_MAX)
-            self._groups[queue] = group
+            self._groups[shard, spread] = group
         return await group.do(Submission(operation=operation, jobs=tuple(prepared)), weight=len(prepared))
 
 
@@ -127,7 +141,7 @@ async def submit_jobs(
 
 
 async def submit_all(
-    library: Library, queue: str, batch: Sequence[Submission]
+    library: Library, shard: str, batch: Sequence[Submission], *, spread: int = 1
 ) -> list[tuple[Submitted | HostlerError, ...]]:
     """Store several operations' jobs with one function call; one answer per operation, in order."""
     lanes: dict[str, int] = {}
@@ -141,28 +155,39 @@ async def submit_all(
             jobs.append((lanes[job.lane], *job.facts))
     _, answers = await library.call(
         "submit",
-        queue,
+        place_of(shard),
         jobs=pack(jobs),
         lanes_given=pack(rows),
         operations=pack([word for one in batch for word in (one.operation, len(one.jobs))]),
+        spread=spread,
         envelopes=[job.envelope for one in batch for job in one.jobs],
     )
-    replies = iter([_reply(queue, code, seq) for code, seq in zip(answers[::2], answers[1::2], strict=True)])
+    replies = iter([_reply(shard, code, seq) for code, seq in zip(answers[::2], answers[1::2], strict=True)])
     return [tuple(next(replies) for _ in one.jobs) for one in batch]
 
 
-def _reply(queue: str, code: int, seq: bytes) -> Submitted | HostlerError:
+def _reply(shard: str, code: int, seq: bytes) -> Submitted | HostlerError:
+    queue = home_of(shard)
     if code in {_STORED, _KNOWN}:
-        return Submitted(id=job_id(queue, seq), created=code == _STORED)
+        return Submitted(id=job_id(place_of(shard), seq), created=code == _STORED)
     if code == _OTHER_BODY:
         return IdempotencyConflictError(
-            "the idempotency key was used for another body", job=job_id(queue, seq), field="idempotency_key"
+            "the idempotency key was used for another body", job=job_id(place_of(shard), seq), field="idempotency_key"
         )
     if code == _OTHER_NUMBER:
         return IdempotencyConflictError(
             "the operation id was used for another number of jobs of this queue", field="operation"
         )
     if code == _DRAINING:
-        return CapacityError(f"{queue} is being drained", retry_after=DRAIN_RETRY, queue=queue)
+        return CapacityError(f"{shard} is being drained", retry_after=DRAIN_RETRY, queue=queue)
+    if code == _MOVED:
+        words = f"{shard} takes no such jobs just now: it is closed, or the shards of {queue} are being changed"
+        return CapacityError(words, retry_after=MOVE_RETRY, queue=queue, moved=True)
     limit = _LIMITS[code]
-    return QueueFullError(f"{queue} has reached its {limit}", retry_after=FULL_RETRY, queue=queue, limit=limit)
+    what = limit if shard == queue else f"share of {limit}"
+    return QueueFullError(f"{shard} has reached its {what}", retry_after=FULL_RETRY, queue=queue, limit=limit)
+
+
+def moved(answer: object) -> bool:
+    """Tell whether a job was refused because it belongs to another shard by now, or soon."""
+    return isinstance(answer, CapacityError) and "moved" in answer.facts

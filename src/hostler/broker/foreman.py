@@ -1,30 +1,32 @@
 """The broker on the engine, for operators and for upkeep."""
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any, cast
 
+import msgspec
 import structlog
 
 from hostler.broker.desk_audit import Audit
 from hostler.broker.engine_match import Cover, WorkerClass, worker_class
 from hostler.broker.engine_tick import tick as tick_queue
+from hostler.broker.foreman_shards import Resizer
+from hostler.broker.foreman_stats import stats_of, summed
 from hostler.broker.records import pack
-from hostler.contracts.job import JobState
+from hostler.broker.shards import all_of
 from hostler.contracts.offer import Pool
 from hostler.contracts.queue import KindSpec, QueueSpec, QueueStats, RegistryRow
 from hostler.contracts.worker import Worker, WorkerState
 from hostler.kernel.errors import EngineTimeoutError, EngineUnavailableError
+from hostler.policy.sharding import MARK, home_of, place_of
 from hostler.registry.engine import EngineRegistry
 from hostler.registry.kinds import Kinds
-from hostler.valkeyio.instants import instant_or_none
 from hostler.valkeyio.library import HasClient, Library
 
 _LOG = structlog.stdlib.get_logger("hostler.broker.foreman")
 
-_TENANTS_LOOKED_AT = 200
 _SLICES = 500
 _GONE = frozenset({WorkerState.STOPPED, WorkerState.FAILED, WorkerState.LOST})
-S = JobState
 
 
 class EngineForeman:
@@ -35,52 +37,33 @@ class EngineForeman:
         self._kinds = kinds or Kinds(engine, library=self._library)
         self._registry = EngineRegistry(engine, library=self._library)
         self._audit = Audit(engine, self._library)
+        self._resizer = Resizer(engine, self._library, self._kinds)
 
     async def declare_kind(self, spec: KindSpec, *, reason: str = "") -> None:
         """Add or renew a kind (and its queue, with defaults, if absent). The last declaration wins."""
         await self._kinds.declare_kind(spec, reason=reason)
 
     async def declare_queue(self, spec: QueueSpec, *, reason: str = "") -> None:
-        """Add or change a queue's row; it holds from the next call on."""
-        await self._kinds.declare_queue(spec, reason=reason)
+        """Add or change a queue's row; it holds from the next call on.
+
+        `ConflictError` for another number of shards that would part jobs which have to meet.
+        """
+        await self._resizer.declare(spec, reason=reason)
 
     async def registry(self) -> tuple[RegistryRow, ...]:
         """Return every queue with its kinds, by name."""
         return await self._kinds.rows()
 
     async def stats(self, queue: str) -> QueueStats:
-        """Return exact counters; `UnknownQueueError`.
+        """Return exact counters, those of several shards added up; `UnknownQueueError`.
 
-        The oldest ready job is looked for at the heads of the lines of at most 200 tenants.
+        The oldest ready job is looked for at the heads of the lines of at most 200 tenants of each shard.
         """
-        await self._kinds.queue(queue)
-        words, lanes, tenants, _, unworkable, oldest = cast(
-            "list[Any]", await self._library.call("stats", queue, most=_TENANTS_LOOKED_AT)
-        )
-        meta = {name.decode(): value for name, value in zip(words[::2], words[1::2], strict=True)}
-        number = {name: int(value) for name, value in meta.items() if name not in {"cfg", "run", "reason"}}
-        live = {state: number[f"n_{state}"] for state in S if not state.terminal}
-        return QueueStats(
-            name=queue,
-            paused=bool(number["paused"]),
-            draining=bool(number["draining"]),
-            reason=meta["reason"].decode() or None,
-            ready=live[S.READY],
-            scheduled=live[S.SCHEDULED],
-            running=live[S.RUNNING],
-            waiting=live[S.WAITING],
-            unworkable=unworkable,
-            depth=sum(live.values()),
-            bytes=number["bytes"],
-            totals={name[2:]: value for name, value in number.items() if name.startswith("t_")},
-            kept={str(state): number[f"n_{state}"] for state in S if state.terminal},
-            lanes=lanes,
-            tenants=tenants,
-            workers=sum(queue in worker.queues for worker in await self._registry.workers()),
-            oldest_ready_at=instant_or_none(int(oldest)),
-            offset=number["off"],
-            epoch=number["epoch"],
-        )
+        shards = await self._kinds.shards(queue)
+        parts = await asyncio.gather(*(stats_of(self._library, name) for name in shards))
+        home = home_of(queue)
+        workers = sum(home in worker.queues for worker in await self._registry.workers())
+        return msgspec.structs.replace(summed(queue, parts), workers=workers)
 
     async def pause(self, queue: str, *, operation: str, reason: str = "") -> None:
         """Stop claims from this queue; running work goes on. Idempotent."""
@@ -95,11 +78,19 @@ class EngineForeman:
         await self._order("drain", queue, operation, reason)
 
     async def _order(self, verb: str, queue: str, operation: str, reason: str) -> None:
-        await self._kinds.queue(queue)
-        await self._library.call(verb, queue, operation=f"{verb}:{operation}", reason=reason)
+        """Order all shards; where one is away the others have heard, and the same order is to be given again."""
+
+        async def one(name: str) -> None:
+            await self._library.call(verb, place_of(name), operation=f"{verb}:{operation}", reason=reason)
+
+        await all_of(one, await self._kinds.shards(queue))
 
     async def tick(self, queue: str) -> bool:
-        """Do one slice of upkeep, of the worker registry too; see the port."""
+        """Do one slice of upkeep of each shard, and of the worker registry too; see the port."""
+        return any(await all_of(self._tick, await self._kinds.shards_seen(queue)))
+
+    async def _tick(self, name: str) -> bool:
+        queue = place_of(name)
         due, *present = cast("list[Any]", await self._library.call("crew", queue))
         if not due:
             return False
@@ -116,8 +107,11 @@ class EngineForeman:
 
     async def audit(self, queue: str, *, repair: bool = False) -> tuple[str, ...]:
         """Recount every index of the queue and return each difference as a sentence; optionally mend them."""
-        await self._kinds.queue(queue)
-        return await self._audit.run(queue, repair=repair)
+        found: list[str] = []
+        for name in await self._kinds.shards(queue):
+            sentences = await self._audit.run(place_of(name), repair=repair)
+            found += [f"{name}: {sentence}" for sentence in sentences] if MARK in name else sentences
+        return tuple(found)
 
     async def _muster(self, queue: str, present: Mapping[str, bool]) -> None:
         """Let the queue know of workers that do not claim from it, and of those that are gone.
@@ -128,7 +122,7 @@ class EngineForeman:
         for worker in await self._registry.workers(include_gone=True):
             if worker.state in _GONE:
                 gone += [worker.id] if worker.id in present else []
-            elif queue in worker.queues and not present.get(worker.id):
+            elif home_of(queue) in worker.queues and not present.get(worker.id):
                 await self._introduce(queue, worker)
         if gone:
             await self._library.call("dismiss", queue, workers=gone)

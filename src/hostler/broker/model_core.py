@@ -14,6 +14,7 @@ from hostler.contracts.worker import WorkerState
 from hostler.kernel.errors import NotFoundError, UnknownQueueError
 from hostler.policy.lanes import lane_key
 from hostler.policy.matching import fits
+from hostler.policy.sharding import home_of
 from hostler.policy.suspicion import suspicion
 from hostler.ports.clock import Clock
 from hostler.valkeyio.instants import instant
@@ -27,7 +28,10 @@ S = JobState
 
 
 class ModelCore:
-    """All that the model knows, without verbs."""
+    """All that the model knows, without verbs.
+
+    A queue of several shards is one here, under any of their names: what it promises of each, the model keeps for all.
+    """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -51,7 +55,7 @@ class ModelCore:
 
     def _queue(self, name: str) -> QueueRecord:
         try:
-            return self._queues[name]
+            return self._queues[home_of(name)]
         except KeyError:
             raise UnknownQueueError(f"no queue is named {name!r}", queue=name) from None
 

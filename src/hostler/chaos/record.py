@@ -16,7 +16,7 @@ from hostler.contracts.offer import Offer
 from hostler.contracts.queue import QueueStats
 from hostler.contracts.service import EndpointState
 from hostler.contracts.worker import WorkerState
-from hostler.kernel.units import Instant, Name, QueueName, Seconds
+from hostler.kernel.units import Instant, Name, Seconds, ShardName
 from hostler.policy.breaker import Mode
 
 VERSION = 1
@@ -76,7 +76,7 @@ class Header(Said, frozen=True, kw_only=True, tag="header"):
     began_at: Instant
     seed: int | None = None
     scenario: str | None = None
-    queues: dict[QueueName, Terms] = {}
+    queues: dict[ShardName, Terms] = {}
     bounds: Bounds = Bounds()
     one_clock: bool = True
     """Whether `t_mono` of all processes, and wall clocks and the engine's, compare: they ran on one machine."""

@@ -4,6 +4,8 @@ import contextlib
 from collections.abc import Callable, Generator, Sequence
 from typing import Final
 
+import msgspec
+
 from hostler.chaos.record import Books, Events
 from hostler.chaos.record import Final as FinalJob
 from hostler.chaos.tape import Doing, Process, Tape
@@ -188,7 +190,7 @@ def _answer(one: Submitted | Exception) -> Answer:
 
 
 async def read_all(write: Callable[..., None], queue: str, desk: Desk, foreman: Foreman) -> bool:
-    """Hand all lines that can be read of a queue to `write`: its events, its books and, when it rests, its jobs.
+    """Hand all lines that can be read of a queue, or a shard of it, to `write`: events, books and, when it rests, jobs.
 
     False when it never rested while it was read: then what is in the record is its events and books as of one offset,
     and no job, since those would be of another moment.
@@ -230,7 +232,7 @@ async def _jobs(desk: Desk, queue: str) -> list[Job]:
     cursor: str | None = None
     while len(jobs) < JOBS_MOST:
         found, cursor = await desk.find(JobFilter(queue=queue), cursor=cursor, limit=100)
-        jobs.extend(found)
+        jobs.extend(msgspec.structs.replace(job, queue=queue) for job in found)
         if cursor is None:
             break
     return jobs

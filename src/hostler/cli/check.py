@@ -20,6 +20,7 @@ from hostler.cli.output import Out
 from hostler.cli.rulings import print_rulings
 from hostler.kernel.errors import InvalidError, SettingsError, UnknownQueueError
 from hostler.kernel.settings import EngineSettings
+from hostler.policy.sharding import shards_of
 from hostler.valkeyio.engine import Engine
 from hostler.worker.system import SystemClock
 
@@ -80,7 +81,7 @@ async def _record(settings: EngineSettings, queue: str) -> tuple[Header, *tuple[
         with mapped():
             await Library(engine).ensure()
         foreman = EngineForeman(engine)
-        row = next((row for row in await foreman.registry() if row.queue.name == queue), None)
+        row = next((row for row in await foreman.registry() if queue in {row.queue.name, *shards_of(row.queue)}), None)
         if row is None:
             raise UnknownQueueError(f"There is no queue {queue}; `hostler queues list` names them.", queue=queue)
         terms = Terms(
@@ -90,6 +91,7 @@ async def _record(settings: EngineSettings, queue: str) -> tuple[Header, *tuple[
             window=row.queue.retention.idempotency,
         )
         lines: list[Line] = []
-        if await read_all(lambda *more: lines.extend(more), queue, desk, foreman):
+        shards = [shard for shard in shards_of(row.queue) if queue in {shard, row.queue.name}]
+        if all([await read_all(lambda *more: lines.extend(more), shard, desk, foreman) for shard in shards]):
             lines.append(Mark(what="read", t_mono=clock.monotonic(), t_wall=clock.now()))
-        return Header(began_at=clock.now(), queues={queue: terms}), *lines
+        return Header(began_at=clock.now(), queues=dict.fromkeys(shards, terms)), *lines

@@ -17,7 +17,7 @@ from hostler.cli.flags import Tethered, ToEngine, given
 from hostler.cli.followed import discovery_of, only_followed, placed
 from hostler.cli.output import OK, Out
 from hostler.contracts.worker import WorkerState
-from hostler.kernel.errors import MissingExtraError
+from hostler.kernel.errors import ConflictError, MissingExtraError
 from hostler.kernel.settings import EngineSettings, Settings
 from hostler.kernel.sources import refuse
 from hostler.kernel.spec import Instance
@@ -213,9 +213,17 @@ def _begin(role: str, flags: Mapping[str, tuple[str, Any]], common: ToEngine, *,
 
 
 async def _declare(loaded: Loaded, foreman: Any) -> None:
-    """Put what the configuration says about queues and kinds into the engine, connectors' kinds included."""
+    """Put what the configuration says about queues and kinds into the engine, connectors' kinds included.
+
+    A queue whose shards cannot be others now keeps the row that it has.
+    """
+    from hostler.telemetry.logs import logger
+
     for queue in loaded.queues:
-        await foreman.declare_queue(queue)
+        try:
+            await foreman.declare_queue(queue)
+        except ConflictError as error:
+            logger("cli").warning("queue stays as it is", queue=queue.name, reason=error.message)
     for kind in loaded.kinds:
         await foreman.declare_kind(kind)
     named = {kind.name for kind in loaded.kinds}

@@ -8,7 +8,7 @@ from cyclopts import App, Parameter
 from hostler.cli.flags import ToGateway
 from hostler.cli.output import OK, Out
 from hostler.cli.talk import facts_table, pairs, talking
-from hostler.contracts.queue import NAMING, QueueView
+from hostler.contracts.queue import NAMING, QueueStats, QueueView
 from hostler.kernel.errors import SettingsError
 
 queues = App(name="queues", help="List, measure, configure, pause, resume and drain queues.")
@@ -28,8 +28,8 @@ async def list_(*, common: ToGateway = ToGateway()) -> int:
     columns = ("queue", "", "ready", "scheduled", "running", "waiting", "unworkable", "workers", "kinds")
     rows = [
         (
-            row.stats.name,
-            _mood(row),
+            row.stats.name if row.spec.shards == 1 else f"{row.stats.name} ({row.spec.shards} shards)",
+            _mood(row.stats),
             row.stats.ready,
             row.stats.scheduled,
             row.stats.running,
@@ -66,6 +66,8 @@ async def stats(queue: str, /, *, common: ToGateway = ToGateway()) -> int:
             ("event offset", found.offset),
         ),
     )
+    for shard in found.shards:
+        out.say(f"{shard.name:<14}{_counts(shard)}")
     for title, counts in (("in all", found.totals), ("kept", found.kept)):
         out.say(f"{title:<14}{', '.join(f'{name} {count}' for name, count in counts.items() if count) or 'nothing'}")
     return OK
@@ -162,10 +164,16 @@ async def registry(*, common: ToGateway = ToGateway()) -> int:
     return OK
 
 
-def _mood(row: QueueView) -> str:
-    return "draining" if row.stats.draining else "paused" if row.stats.paused else ""
+def _mood(found: QueueStats) -> str:
+    return "draining" if found.draining else "paused" if found.paused else ""
+
+
+def _counts(shard: QueueStats) -> str:
+    numbers = {name: getattr(shard, name) for name in ("ready", "scheduled", "running", "waiting")}
+    words = [f"{name} {number}" for name, number in numbers.items() if number]
+    return ", ".join([*words, *filter(None, [_mood(shard)])]) or "empty"
 
 
 def _done(common: ToGateway, row: QueueView) -> int:
-    Out(json=common.json).answer(row.stats, f"{row.stats.name} is {_mood(row) or 'open'}")
+    Out(json=common.json).answer(row.stats, f"{row.stats.name} is {_mood(row.stats) or 'open'}")
     return OK

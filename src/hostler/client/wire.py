@@ -14,7 +14,7 @@ import msgspec
 
 from hostler.client.problems import error_of_body, wait_before
 from hostler.contracts.job import BlobRef
-from hostler.kernel.errors import EngineError, GatewayUnavailableError, HostlerError
+from hostler.kernel.errors import CapacityError, EngineError, GatewayUnavailableError, HostlerError, reroutable
 from hostler.kernel.units import Seconds
 
 T = TypeVar("T")
@@ -97,14 +97,20 @@ class Wire:
 
     async def _send(self, ask: "_Ask") -> tuple[int, bytes]:
         headers = {} if ask.body is None else {"Content-Type": ask.media_type, "Operation-Id": uuid.uuid4().hex}
-        tried = 0
+        tried, doubt = 0, False
         while True:
             tried += 1
             try:
                 return await self._once(ask, headers)
-            except (GatewayUnavailableError, EngineError) as error:
+            except (GatewayUnavailableError, EngineError, CapacityError) as error:
                 if tried >= self._tries or error.retry != "later":
                     raise
+                if reroutable(error) and not doubt:  # no try of this operation can have done anything
+                    headers["Operation-Id"] = uuid.uuid4().hex
+                    continue
+                if isinstance(error, CapacityError):
+                    raise
+                doubt = True
                 await asyncio.sleep(pause(tried, error))
 
     async def _once(self, ask: "_Ask", headers: Mapping[str, str]) -> tuple[int, bytes]:

@@ -9,7 +9,7 @@ from hostler.contracts.failure import FailureClass, Stage
 from hostler.contracts.job import JobState
 from hostler.contracts.problem import Problem
 from hostler.contracts.service import EndpointState, Enrolment, Source
-from hostler.kernel.units import Instant, JobId, Json, Label, Name, QueueName
+from hostler.kernel.units import Instant, JobId, Json, Label, Name, ShardName
 
 T = TypeVar("T")
 
@@ -80,7 +80,7 @@ class BatchAnswer(Struct, frozen=True, kw_only=True):
 class JobFilter(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """Which jobs; every part given must hold."""
 
-    queue: QueueName | None = None
+    queue: ShardName | None = None
     kind: Name | None = None
     states: Annotated[tuple[JobState, ...], Meta(max_length=8)] = ()
     tenant: Name | None = None

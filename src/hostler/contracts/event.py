@@ -40,6 +40,8 @@ class Timeline(Struct, frozen=True, kw_only=True):
     """Of the stream that they are from."""
     lives: tuple[Life, ...] = ()
     """The last epochs of that stream, oldest first."""
+    stream: str = ""
+    """Whose offsets these are: the job's queue, or its shard of that."""
 
     def shared(self, epoch: int) -> int | None:
         """Return up to which offset an earlier epoch told what this one tells; None where all of it still stands."""

@@ -62,6 +62,10 @@ class Retention(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_un
     """How long it is known where the last job of a session ran, counted from its start."""
 
 
+SHARDS_MAX = 64
+ShardCount = Annotated[int, Meta(ge=1, le=SHARDS_MAX)]
+
+
 class QueueSpec(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """One row of the queue registry."""
 
@@ -81,6 +85,13 @@ class QueueSpec(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_un
     retention: Retention = field(default_factory=Retention)
     weights: dict[Name, Annotated[int, Meta(ge=1, le=1000)]] = {}
     """Tenants' weights; 1 unless set."""
+    shards: ShardCount = 1
+    """Over how many parts it is spread, each with a place of its own in the engine: for a queue that is hotter than one
+    primary serves. Limits of depth and bytes, and what is kept, are shared out among them."""
+    key_shards: ShardCount | None = None
+    """Over how many of them, from the first, jobs with an ordering key are spread; None: all."""
+    open_shards: Annotated[int, Meta(ge=0, le=SHARDS_MAX)] | None = None
+    """How many of them, from the first, take new jobs; None: all. What is in the others runs out, and they may go."""
 
 
 class CacheMode(StrEnum):
@@ -160,7 +171,10 @@ class QueueStats(Struct, frozen=True, kw_only=True):
     workers: int
     oldest_ready_at: Instant | None
     offset: int
+    """Of its stream; of a queue of several shards, whose streams are apart, all of them added up."""
     epoch: int
+    shards: tuple["QueueStats", ...] = ()
+    """Each shard by itself, where there are several; the rest is their sum. Lanes and tenants count in each."""
 
 
 class RegistryRow(Struct, frozen=True, kw_only=True):

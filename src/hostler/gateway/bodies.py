@@ -18,6 +18,7 @@ from hostler.kernel.units import Bytes
 Q = TypeVar("Q", bound=msgspec.Struct)
 Request = litestar.Request[Any, Any, Any]
 
+OPERATION_ID: Final = "operation-id"
 _OPERATION_ID: Final = re.compile(r"[\x21-\x7e]{1,128}")
 _JSON_TYPE: Final = re.compile(r"application/(json|[\w.+-]+\+json)\s*(;.*)?", re.IGNORECASE)
 _MOST_PARAMETERS: Final = 64
@@ -55,7 +56,7 @@ def _is_many(kind: Any) -> bool:
 
 def operation_id(request: Request) -> str:
     """Return the request's `Operation-Id`, or a new one; `InvalidError` when it cannot be one."""
-    given = request.headers.get("operation-id")
+    given = request.headers.get(OPERATION_ID)
     if given is None:
         return uuid.uuid4().hex
     if not _OPERATION_ID.fullmatch(given):

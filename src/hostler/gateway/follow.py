@@ -104,7 +104,8 @@ class Story:
             yield _frame("gap", msgspec.json.encode({"after": self._last}))
         found = {event.offset: event for event in timeline.events if event.offset > self._last}
         if timeline.events:
-            found |= await self._between(max(self._last, timeline.events[0].offset), timeline.events[-1])
+            stream = timeline.stream or self._job.queue
+            found |= await self._between(stream, max(self._last, timeline.events[0].offset), timeline.events[-1])
         for offset in sorted(found):
             self._last = offset
             yield self._shown(found[offset])
@@ -121,7 +122,7 @@ class Story:
     def _shown(self, event: Event) -> bytes:
         return event_frame(event, self._epoch)
 
-    async def _between(self, after: int, latest: Event) -> dict[int, Event]:
+    async def _between(self, stream: str, after: int, latest: Event) -> dict[int, Event]:
         """Return the job's events of the stream behind `after`, for those that a timeline leaves out (progress).
 
         Looks at `SCAN` pages of the stream at most: a job that runs beside very many others tells its moves
@@ -129,7 +130,7 @@ class Story:
         """
         found: dict[int, Event] = {}
         for _ in range(SCAN):
-            page = await self._desk.events(self._job.queue, after=after, limit=PAGE)
+            page = await self._desk.events(stream, after=after, limit=PAGE)
             found |= {event.offset: event for event in page.events if event.job == self._job.id}
             ended = latest.state is not None and latest.state.terminal and page.next >= latest.offset
             if ended or page.next <= after or len(page.events) < PAGE:

@@ -10,6 +10,7 @@ from typing import Final
 from hostler.contracts.event import Event
 from hostler.kernel.errors import CapacityError
 from hostler.kernel.units import Seconds
+from hostler.policy.sharding import home_of
 from hostler.telemetry.metrics import Metrics
 
 BACKLOG: Final = 256
@@ -125,10 +126,11 @@ class Hub:
                 subscription.push(event)
 
     def resync(self, queue: str) -> None:
-        """Tell everybody who waits for a job of this queue to look again."""
+        """Tell everybody who waits for a job of this queue, or of the queue that this shard is of, to look again."""
+        home = home_of(queue)
         for peers in self._by_job.values():
             for subscription in peers:
-                if subscription.queue == queue:
+                if subscription.queue == home:
                     subscription.resync()
 
     def close(self) -> None:

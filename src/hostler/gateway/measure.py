@@ -129,16 +129,19 @@ def _queues(metrics: Metrics, stats: Sequence[QueueStats], now: datetime) -> Non
     jobs: dict[LabelValues, float] = {}
     kept: dict[LabelValues, float] = {}
     totals: dict[LabelValues, float] = {}
+    shards: dict[LabelValues, float] = {}
     plain: dict[str, dict[LabelValues, float]] = {name: {} for name in _PLAIN}
     for queue in stats:
         for state in ("ready", "scheduled", "running", "waiting", "unworkable"):
             jobs[queue.name, state] = getattr(queue, state)
         kept.update({(queue.name, state): count for state, count in queue.kept.items()})
         totals.update({(queue.name, what): count for what, count in queue.totals.items()})
+        shards.update({(queue.name, shard.name): shard.depth for shard in queue.shards})
         for name, read in _PLAIN.items():
             plain[name][queue.name,] = read(queue, now)
     metrics.replace("hostler_queue_jobs", jobs)
     metrics.replace("hostler_queue_kept_jobs", kept)
+    metrics.replace("hostler_queue_shard_depth", shards)
     metrics.replace("hostler_queue_jobs_total", totals)
     for name, values in plain.items():
         metrics.replace(name, values)

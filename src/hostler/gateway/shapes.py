@@ -9,9 +9,9 @@ from msgspec import Meta, Struct
 from hostler.contracts.api import ErrorClass, JobFilter
 from hostler.contracts.job import BlobRef, JobState
 from hostler.kernel.errors import HostlerError, InvalidError, NotFoundError, UnknownQueueError
-from hostler.kernel.units import Instant, JobId, Label, Name, QueueName, Seconds
+from hostler.kernel.units import Instant, JobId, Label, Name, Seconds, ShardName
 
-Cursor = Annotated[str, Meta(min_length=1, max_length=512, description="`next` of the page before.")]
+Cursor = Annotated[str, Meta(min_length=1, max_length=4096, description="`next` of the page before.")]
 PageSize = Annotated[int, Meta(ge=1, le=200, description="Most items of one page; a page may hold fewer.")]
 LabelPair = Annotated[
     str, Meta(min_length=2, max_length=257, pattern="^[^=]+=[^\\n]+", description="`key=value`; may be repeated.")
@@ -25,7 +25,7 @@ Wait = Annotated[
 class DeadQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which dead jobs to list."""
 
-    queue: QueueName | None = None
+    queue: ShardName | None = None
     kind: Name | None = None
     tenant: Name | None = None
     label: Annotated[tuple[LabelPair, ...], Meta(max_length=16)] = ()
@@ -131,8 +131,8 @@ PATH_PARAMETERS: Final[dict[str, PathParameter]] = {
         sentence="There is no job {value}; an id looks like default.17.",
     ),
     "name": PathParameter(
-        shape=QueueName,
-        about="A queue's name.",
+        shape=ShardName,
+        about="A queue's name, or that of one of its shards, as image~2.",
         error=UnknownQueueError,
         sentence="There is no queue {value}; GET /v1/queues lists all.",
     ),

@@ -1,13 +1,14 @@
 """Reads the streams of all queues, one reader each, and hands every event on exactly once."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final
 
 from hostler.contracts.event import Event
 from hostler.gateway.rooms import Rooms
 from hostler.kernel.errors import HostlerError
 from hostler.kernel.units import Seconds
+from hostler.policy.sharding import home_of
 from hostler.ports.clock import Dice
 from hostler.telemetry.logs import logger
 
@@ -26,7 +27,7 @@ Counted = Callable[[Sequence[Event]], Awaitable[None]]
 
 
 class Tail:
-    """The reader of one queue's stream."""
+    """The reader of one stream: a queue's, or that of one of its shards."""
 
     def __init__(self, queue: str, rooms: Rooms, counted: Counted) -> None:
         self.queue = queue
@@ -54,7 +55,7 @@ class Tail:
         if page.gap:
             self._lost(page.next)
         for event in page.events:
-            self._metrics.count("hostler_job_events_total", self.queue, event.type)
+            self._metrics.count("hostler_job_events_total", home_of(self.queue), event.type)
             self._hub.publish(event)
         await self._counted(page.events)
         self.offset = max(self.offset, page.next)
@@ -79,7 +80,7 @@ class Tail:
 
 
 class Tails:
-    """One `Tail` for each queue that there is."""
+    """One `Tail` for each stream that there is."""
 
     def __init__(self, make: Callable[[str], Tail], dice: Dice) -> None:
         self._make = make
@@ -92,10 +93,14 @@ class Tails:
         """Return how far each stream was read."""
         return {queue: tail.offset for queue, tail in self._tails.items()}
 
-    def follow(self, queue: str) -> None:
-        """Begin to read a queue's stream, unless it is read already."""
-        if queue not in self._tasks:
-            self._tasks[queue] = asyncio.create_task(self._run(self._make(queue)), name=f"tail-{queue}")
+    def follow(self, streams: Iterable[str]) -> None:
+        """Read these streams from now on, and no others: those that are read already are read on."""
+        wanted = frozenset(streams)
+        for stream in wanted - self._tasks.keys():
+            self._tasks[stream] = asyncio.create_task(self._run(self._make(stream)), name=f"tail-{stream}")
+        for stream in self._tasks.keys() - wanted:
+            self._tasks.pop(stream).cancel()
+            self._tails.pop(stream, None)
 
     async def stop(self) -> None:
         """Stop all readers."""

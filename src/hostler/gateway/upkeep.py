@@ -10,6 +10,7 @@ from hostler.gateway.hub import Hub
 from hostler.gateway.tail import Tails
 from hostler.kernel.errors import HostlerError
 from hostler.kernel.units import Seconds
+from hostler.policy.sharding import shards_of
 from hostler.ports.broker import Foreman
 from hostler.ports.clock import Dice
 from hostler.telemetry.logs import logger
@@ -45,12 +46,13 @@ class Upkeep:
             await asyncio.gather(*self._ticking.values(), return_exceptions=True)
 
     async def _find(self) -> None:
-        for row in await self._foreman.registry():
-            queue = row.queue.name
-            self._tails.follow(queue)
-            if queue not in self._ticking:
-                ticks = self._again_and_again(f"tick-{queue}", partial(self._tick, queue))
-                self._ticking[queue] = asyncio.create_task(ticks, name=f"tick-{queue}")
+        shards = {shard for row in await self._foreman.registry() for shard in shards_of(row.queue)}
+        self._tails.follow(shards)
+        for shard in shards - self._ticking.keys():
+            ticks = self._again_and_again(f"tick-{shard}", partial(self._tick, shard))
+            self._ticking[shard] = asyncio.create_task(ticks, name=f"tick-{shard}")
+        for shard in self._ticking.keys() - shards:
+            self._ticking.pop(shard).cancel()
         for task in self._ticking.values():
             if task.done():
                 task.result()

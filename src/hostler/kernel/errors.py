@@ -259,6 +259,14 @@ class MissingExtraError(HostlerError):
     code, retry, status = "missing-extra", "never", 501
 
 
+def reroutable(error: object) -> bool:
+    """Tell whether a submit was refused only for where its operation leads: nothing of it was stored.
+
+    Under another operation it may be led to another shard of its queue; under the same it is refused again.
+    """
+    return isinstance(error, HostlerError) and error.facts.get("reroute") is True
+
+
 def all_errors(root: type[HostlerError] = HostlerError) -> list[type[HostlerError]]:
     """Return `root` and all its subclasses, parents first, in order of definition."""
     found = [root]

@@ -29,10 +29,13 @@ Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}\Z", max_length=6
 QueueName = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,47}\Z", max_length=48)]
 """A queue's name: no dot, since a job's id is `<queue>.<number>` and only the broker takes it apart."""
 
+ShardName = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,47}(~[0-9]{1,2})?\Z", max_length=51)]
+"""A queue, or one shard of it: `image~2` is the third."""
+
 Label = Annotated[str, Meta(min_length=1, max_length=128)]
 """One free text that people filter and match by."""
 
-JobId = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,47}\.[0-9]{1,16}\Z", max_length=65)]
+JobId = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,47}(~[1-9][0-9]?)?\.[0-9]{1,16}\Z", max_length=68)]
 """A job's id: opaque to everything but the broker that minted it."""
 
 Json = Any

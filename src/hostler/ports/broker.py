@@ -5,6 +5,10 @@ Three protocols share one adapter: `Broker` is spoken by workers, `Desk` by whoe
 whole, or nothing changed. Every verb may raise `EngineUnavailableError` or `EngineTimeoutError`; for a
 mutating verb that means *may or may not have happened*, and the same `operation` (any text, unique per
 intent) may then be sent again: within 10 minutes it gives the first answer and changes nothing twice.
+
+A queue may be spread over shards (`QueueSpec.shards`). What is promised of order, turns and limits is then promised
+of each. A `queue` that is looked at or operated may be one of them, as `image~2`; submits name the queue, workers
+and followers its shards (`policy.sharding.shards_of`).
 """
 
 from collections.abc import Sequence
@@ -24,6 +28,8 @@ class Broker(Protocol):
 
     async def claim(self, request: ClaimRequest, *, operation: str) -> tuple[Lease, ...]:
         """Lease the best jobs that this worker fits, at most `request.limit`, best first; empty when there is none.
+
+        From a queue without other shards, or from one shard.
 
         One step: due jobs become ready, pause, limits, concurrency keys and amounts are checked, the jobs are
         leased and their amounts taken. Order: tenants by least share used, inside a tenant the earliest
@@ -83,6 +89,9 @@ class Desk(Protocol):
         All of one call share one fate per queue: a queue's jobs are stored in one step (at most 100 a step).
         Refused without a trace: `UnknownKindError`, `PlannedKindError`, `PayloadError`, `QueueFullError`,
         `IdempotencyConflictError` (same key, other body), `InvalidError`.
+
+        To several shards each part goes in a step of its own. Jobs with one ordering key lie in one shard; the others
+        go where the operation leads. `reroutable` refusals are for that shard only: another operation may do.
         """
         ...
 
@@ -133,7 +142,8 @@ class Desk(Protocol):
     async def events(self, queue: str, *, after: int, limit: int = 1000, wait: float = 0.0) -> Page:
         """Return events with offsets above `after`, oldest first; wait up to `wait` seconds for one to come.
 
-        `gap` is True when `after` is older than what is kept.
+        `gap` is True when `after` is older than what is kept. `InvalidError` for a queue of several shards: each
+        has a stream of its own.
         """
         ...
 
@@ -149,7 +159,10 @@ class Foreman(Protocol):
         ...
 
     async def declare_queue(self, spec: QueueSpec, *, reason: str = "") -> None:
-        """Add or change a queue's row: it holds from the next call on. An event as for kinds."""
+        """Add or change a queue's row: it holds from the next call on. An event as for kinds.
+
+        `ConflictError` for other shards than before where that would part jobs of one key, or drop any.
+        """
         ...
 
     async def registry(self) -> tuple[RegistryRow, ...]:
@@ -157,7 +170,7 @@ class Foreman(Protocol):
         ...
 
     async def stats(self, queue: str) -> QueueStats:
-        """Return exact counters; `UnknownQueueError`."""
+        """Return exact counters, those of several shards added up; `UnknownQueueError`."""
         ...
 
     async def pause(self, queue: str, *, operation: str, reason: str = "") -> None:

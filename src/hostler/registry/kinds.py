@@ -22,6 +22,7 @@ from hostler.kernel.errors import (
 )
 from hostler.kernel.stored import Reader
 from hostler.kernel.units import Seconds
+from hostler.policy.sharding import home_of, place_of, shards_of
 from hostler.registry.schemas import Schemas
 from hostler.valkeyio.config import config_hash, pack_config
 from hostler.valkeyio.keys import REGISTRY_TAG
@@ -80,6 +81,20 @@ class Kinds:
             raise UnknownQueueError(f"no queue is named {name!r}{hint}", field="queue", queue=name, nearest=near)
         return found
 
+    async def shards(self, name: str) -> tuple[str, ...]:
+        """Return the shards that a name means: all of a queue, or the one that it names; `UnknownQueueError`."""
+        try:
+            return _meant(name, await self.queue(home_of(name)))
+        except UnknownQueueError:
+            return _meant(name, (await self.read()).queues.get(home_of(name)) or await self.queue(home_of(name)))
+
+    async def shards_seen(self, name: str) -> tuple[str, ...]:
+        """Return the same as the registry was read last, and the name itself where that does not know it."""
+        if self._read_at is None:
+            await self.read()
+        spec = self._snapshot.queues.get(home_of(name))
+        return (name,) if spec is None else _meant(name, spec)
+
     async def known(self) -> Mapping[str, KindSpec]:
         """Return every declared kind by name, planned ones included, as of at most a second ago.
 
@@ -107,7 +122,7 @@ class Kinds:
         for part, schema in (("payload", spec.payload), ("result", spec.result)):
             if schema is not None:
                 self.schemas.check(schema, field=f"kinds.{spec.name}.{part}")
-        _refuse_reserved(spec.queue)
+        refuse_reserved(spec.queue)
         queue = "" if spec.queue in BUILT_IN else spec.queue
         default, row = msgspec.json.encode(QueueSpec(name=spec.queue)), msgspec.json.encode(spec)
         before = await self._declare("kinds", spec.name, row, queue=queue, queue_row=default, reason=reason)
@@ -118,11 +133,16 @@ class Kinds:
 
     async def declare_queue(self, spec: QueueSpec, *, reason: str = "") -> None:
         """Add or change a queue's row: its limits and times hold from the next call on."""
-        _refuse_reserved(spec.name)
-        packed = pack_config(spec)
         # The function library never sees a row without its numbers: they are stored first.
-        await self._library.call("configure", spec.name, config=packed, hash=config_hash(packed))
+        await self.configure(spec)
         await self._declare("queues", spec.name, msgspec.json.encode(spec), reason=reason)
+
+    async def configure(self, spec: QueueSpec) -> None:
+        """Let each shard go by a row from the next call on, whatever the registry says."""
+        refuse_reserved(spec.name)
+        for number, shard in enumerate(shards_of(spec)):
+            packed = pack_config(spec, number)
+            await self._library.call("configure", place_of(shard), config=packed, hash=config_hash(packed))
 
     async def read(self) -> Snapshot:
         """Return the rows as they are now."""
@@ -165,6 +185,18 @@ class Kinds:
         return before
 
 
-def _refuse_reserved(queue: str) -> None:
+def _meant(name: str, spec: QueueSpec) -> tuple[str, ...]:
+    every = shards_of(spec)
+    if name == spec.name or place_of(name) == every[0]:
+        return every
+    if name not in every:
+        raise UnknownQueueError(
+            f"{spec.name} has no shard {name}; it has {', '.join(every)}", field="queue", queue=name
+        )
+    return (name,)
+
+
+def refuse_reserved(queue: str) -> None:
+    """Refuse a name that no queue may have; `InvalidError`."""
     if queue == REGISTRY_TAG:
         raise InvalidError(f"no queue may be named {queue!r}: the engine keeps the registry there", field="queue")

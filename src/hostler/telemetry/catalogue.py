@@ -94,6 +94,7 @@ METRICS: Final[tuple[MetricSpec, ...]] = (
     _gauge("hostler_queue_draining", "bool", "1 while submits are refused.", "queue"),
     _gauge("hostler_queue_lanes", "1", "Distinct sets of needs that wait.", "queue"),
     _gauge("hostler_queue_tenants", "1", "Tenants with waiting jobs.", "queue"),
+    _gauge("hostler_queue_shard_depth", "1", "Jobs that have not ended in a shard of a queue.", "queue", "shard"),
     _counter(
         "hostler_queue_jobs_total",
         "What happened to jobs since the queue began, as the engine counts.",

@@ -25,7 +25,7 @@ from hostler.valkeyio.library import HasClient, Library
 from hostler.valkeyio.library_text import Build
 from hostler.valkeyio.spread import server_of, servers
 
-QUEUES: Final = ("main", "side", "afield", "default")
+QUEUES: Final = ("main", "main~1", "main~2", "side", "afield", "default")
 """Queues whose clock is held; the suite uses no other."""
 BUILD: Final = Build(clock="key")
 _FAIL_OVER: Final = 60.0

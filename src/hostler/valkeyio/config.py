@@ -6,15 +6,17 @@ from typing import Final
 import msgspec
 
 from hostler.contracts.queue import QueueSpec
+from hostler.policy.sharding import open_of, share_of, spread_of
 from hostler.valkeyio import layout
 
 _MICRO: Final = 1_000_000
 _MILLI: Final = 1_000
 
 
-def config_values(spec: QueueSpec) -> tuple[int | dict[str, int], ...]:
-    """Return the values of `layout.CONFIG` in order; 0 means no limit."""
-    keep, limits = spec.retention, spec.limits
+def config_values(spec: QueueSpec, shard: int = 0) -> tuple[int | dict[str, int], ...]:
+    """Return the values of `layout.CONFIG` in order, one shard's where there are several; 0 means no limit."""
+    share = share_of(spec)
+    keep, limits = share.retention, share.limits
     values: dict[str, int | dict[str, int]] = {
         "lease": round(spec.lease * _MICRO),
         "head_start": round(spec.head_start * _MICRO),
@@ -33,13 +35,14 @@ def config_values(spec: QueueSpec) -> tuple[int | dict[str, int], ...]:
         "operations": round(keep.operations * _MILLI),
         "weights": dict(spec.weights),
         "affinity": round(keep.affinity * _MILLI),
+        "spread": spread_of(spec) if shard < open_of(spec) else 0,
     }
     return tuple(values[name] for name in layout.CONFIG)
 
 
-def pack_config(spec: QueueSpec) -> bytes:
-    """Return the bytes that the verb `configure` stores."""
-    return msgspec.msgpack.encode(config_values(spec))
+def pack_config(spec: QueueSpec, shard: int = 0) -> bytes:
+    """Return the bytes that the verb `configure` stores for a shard."""
+    return msgspec.msgpack.encode(config_values(spec, shard))
 
 
 DEFAULTS: Final = config_values(QueueSpec(name="default"))

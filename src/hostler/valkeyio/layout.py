@@ -149,6 +149,7 @@ CONFIG: Final = (
     "operations",
     "weights",
     "affinity",
+    "spread",  # over how many shards of the queue keys are spread; 0 in one that takes no new jobs
 )
 """`cfg`: times in microseconds (`idempotency`, `operations`, `affinity`: milliseconds), 0 for no limit."""
 

@@ -23,6 +23,11 @@ class Apart:
                 task.result()
             self._running[queue] = asyncio.create_task(self._do(queue), name=f"{self._name} {queue}")
 
+    def only(self, queues: Iterable[str]) -> None:
+        """End what is under way for others than these."""
+        for queue in self._running.keys() - set(queues):
+            self._running.pop(queue).cancel()
+
     async def close(self) -> None:
         """End what is under way."""
         running = [task for task in self._running.values() if not task.done()]

@@ -11,6 +11,7 @@ from hostler.contracts.lease import ClaimRequest, Lease
 from hostler.contracts.offer import Offer, Standing
 from hostler.kernel.errors import EngineError
 from hostler.kernel.units import Seconds
+from hostler.policy.sharding import home_of
 from hostler.ports.broker import Broker
 from hostler.ports.clock import Clock, Dice
 from hostler.worker.aside import Aside, Unanswered
@@ -37,8 +38,8 @@ class Stock(Protocol):
         """Return the queues that its kinds go to unless a submit names another."""
         ...
 
-    def queues(self) -> tuple[str, ...]:
-        """Return every queue that may hold work for it, its own first."""
+    def shards(self) -> tuple[str, ...]:
+        """Return every queue, or shard of one, that may hold work for it, those of its own first."""
         ...
 
     def offered(self) -> tuple[tuple[Offer, ...], tuple[Standing, ...]]:
@@ -131,7 +132,8 @@ class ClaimLoop:
 
         A submit may name any queue, but hardly any does: a busy worker does not pay for empty claims elsewhere.
         """
-        own, queues = self._stock.own(), self._stock.queues()
+        queues = self._stock.shards()
+        own = frozenset(shard for shard in queues if home_of(shard) in self._stock.own())
         now = self._clock.monotonic()
         self._turn += 1
         if now < self._elsewhere_at and (found := await self._round([queue for queue in queues if queue in own])):
@@ -213,7 +215,7 @@ class ClaimLoop:
         """Return whether work may have come; an adapter that does not wait is waited for."""
         began = self._clock.monotonic()
         timeout = self._idle_poll * (0.75 + 0.25 * self._dice.roll())
-        queues = self._stock.queues()
+        queues = self._stock.shards()
         if not queues:
             await asyncio.sleep(timeout)
             return False

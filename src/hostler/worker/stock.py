@@ -10,6 +10,7 @@ from hostler.contracts.offer import Offer, Standing
 from hostler.contracts.queue import KindSpec, RegistryRow
 from hostler.contracts.service import Endpoint
 from hostler.policy.matching import fits
+from hostler.policy.sharding import shards_of
 from hostler.worker.attempt import Route
 from hostler.worker.endpoints import Stations
 from hostler.worker.handlers import HandlerSet
@@ -30,6 +31,7 @@ class WorkerStock:
         self._of_handlers = handlers.offers(labels)
         self._configured: dict[str, KindSpec] = {}
         self._registered: tuple[str, ...] = ()
+        self._shards: dict[str, tuple[str, ...]] = {}
 
     def kinds(self) -> tuple[KindSpec, ...]:
         """Return the rows of all kinds that this worker has, the operator's where there is one."""
@@ -41,10 +43,11 @@ class WorkerStock:
         What the operator configured for a kind (its queue, retries, timeouts) wins over what code says. A job
         may be put in any queue, so there is work for this worker in any of them.
         """
-        before = self.queues()
+        before = self.shards()
         self._configured = {kind.name: kind for row in rows for kind in row.kinds if kind.declared_by == CONFIGURED}
         self._registered = tuple(row.queue.name for row in rows)
-        return self.queues() != before
+        self._shards = {row.queue.name: shards_of(row.queue) for row in rows}
+        return self.shards() != before
 
     def own(self) -> frozenset[str]:
         """Return the queues that its kinds go to unless a submit names another."""
@@ -54,6 +57,10 @@ class WorkerStock:
         """Return the queues that may hold work for it, its own first, each part by name."""
         own = self.own()
         return (*sorted(own), *sorted(set(self._registered) - own))
+
+    def shards(self) -> tuple[str, ...]:
+        """Return what work is claimed from: these queues, those of several shards shard by shard."""
+        return tuple(shard for queue in self.queues() for shard in self._shards.get(queue, (queue,)))
 
     def all_offers(self) -> tuple[Offer, ...]:
         """Return every offer, those of unhealthy endpoints too."""

@@ -11,6 +11,7 @@ from hostler.contracts.worker import Worker, WorkerState
 from hostler.kernel.errors import HostlerError
 from hostler.kernel.units import Seconds
 from hostler.policy.matching import fits
+from hostler.policy.sharding import shards_of
 from hostler.ports.broker import Foreman
 from hostler.ports.clock import Clock, Dice
 from hostler.ports.registry import Registry
@@ -44,7 +45,9 @@ async def turn(foreman: Foreman, registered: Callable[[tuple[RegistryRow, ...]],
                     _LOG.warning("the registry was refused", code=error.code, error=error.message)
             else:
                 registered(rows)
-                ticks.turn(row.queue.name for row in rows)
+                shards = [shard for row in rows for shard in shards_of(row.queue)]
+                ticks.only(shards)
+                ticks.turn(shards)
     finally:
         await ticks.close()
 

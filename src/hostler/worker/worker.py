@@ -193,7 +193,7 @@ class Worker:
                 ("claims", self._claims.run()),
                 ("endpoints", self._stations.watch(self._offers_changed)),
                 ("fitness", self._fitness.watch(self._pauses.unfit, self._dice, every=self._settings.probe_interval)),
-                ("swaps", self._swaps.run(self._stock.queues, self._capacity.changed.set)),
+                ("swaps", self._swaps.run(self._stock.shards, self._capacity.changed.set)),
                 (
                     "upkeep",
                     turn(self._foreman, lambda rows: self._stock.adopt(rows) and self._offers_changed(), self._dice),

@@ -7,7 +7,7 @@ local COUNTS = {'n_scheduled', 'n_ready', 'n_running', 'n_waiting', 'n_succeeded
 local META = {'born', 'last', 'arrival', 'off', 'seq', 'lane', 'cfg', 'paused', 'draining', 'V', 'due', 'exp', 'life', 'run', 'idle', 'bytes', 'n_ready', 'n_scheduled', 'n_running', 'n_waiting', 'n_succeeded', 't_submitted', 't_claimed', 't_succeeded', 'epoch', 'reason', 'heir', 'tick', 'sweep', 'cursor', 'mark_at', 'mark_off', 'trim_to', 'apart', 'n_dead', 'n_cancelled', 'n_expired', 't_deduplicated', 't_dead', 't_cancelled', 't_expired', 't_replayed', 't_purged', 't_retried', 't_reaped', 't_rejected'}
 local META_HOT = 24
 local META_AT = {born = 1, last = 2, arrival = 3, off = 4, seq = 5, lane = 6, cfg = 7, paused = 8, draining = 9, V = 10, due = 11, exp = 12, life = 13, run = 14, idle = 15, bytes = 16, n_ready = 17, n_scheduled = 18, n_running = 19, n_waiting = 20, n_succeeded = 21, t_submitted = 22, t_claimed = 23, t_succeeded = 24, epoch = 25, reason = 26, heir = 27, tick = 28, sweep = 29, cursor = 30, mark_at = 31, mark_off = 32, trim_to = 33, apart = 34, n_dead = 35, n_cancelled = 36, n_expired = 37, t_deduplicated = 38, t_dead = 39, t_cancelled = 40, t_expired = 41, t_replayed = 42, t_purged = 43, t_retried = 44, t_reaped = 45, t_rejected = 46}
-local CONFIG = {10000000, 60000000, 30000000, 30000000, 1000000, 4294967296, 0, 10000, 1, 86400000000, 100000, 2592000000000, 100000, 3600000, 600000, {}, 1800000}
+local CONFIG = {10000000, 60000000, 30000000, 30000000, 1000000, 4294967296, 0, 10000, 1, 86400000000, 100000, 2592000000000, 100000, 3600000, 600000, {}, 1800000, 1}
 local SEQ_BASE = 100000000000
 local SEQ_BEGIN = 1767225600
 local LIVES_A_SECOND = 8
@@ -2051,7 +2051,7 @@ function submit.depths(q, cfg, jobs)
 end
 
 -- Why a job is not stored: a code and the job that was; nil when it may be.
-function submit.judge(q, cfg, job, known, depths)
+function submit.judge(q, cfg, job, known, depths, spread)
   local seen = job[13] and known[job[2] .. ':' .. job[13]]
   if seen then
     if seen[2] ~= job[14] then
@@ -2061,7 +2061,10 @@ function submit.judge(q, cfg, job, known, depths)
     return 2, seen[1]
   end
   local depth = q.m.n_ready + q.m.n_scheduled + q.m.n_running + q.m.n_waiting
-  if q.m.draining == 1 then
+  local mine = cfg[18] or 1
+  if mine == 0 or (job[4] or job[13]) and spread ~= mine then
+    return 10
+  elseif q.m.draining == 1 then
     return 8
   elseif cfg[5] > 0 and depth >= cfg[5] then
     return 4
@@ -4866,12 +4869,13 @@ local function verb_submit(keys, argv)
   local jobs = cmsgpack.unpack(argv[1])
   local lanes_given = cmsgpack.unpack(argv[2])
   local operations = cmsgpack.unpack(argv[3])
-  local envelopes = tail(argv, 4)
+  local spread = tonumber(argv[4])
+  local envelopes = tail(argv, 5)
 -- Store jobs durably, each judged by itself, with one event each; the refused leave no trace.
 -- keys  meta
--- args  jobs:pack lanes_given:pack operations:pack *envelopes:blob
+-- args  jobs:pack lanes_given:pack operations:pack spread:int *envelopes:blob
 -- reply {now, code, seq, code, seq, ...}; 1 stored, 2 known, 3 other body, 4 depth, 5 bytes, 6 tenant, 7 lanes, 8 draining,
--- 9 an operation that once had another number of jobs
+-- 9 an operation that once had another number of jobs, 10 closed, or keys are not spread over `spread` shards
 -- A job is {lane (from 1), tenant, priority, key, delay, run_at, deadline, queue wait or -1, attempts, crashes,
 -- overloads, size, idempotency key, hash of the body, affinity}; operations are id, number of jobs, id, number of jobs, ...
 local q = ctx.open(meta_key)
@@ -4890,7 +4894,7 @@ for n = 1, #operations, 2 do
     elseif past then
       code, seq = past[2 * i - 1], past[2 * i]
     else
-      code, seq = submit.judge(q, cfg, job, known, depths)
+      code, seq = submit.judge(q, cfg, job, known, depths, spread)
       local lane = not code and lanes.number(q, found, job[1])
       if lane then
         code, seq = 1, submit.store(q, cfg, job, lane, envelopes[at + i], known)
@@ -5069,4 +5073,4 @@ return 1
 
 end
 redis.register_function{function_name='hostler1_withdraw', callback=verb_withdraw, flags={'allow-oom'}}
-redis.register_function{function_name='hostler1_version', callback=function() return '4c67196af1f10d77fdc9294047b0acb3358eaa1617217336d08d25f959ef1b32' end, flags={'no-writes'}}
+redis.register_function{function_name='hostler1_version', callback=function() return '970812bf8106c724abff62100de0ecccec3fc71efbe1dc1c0635c73fe916d3f8' end, flags={'no-writes'}}

@@ -20,6 +20,7 @@ from hostler.kernel.errors import HostlerError, InternalError
 from hostler.kernel.settings import EngineSettings
 from hostler.kernel.units import Seconds
 from hostler.policy.breaker import Mode
+from hostler.policy.sharding import shards_of
 from hostler.registry.engine import EngineRegistry
 from hostler.testing.sims.effects import read_effects
 from hostler.valkeyio.engine import Engine
@@ -78,8 +79,8 @@ class Observer:
         return False
 
     async def queues(self) -> tuple[str, ...]:
-        """Return the names of all queues."""
-        return tuple(row.queue.name for row in await self._foreman.registry())
+        """Return the names of all queues, of those with several shards all shards."""
+        return tuple(shard for row in await self._foreman.registry() for shard in shards_of(row.queue))
 
     async def read(self) -> bool:
         """Write all that the engine keeps into the record; False when a queue did not rest meanwhile."""

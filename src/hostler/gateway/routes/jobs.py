@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -14,7 +14,7 @@ from hostler.contracts.event import Timeline
 from hostler.contracts.explain import Explanation
 from hostler.contracts.job import INLINE_LIMIT, Job, JobRequest, JobState, Submitted
 from hostler.contracts.reference import payload_reference
-from hostler.gateway.bodies import decode
+from hostler.gateway.bodies import OPERATION_ID, decode
 from hostler.gateway.follow import Story, ended, unless_gone
 from hostler.gateway.operation import EVENTS, PICTURE, Answer, Call, Nothing, Operation, Reply
 from hostler.gateway.problems import as_hostler_error, problem
@@ -33,6 +33,7 @@ from hostler.kernel.errors import (
     TooLargeError,
     UnknownKindError,
     UnknownQueueError,
+    reroutable,
 )
 
 _BATCH_ITEM: Final = "jobs"
@@ -42,6 +43,11 @@ _SHOWN: Final[Mapping[str, str]] = MappingProxyType(
     {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Content-Security-Policy": "sandbox"}
 )
 """With a picture that a service made: it is looked at, and nothing else is done with it."""
+
+
+_ELSEWHERE: Final = 8
+"""Other operations that lead jobs without a key to another shard than one that is full or away; each is as likely to
+lead to any."""
 
 
 class JobRoutes:
@@ -58,7 +64,7 @@ class JobRoutes:
         with 200. A payload over 256 KiB goes to `/v1/blobs` first; the payload is then `{"$blob": {...}}`.
         """
         await self._judge(body, where="")
-        (outcome,) = await self._desk.submit([body], operation=f"{call.operation}:1")
+        (outcome,) = await self._submit(call, [body])
         if not isinstance(outcome, Submitted):
             raise as_hostler_error(outcome)
         job = await self._desk.get(outcome.id, payload=True)
@@ -78,12 +84,24 @@ class JobRoutes:
             else:
                 good.append((index, request))
         if good:
-            # The number of jobs is part of the operation: an id used for another batch must not get answers short.
-            operation = f"{call.operation}:{len(good)}"
-            outcomes = await self._desk.submit([request for _, request in good], operation=operation)
+            outcomes = await self._submit(call, [request for _, request in good])
             for (index, _), outcome in zip(good, outcomes, strict=True):
                 items[index] = _batch_item(outcome)
         return Answer(body=BatchAnswer(items=tuple(item for item in items if item is not None)))
+
+    async def _submit(self, call: Call, requests: Sequence[JobRequest]) -> Sequence[Submitted | Exception]:
+        """Store jobs. An operation that was made here is repeated by nobody, so what it can, it leads elsewhere."""
+        # The number of jobs is part of the operation: an id used for another batch must not get answers short.
+        answers = list(await self._desk.submit(requests, operation=f"{call.operation}:{len(requests)}"))
+        for turn in range(0 if OPERATION_ID in call.request.headers else _ELSEWHERE):
+            places = [place for place, answer in enumerate(answers) if reroutable(answer)]
+            if not places:
+                break
+            operation = f"{call.operation}:{len(places)}:{turn}"
+            again = await self._desk.submit([requests[place] for place in places], operation=operation)
+            for place, answer in zip(places, again, strict=True):
+                answers[place] = answer
+        return answers
 
     async def _judge(self, request: JobRequest, *, where: str) -> None:
         """Refuse what the broker cannot see to be wrong."""

@@ -11,10 +11,11 @@ from hostler.gateway.operation import Answer, Call, Nothing, Operation, Reply
 from hostler.gateway.pages import page_of
 from hostler.gateway.rooms import Rooms
 from hostler.gateway.shapes import PageQuery
-from hostler.kernel.errors import InvalidError, UnknownQueueError
+from hostler.kernel.errors import ConflictError, InvalidError, UnknownQueueError
 from hostler.kernel.fields import known_fields
 from hostler.kernel.names import listed, nearest
 from hostler.kernel.units import Json
+from hostler.policy.sharding import home_of
 
 S = TypeVar("S", bound=msgspec.Struct)
 
@@ -31,7 +32,9 @@ class QueueRoutes:
     async def list_queues(self, _call: Call, query: PageQuery, _body: None) -> Answer:
         """List all queues with their kinds and exact counters."""
         rows, following = page_of(await self._foreman.registry(), query, key=lambda row: row.queue.name)
-        return Answer(body=Listing(items=tuple([await self._view(row) for row in rows]), next=following))
+        return Answer(
+            body=Listing(items=tuple([await self._view(row, row.queue.name) for row in rows]), next=following)
+        )
 
     async def get_queue(self, call: Call, _query: Nothing, _body: None) -> Answer:
         """Look at one queue."""
@@ -52,6 +55,8 @@ class QueueRoutes:
     async def configure_queue(self, call: Call, _query: Nothing, body: Reconfigured) -> Answer:
         """Change a queue's row, or rows of its kinds, while everything runs; workers follow within seconds."""
         row = await self._row(call.path["name"])
+        if call.path["name"] != row.queue.name:
+            raise InvalidError(f"All shards of {row.queue.name} go by its row: configure that.", field="name")
         queue = changed(row.queue, body.queue, QueueSpec, keep=("name",), field="queue")
         known = {kind.name: kind for kind in row.kinds}
         kinds: list[KindSpec] = []
@@ -65,25 +70,26 @@ class QueueRoutes:
             await self._foreman.declare_queue(queue, reason=body.reason)
         for kind in kinds:
             await self._foreman.declare_kind(kind, reason=body.reason)
-        return Answer(body=await self._named(call.path["name"]))
+        return Answer(body=await self._named(row.queue.name))
 
     async def _change(self, verb: Callable[..., Awaitable[None]], call: Call, body: Because) -> Answer:
         await verb(call.path["name"], operation=call.operation, reason=body.reason)
         return Answer(body=await self._named(call.path["name"]))
 
     async def _named(self, name: str) -> QueueView:
-        return await self._view(await self._row(name))
+        return await self._view(await self._row(name), name)
 
     async def _row(self, name: str) -> RegistryRow:
         rows = {row.queue.name: row for row in await self._foreman.registry()}
-        if name not in rows:
+        if home_of(name) not in rows:
             hint = nearest(name, rows) or "; GET /v1/queues lists all."
             raise UnknownQueueError(f"There is no queue {name}{hint}", queue=name)
-        return rows[name]
+        return rows[home_of(name)]
 
-    async def _view(self, row: RegistryRow) -> QueueView:
-        stats = await self._foreman.stats(row.queue.name)
-        return QueueView(name=row.queue.name, spec=row.queue, kinds=row.kinds, stats=stats)
+    async def _view(self, row: RegistryRow, name: str) -> QueueView:
+        """Return a queue, or a shard of it: the row is the queue's."""
+        stats = await self._foreman.stats(name)
+        return QueueView(name=name, spec=row.queue, kinds=row.kinds, stats=stats)
 
     def operations(self) -> tuple[Operation[Any, Any], ...]:
         """Return the routes."""
@@ -112,7 +118,7 @@ class QueueRoutes:
                 handler=self.configure_queue,
                 body=Reconfigured,
                 replies=one,
-                errors=(UnknownQueueError,),
+                errors=(UnknownQueueError, ConflictError),
                 tag="queues",
             ),
             *(

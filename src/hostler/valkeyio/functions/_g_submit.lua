@@ -61,7 +61,7 @@ function submit.depths(q, cfg, jobs)
 end
 
 -- Why a job is not stored: a code and the job that was; nil when it may be.
-function submit.judge(q, cfg, job, known, depths)
+function submit.judge(q, cfg, job, known, depths, spread)
   local seen = job[13] and known[job[2] .. ':' .. job[13]]
   if seen then
     if seen[2] ~= job[14] then
@@ -71,7 +71,10 @@ function submit.judge(q, cfg, job, known, depths)
     return 2, seen[1]
   end
   local depth = q.m.n_ready + q.m.n_scheduled + q.m.n_running + q.m.n_waiting
-  if q.m.draining == 1 then
+  local mine = cfg[C.spread] or 1
+  if mine == 0 or (job[4] or job[13]) and spread ~= mine then
+    return 10
+  elseif q.m.draining == 1 then
     return 8
   elseif cfg[C.depth] > 0 and depth >= cfg[C.depth] then
     return 4

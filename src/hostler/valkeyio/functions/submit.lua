@@ -1,8 +1,8 @@
 -- Store jobs durably, each judged by itself, with one event each; the refused leave no trace.
 -- keys  meta
--- args  jobs:pack lanes_given:pack operations:pack *envelopes:blob
+-- args  jobs:pack lanes_given:pack operations:pack spread:int *envelopes:blob
 -- reply {now, code, seq, code, seq, ...}; 1 stored, 2 known, 3 other body, 4 depth, 5 bytes, 6 tenant, 7 lanes, 8 draining,
--- 9 an operation that once had another number of jobs
+-- 9 an operation that once had another number of jobs, 10 closed, or keys are not spread over `spread` shards
 -- A job is {lane (from 1), tenant, priority, key, delay, run_at, deadline, queue wait or -1, attempts, crashes,
 -- overloads, size, idempotency key, hash of the body, affinity}; operations are id, number of jobs, id, number of jobs, ...
 local q = ctx.open(meta_key)
@@ -21,7 +21,7 @@ for n = 1, #operations, 2 do
     elseif past then
       code, seq = past[2 * i - 1], past[2 * i]
     else
-      code, seq = submit.judge(q, cfg, job, known, depths)
+      code, seq = submit.judge(q, cfg, job, known, depths, spread)
       local lane = not code and lanes.number(q, found, job[1])
       if lane then
         code, seq = 1, submit.store(q, cfg, job, lane, envelopes[at + i], known)
