@@ -150,7 +150,7 @@ _ALL: Final = (
         kinds=(Kind.ENGINE_KILL, Kind.ENGINE_RESTART, Kind.GATEWAY_KILL),
         mix=_PLAIN,
         waves=3,
-        depth=40,
+        depth=12,
     ),
     Scenario(
         name="poison",

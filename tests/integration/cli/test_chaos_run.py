@@ -103,6 +103,23 @@ def test_an_unknown_scenario_names_all_and_wrong_numbers_are_wrong_usage(shell: 
     assert ran.code == 2
     assert all(name in ran.err for name in SCENARIOS)
     assert shell.run("chaos", "run", "--seconds", "1").code == 2
+    assert shell.run("chaos", "run", "--runs", "0").code == 2
+
+
+@pytest.mark.long
+@pytest.mark.timeout(400)
+def test_several_runs_leave_a_history_each_and_end_with_what_they_came_to_together(shell: Shell) -> None:
+    words = ("--scenario", "three-jobs", "--seed", "5", "--seconds", "6", "--runs", "2")
+    ran = shell.run("chaos", "run", *words, "--out", "kept", "--json", within=380)
+    assert ran.code == 0, ran.out[-3000:] + ran.err[-3000:]
+    each = [line for line in ran.lines if line.get("event") == "run"]
+    assert [line["seed"] for line in each] == ran.last["seeds"] == [5, 6]
+    assert ran.last["submitted"] == sum(line["submitted"] for line in each)
+    assert (ran.last["verdict"], ran.last["runs"], ran.last["lost"]) == ("ok", 2, 0)
+    for seed in (5, 6):
+        assert shell.run("chaos", "check", f"kept/seed-{seed}", "--json", within=60).code == 0
+    assert json.loads((shell.folder / "kept" / "series.json").read_text()) == ran.last
+    assert left_by(ran) == []
 
 
 @pytest.mark.long

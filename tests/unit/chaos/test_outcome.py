@@ -13,6 +13,7 @@ from hostler.chaos.reading import Record
 from hostler.chaos.record import Effect, Events, Fault, Header, Line, Mark, Op, Roster
 from hostler.chaos.report import markdown
 from hostler.chaos.scenarios import SCENARIOS
+from hostler.chaos.series import series_of, times_of
 from hostler.chaos.shows import (
     all_good_work_ends,
     another_took_over,
@@ -172,6 +173,28 @@ def test_the_report_says_every_number_fault_and_invariant_and_how_to_play_it_aga
     assert "12.00 / 12.00 / 12.00" in text
     assert "| worker_kill | 1 | 12.00 | 12.00 | 12.00 |" in text
     assert all(f"| S{number} |" in text for number in range(1, 21))
+
+
+def struck_for(seconds: float, *, fault: str = "worker_kill") -> Facts:
+    story = Story()
+    story.job((2, "claim", "w1"), (14, "reap", "w1"), (3 + seconds, "claim", "w2"), (30, "finish", "w2"))
+    story.line(msgspec.structs.replace(kill(3), kind=fault))
+    return story.facts()
+
+
+def test_several_runs_are_judged_by_every_job_that_was_struck_in_any_of_them() -> None:
+    runs = [struck_for(12), struck_for(13), struck_for(14.5, fault="machine_dead")]
+    outcomes = [outcome_of(facts, (), unavailable={}, folder="f") for facts in runs]
+    bad = msgspec.structs.replace(outcomes[1], verdict="failed", violations=("S1: it is gone",), lost=1)
+    found = series_of([outcomes[0], bad, outcomes[2]], [times_of(facts) for facts in runs], folder="f")
+    assert (found.recovery_s.count, found.recovery_s.p50, found.recovery_s.max) == (3, 13.0, 14.5)
+    assert {kind: one.max for kind, one in found.recovery_by_fault_s.items()} == {
+        "machine_dead": 14.5,
+        "worker_kill": 13.0,
+    }
+    assert (found.runs, found.submitted, found.lost, found.faults["worker_kill"]) == (3, 3, 1, 2)
+    assert (found.verdict, found.violations) == ("failed", ("seed 7: S1: it is gone",))
+    assert series_of(outcomes, [], folder="f").verdict == outcomes[0].verdict
 
 
 MOON = Needs(labels={"tier": "moon"})

@@ -57,7 +57,10 @@ class Clients:
         await self._stack.aclose()
 
     async def perform(self, load: Sequence[Planned], *, patience: Seconds) -> None:
-        """Submit everything at its moment; what nobody takes in `patience` seconds more is given up."""
+        """Submit everything at its moment; what nobody takes in `patience` seconds more is given up.
+
+        Each gateway is asked once at least, however late it is.
+        """
         began = time.monotonic()
         room = asyncio.Semaphore(CLIENTS)
         async with asyncio.TaskGroup() as group:
@@ -94,7 +97,7 @@ class Clients:
     async def _submit(self, planned: Planned, *, until: float) -> Taken | None:
         request = planned.request
         options = {name: getattr(request, name) for name in _OPTIONS if getattr(request, name) is not None}
-        for fleet in self._turns():
+        for tried, fleet in enumerate(self._turns(), 1):
             try:
                 async with self._process() as client, asyncio.timeout(ANSWER):
                     with client.doing("submit", Requests(requests=(request,))) as doing:
@@ -102,7 +105,8 @@ class Clients:
                         doing.ok(Answers(answers=(Answer(id=handle.id, created=handle.created),)))
                 return Taken(job=handle.id, created=handle.created, planned=planned)
             except (TimeoutError, HostlerError) as error:
-                if not _again(error) or time.monotonic() > until:
+                late = time.monotonic() > until and tried >= len(self._fleets)
+                if not _again(error) or late:
                     return None
                 await asyncio.sleep(_pause(error))
         return None

@@ -20,6 +20,7 @@ from hostler.chaos.report import markdown
 from hostler.chaos.scenarios import SCENARIOS, Scenario
 from hostler.chaos.schedule import LEAST, MOST, SHORT
 from hostler.chaos.schedule import plan as plan_faults
+from hostler.chaos.series import Series, Times, series_of, times_of
 from hostler.cli.flags import Common
 from hostler.cli.output import FAILED, OK, Out
 from hostler.cli.rig.faults import unable
@@ -34,12 +35,14 @@ from hostler.worker.system import SystemClock
 JOBS_LEAST: Final = 200
 """Of a run of 30 s or more."""
 SEED_MOST: Final = 2**32
+RUNS_MOST: Final = 1000
 
 
 async def run(
     *,
     scenario: Annotated[str, Parameter(help="What to play; an unknown name lists all.")] = "mixed",
     seed: Annotated[int, Parameter(help="One seed gives one load and one schedule of faults.")] = 1,
+    runs: Annotated[int, Parameter(help="So many runs, of this seed and those after it; the end is of all.")] = 1,
     engine: Annotated[
         Literal["alone", "sentinel"] | None,
         Parameter(help="One server alone, or a primary, two replicas and three sentinels; as the scenario says."),
@@ -60,10 +63,27 @@ async def run(
         raise SettingsError(f"--seconds: expected {LEAST:g} to {MOST:g}, got {length:g}", problems=())
     if not 0 <= seed < SEED_MOST:
         raise SettingsError(f"--seed: expected 0 to {SEED_MOST - 1}, got {seed}", problems=())
+    if not 1 <= runs <= RUNS_MOST:
+        raise SettingsError(f"--runs: expected 1 to {RUNS_MOST}, got {runs}", problems=())
     unavailable = {kind: why for kind, why in (await asyncio.to_thread(unable)).items() if kind in chosen.kinds}
     watched = (engine or chosen.engine) == "sentinel"
-    play = _play(chosen, seed=seed, seconds=length, without=unavailable, watched=watched)
     target = out or Path(f"chaos-{scenario}-{seed}-{uuid.uuid4().hex[:6]}")
+    words = f"--seconds {length:g}" + (f" --engine {engine}" if engine else "")
+    ended: list[tuple[Outcome, Times]] = []
+    for number in range(seed, seed + runs):
+        play = _play(chosen, seed=number, seconds=length, without=unavailable, watched=watched)
+        place = target if runs == 1 else target / f"seed-{number}"
+        ended.append(await _one(say, chosen, play, place, unavailable, words, alone=runs == 1))
+    outcomes, times = [outcome for outcome, _ in ended], [each for _, each in ended]
+    if runs > 1:
+        await asyncio.to_thread(_conclude_all, say, series_of(outcomes, times, folder=str(target)), target)
+    return OK if all(outcome.verdict == "ok" for outcome in outcomes) else FAILED
+
+
+async def _one(  # noqa: PLR0917 - what one run needs
+    say: Out, chosen: Scenario, play: Play, target: Path, unavailable: Mapping[Kind, str], words: str, *, alone: bool
+) -> tuple[Outcome, Times]:
+    """Play one run, judge it, and say what it came to: at the end unless it is one of several."""
     await asyncio.to_thread(folder_for, target)
     folder = await asyncio.to_thread(short_folder)
     _begin(say, play, target, unavailable)
@@ -74,14 +94,12 @@ async def run(
         raise
     except HostlerError as error:
         raise type(error)(f"{error.message} The rig's logs are in {folder}.", **error.facts) from error
-    command = f"hostler chaos run --scenario {scenario} --seed {seed} --seconds {length:g}"
-    command += f" --engine {engine}" if engine else ""
-    outcome = await asyncio.to_thread(_judged, chosen, history, unavailable, command)
-    _conclude(say, outcome, folder)
-    if outcome.verdict != "ok":
-        return FAILED
-    await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
-    return OK
+    command = f"hostler chaos run --scenario {chosen.name} --seed {play.seed} {words}"
+    outcome, times = await asyncio.to_thread(_judged, chosen, history, unavailable, command)
+    _conclude(say, outcome, folder, last=alone)
+    if outcome.verdict == "ok":
+        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+    return outcome, times
 
 
 def _scenario(name: str) -> Scenario:
@@ -152,7 +170,7 @@ def _report(say: Out, event: Mapping[str, Any]) -> None:
     say.answer(event, f"{event['event']:<8} {words}")
 
 
-def _judged(scenario: Scenario, history: Path, unavailable: Mapping[Kind, str], command: str) -> Outcome:
+def _judged(scenario: Scenario, history: Path, unavailable: Mapping[Kind, str], command: str) -> tuple[Outcome, Times]:
     """Judge a history, and write the reports beside it."""
     facts = facts_of(read_history(history))
     shown = [sentence for show in scenario.shows for sentence in show(facts)]
@@ -161,12 +179,26 @@ def _judged(scenario: Scenario, history: Path, unavailable: Mapping[Kind, str], 
     whole = msgspec.json.encode({"outcome": outcome, "report": facts.report})
     (history.parent / "report.json").write_bytes(msgspec.json.format(whole) + b"\n")
     (history.parent / "report.md").write_text(markdown(outcome, facts, command=command))
-    return outcome
+    return outcome, times_of(facts)
 
 
-def _conclude(say: Out, outcome: Outcome, folder: Path) -> None:
+def _conclude_all(say: Out, series: Series, target: Path) -> None:
+    (target / "series.json").write_bytes(msgspec.json.format(msgspec.json.encode(series)) + b"\n")
     if say.json:
-        say.document(outcome)
+        say.document(series)
+        return
+    recovery = series.recovery_s
+    shown = "none" if recovery.max is None else f"{recovery.p50:g} / {recovery.p99:g} / {recovery.max:g}"
+    say.say(
+        f"{series.runs} runs: {series.verdict}  submitted {series.submitted}  lost {series.lost}"
+        f"  recorded_twice {series.recorded_twice}  executed_again {series.executed_again}"
+        f"  recovery_s p50/p99/max {shown} of {recovery.count} jobs  report: {series.folder}/series.json"
+    )
+
+
+def _conclude(say: Out, outcome: Outcome, folder: Path, *, last: bool) -> None:
+    if say.json:
+        say.document(outcome if last else {"event": "run", **msgspec.to_builtins(outcome)})
         return
     for sentence in outcome.violations:
         say.say(f"FAILED: {sentence}")

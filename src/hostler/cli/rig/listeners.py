@@ -21,6 +21,8 @@ from hostler.kernel.units import Bytes, Seconds
 
 EACH: Final = 3
 """One of so many jobs is followed."""
+MOST: Final = 24
+"""Followed at a time: who looks on should not be what a gateway has most to do with."""
 CUTS: Final[tuple[Bytes, ...]] = (1100, 1900)
 """After so many bytes a connection to each gateway in turn is reset: some events, and the beginning of one."""
 STAY: Final = 3
@@ -83,8 +85,8 @@ class Listeners:
         await self._stack.aclose()
 
     def follow(self, job: str) -> None:
-        """Follow a job that was just taken, if it is its turn."""
-        if next(self._seen) % EACH:
+        """Follow a job that was just taken, if it is its turn, and there are not too many already."""
+        if next(self._seen) % EACH or len(self._tasks) >= MOST:
             return
         self.readers += 1
         dice = random.Random(f"{self._seed} {self.readers}")  # noqa: S311 - who leaves when, not a secret

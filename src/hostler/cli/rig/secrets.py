@@ -1,5 +1,6 @@
 """Secrets that a rig's processes work with, and the search for them in all that those leave behind."""
 
+import hashlib
 import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -51,8 +52,11 @@ class Canaries(Struct, frozen=True, kw_only=True):
 
     @property
     def engine_user(self) -> tuple[str, ...]:
-        """The words of the engine's setting `user` that lets those in; whoever looks on needs none."""
-        return (USER, "on", f">{self.engine_password}", "~*", "&*", "+@all")
+        """The words of the engine's setting `user` that lets those in; whoever looks on needs none.
+
+        The password stands in them as its hash: they are written into the engine's own files.
+        """
+        return (USER, "on", f"#{hashlib.sha256(self.engine_password.encode()).hexdigest()}", "~*", "&*", "+@all")
 
 
 SHOWN: Final = (
