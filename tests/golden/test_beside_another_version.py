@@ -14,12 +14,15 @@ from hostler.broker.desk import EngineDesk
 from hostler.broker.engine import EngineBroker
 from hostler.broker.foreman import EngineForeman
 from hostler.chaos.check import Submission, check
-from hostler.contracts.job import JobRequest
+from hostler.contracts.failure import Failure, FailureClass
+from hostler.contracts.job import JobRequest, JobState
+from hostler.contracts.lease import Die
 from hostler.contracts.needs import Lane, Needs
 from hostler.contracts.offer import Offer
 from hostler.contracts.queue import KindSpec, QueueSpec
 from hostler.contracts.service import Enrolment
 from hostler.contracts.timeouts import Timeouts
+from hostler.kernel.errors import StateConflictError
 from hostler.registry.endpoints import EngineEndpoints
 from hostler.registry.engine import EngineRegistry
 from hostler.registry.kinds import Kinds
@@ -144,6 +147,18 @@ class LaterEnrolment(Enrolment, frozen=True, kw_only=True, forbid_unknown_fields
     rack: str | None = None
 
 
+class LaterEndpoint(Enrolment, frozen=True, kw_only=True, omit_defaults=True):
+    """An endpoint that says otherwise how much it takes."""
+
+    slots: Any = None
+
+
+class LaterKindOfCache(KindSpec, frozen=True, kw_only=True, omit_defaults=True):
+    """A kind that says otherwise how it is cached."""
+
+    cache: Any = None
+
+
 @pytest.fixture
 async def front(engine: Engine) -> AsyncGenerator[Front]:
     async with aclosing(Front(engine)) as opened:
@@ -167,6 +182,19 @@ async def test_rows_of_a_later_version_are_read_as_far_as_this_one_knows_them(en
     assert (await fresh.kind("draw")) == KindSpec(name="draw", queue="images", timeouts=Timeouts(run=5.0))
     (enrolled,) = (await endpoints.census()).enrolled
     assert enrolled.enrolment.labels == {"a": "b"}
+
+
+async def test_a_row_that_cannot_be_read_keeps_nobody_from_the_others(engine: Engine, front: Front) -> None:
+    endpoints = EngineEndpoints(engine)
+    await endpoints.enroll(Enrolment(id="e1", connector="simulation-http", url="http://127.0.0.1:8299"))
+    await endpoints.enroll(LaterEndpoint(id="e2", connector="simulation-http", url="http://127.0.0.1:83", slots="many"))
+    await Kinds(engine).declare_kind(LaterKindOfCache(name="paint", queue="images", cache="by mood"))
+    await front.hire("w2", slots="many")
+
+    rows = await Kinds(engine).rows()
+    assert [kind.name for row in rows for kind in row.kinds] == ["draw"]
+    assert [one.enrolment.id for one in (await endpoints.census()).enrolled] == ["e1"]
+    assert [worker.id for worker in await front.registry.workers()] == ["w1"]
 
 
 async def test_a_job_of_a_later_version_runs_here_when_nothing_of_it_matters_for_where(front: Front) -> None:
@@ -194,7 +222,18 @@ async def test_a_job_that_needs_what_this_version_does_not_know_waits_for_a_work
     needs = (await front.desk.get(job)).needs
     assert needs.labels["tier"] == "gold"
     assert "driver" in str(needs)
-    await front.desk.cancel(job, operation="cancel")
+
+
+async def test_a_job_whose_needs_are_not_all_known_is_not_replayed_here_and_nothing_of_them_is_lost(
+    front: Front,
+) -> None:
+    job = await front.submit(needs=LaterNeeds(driver=">=550"))
+    (lease,) = await front.claim()  # its lane is this version's own
+    await front.end(lease, Die(failure=Failure(class_=FailureClass.INVALID_INPUT, message="no")))
+
+    with pytest.raises(StateConflictError, match=r"needs\.driver"):
+        await front.desk.replay(job, operation="replay")
+    assert (await front.desk.get(job)).state is JobState.DEAD
 
 
 def lane_of_a_later_version(request: JobRequest) -> Lane:

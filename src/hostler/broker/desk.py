@@ -10,8 +10,8 @@ from hostler.broker.desk_find import Walk, Wanted, page, read_cursor
 from hostler.broker.desk_intake import Intake
 from hostler.broker.desk_views import Kept, read_kept, request_of, view
 from hostler.broker.engine_submit import Prepared, Submitter, moved
+from hostler.broker.records import LATER, beyond, pack, read_events, sealed, sealed_lane, split_id
 from hostler.broker.records import job_id as id_of
-from hostler.broker.records import pack, read_events, sealed, sealed_lane, split_id
 from hostler.broker.shards import Router, parts_of
 from hostler.contracts.api import EVERY_JOB, JobFilter
 from hostler.contracts.event import Event, Life, Page, Timeline
@@ -228,6 +228,12 @@ class EngineDesk:
         kept = await self._look(queue, seq)
         if kept is None:
             raise _not_found(job_id)
+        if beyond(kept.envelope.needs):
+            raise StateConflictError(
+                f"{job_id} needs what this version does not know ({kept.envelope.needs.labels[LATER]}): replay it with "
+                "the version that submitted it.",
+                job=job_id,
+            )
         lane = lane_of(request_of(kept.envelope))
         return await self._move(
             "replay", job_id, operation, reason, lane_given=pack([lane_key(lane), sealed(sealed_lane(lane))])

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final, cast
 
 from hostler.broker.desk_views import Kept, read_kept, request_of
-from hostler.broker.records import pack, sealed, sealed_lane
+from hostler.broker.records import beyond, pack, sealed, sealed_lane
 from hostler.contracts.failure import FailureClass
 from hostler.contracts.needs import Lane
 from hostler.policy.lanes import derive, lane_key, lane_of
@@ -54,6 +54,11 @@ class Audit:
             return found
         rows = cast("list[list[Any]]", await self._library.call("look", queue, seqs=words[::2]))
         for kept in map(read_kept, rows):
+            if beyond(kept.envelope.needs):
+                found.append(
+                    f"job {kept.seq} needs what this version does not know: repair with the one that submitted it"
+                )
+                continue
             lane = _lane_again(kept)
             given = pack([lane_key(lane), sealed(sealed_lane(lane))])
             if not await self._library.call("audit_relane", queue, seq=kept.seq, lane_given=given):

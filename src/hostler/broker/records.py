@@ -166,11 +166,17 @@ _Wanting = TypeVar("_Wanting", Lane, Envelope)
 
 def _beyond(found: _Wanting, unknown: tuple[str, ...]) -> _Wanting:
     """Return it so that this version takes none of it: what it cannot judge it must not promise."""
-    places = [place.removeprefix(".") for place in unknown if place.startswith((".needs.", ".avoid."))]
+    matters = isinstance(found, Lane)  # all of a lane says where; of an envelope only these do
+    places = [place.removeprefix(".") for place in unknown if matters or place.startswith((".needs.", ".avoid."))]
     if not places:
         return found
     labels = {**found.needs.labels, LATER: ", ".join(places)}
     return msgspec.structs.replace(found, needs=msgspec.structs.replace(found.needs, labels=labels))
+
+
+def beyond(needs: Needs) -> bool:
+    """Tell whether needs were read that this version does not know all of: no lane can be made of them here."""
+    return LATER in needs.labels
 
 
 unpack_envelope = Reader(Envelope, packed=True, unknown=_beyond)

@@ -112,14 +112,15 @@ class Whole:
 
     @cached_property
     def forgotten(self) -> frozenset[str]:
-        """Return the jobs that were acknowledged in such a time, and of which nothing is known at the end."""
-        return frozenset(
-            answer.id
+        """Return the jobs that were acknowledged in such times only, and of which nothing is known at the end."""
+        said = [
+            (answer.id, self.undone(act))
             for act in self.acts
-            if act.op == "submit" and isinstance(act.answered, Answers) and self.undone(act)
+            if act.op == "submit" and isinstance(act.answered, Answers)
             for answer in act.answered.answers
             if answer.id is not None and answer.id not in self.home
-        )
+        ]
+        return frozenset(job for job, undone in said if undone) - {job for job, undone in said if not undone}
 
     @cached_property
     def holders(self) -> frozenset[str]:

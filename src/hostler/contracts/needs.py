@@ -41,7 +41,7 @@ class Avoid(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_
     """Ids of workers that should not run it while another fit worker lives (after a failure there)."""
 
 
-class Lane(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Lane(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """Jobs of one queue with the same kind, needs and avoid: matching is decided once per lane."""
 
     kind: Name

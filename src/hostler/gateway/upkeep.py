@@ -71,6 +71,8 @@ class Upkeep:
                 if not failing:
                     _LOG.warning("upkeep.failing", task=task, error=error.message, code=error.code)
                 failing = True
+            except Exception:  # noqa: BLE001 - whatever it is, the next turn comes
+                _LOG.exception("upkeep.broke", task=task)
             else:
                 if failing:
                     _LOG.info("upkeep.recovered", task=task)

@@ -1,13 +1,17 @@
 """Reads what another version of Hostler stored: fields that this one does not know are left out."""
 
-from collections.abc import Callable
-from typing import Any, Generic, TypeVar, cast
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final, Generic, TypeVar, cast
 
 import msgspec
+import structlog
 
 from hostler.kernel.fields import inside, structs_of
 
 T = TypeVar("T")
+ROW_SHOWN: Final = 200
+"""Bytes of a row that cannot be read that are logged."""
+_log = structlog.get_logger(__name__)
 
 
 class Reader(Generic[T]):
@@ -39,6 +43,18 @@ class Reader(Generic[T]):
                 raise
             found = self._decode(self._encode(kept))
             return found if self._unknown is None else self._unknown(found, tuple(left_out))
+
+    def known(self, stored: bytes | str) -> T | None:
+        """Decode a row of many; None, and a word in the log, for one that cannot be read."""
+        try:
+            return self(stored)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            _log.warning("a row cannot be read", shape=self._shape.__name__, error=str(error), row=stored[:ROW_SHOWN])
+            return None
+
+    def each(self, stored: Iterable[bytes]) -> Iterator[T]:
+        """Decode what can be read: one row keeps nobody from the others."""
+        return (found for one in stored if (found := self.known(one)) is not None)
 
 
 def _pruned(value: Any, shapes: tuple[Any, ...], left_out: list[str], place: str = "") -> Any:

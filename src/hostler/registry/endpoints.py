@@ -69,7 +69,8 @@ class EngineEndpoints:
         if len(reply) == len((reply[0], current)):
             return Census(version=current)
         rows, marks = cast("tuple[list[bytes], list[bytes]]", (reply[2], reply[3]))
-        enrolled = [_enrolled(_row(rows[at + 1]), rows[at + 2]) for at in range(0, len(rows), 3)]
+        found = (_enrolled(_row(rows[at + 1]), rows[at + 2]) for at in range(0, len(rows), 3))
+        enrolled = [one for one in found if one is not None]
         return Census(
             version=current,
             enrolled=tuple(sorted(enrolled, key=lambda one: one.enrolment.id)),
@@ -123,9 +124,10 @@ class EngineEndpoints:
         )
 
 
-def _enrolled(row: _Row, ends: bytes) -> Enrolled:
-    return Enrolled(
-        enrolment=_read(row.said),
+def _enrolled(row: _Row, ends: bytes) -> Enrolled | None:
+    enrolment = _read.known(row.said)
+    return enrolment and Enrolled(
+        enrolment=enrolment,
         since=instant(row.since),
         seen_at=instant(row.seen),
         expires_at=instant(int(float(ends))),

@@ -7,6 +7,7 @@ from msgspec import Struct
 
 from hostler.contracts.worker import Worker, WorkerState
 from hostler.kernel.errors import InvalidError, NotFoundError, StateConflictError
+from hostler.kernel.stored import Reader
 from hostler.kernel.units import Instant, Seconds
 from hostler.registry.moves import UNKNOWN, paths
 from hostler.valkeyio.instants import instant
@@ -22,7 +23,8 @@ _MICRO: Final = 1_000_000
 _ENDED: Final = frozenset({WorkerState.STOPPED, WorkerState.FAILED, WorkerState.LOST})
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode_worker = msgspec.json.Decoder(Worker).decode
+_read_worker = Reader(Worker).known
+_STATES: Final = frozenset(state.value for state in WorkerState)
 
 
 class _Row(Struct, frozen=True, array_like=True):
@@ -86,7 +88,7 @@ class EngineRegistry:
         for at in range(0, len(words), 4):
             row, ends, gone = (cast("bytes", word) for word in words[at + 1 : at + 4])
             worker = _worker(row, ends=int(ends or b"0"), gone=int(gone or b"0"), now=int(now))
-            if include_gone or worker.state not in _ENDED:
+            if worker is not None and (include_gone or worker.state not in _ENDED):
                 found.append(worker)
         return tuple(sorted(found, key=lambda worker: worker.id))
 
@@ -120,10 +122,12 @@ class EngineRegistry:
         return bool(more)
 
 
-def _worker(packed: bytes, *, ends: int, gone: int, now: int) -> Worker:
-    """Return a worker as the engine's clock sees it, whatever its own says."""
+def _worker(packed: bytes, *, ends: int, gone: int, now: int) -> Worker | None:
+    """Return a worker as the engine's clock sees it, whatever its own says; None for what this version cannot read."""
     row = _decode_row(packed)
-    said = _decode_worker(row.announced)
+    said = _read_worker(row.announced)
+    if said is None or row.state not in _STATES:
+        return None
     lapsed = not gone and ends <= now
     return msgspec.structs.replace(
         said,

@@ -155,8 +155,8 @@ class Kinds:
             version, kinds, queues = cast("tuple[bytes, list[bytes], list[bytes]]", tuple(reply))
             self._snapshot = Snapshot(
                 version=version,
-                kinds=MappingProxyType({row.name: row for row in map(_decode_kind, kinds[1::2])}),
-                queues=MappingProxyType({**BUILT_IN, **{row.name: row for row in map(_decode_queue, queues[1::2])}}),
+                kinds=MappingProxyType({row.name: row for row in _decode_kind.each(kinds[1::2])}),
+                queues=MappingProxyType({**BUILT_IN, **{row.name: row for row in _decode_queue.each(queues[1::2])}}),
             )
         return self._snapshot
 

@@ -141,7 +141,7 @@ def delivered(whole: Whole) -> list[Finding] | str:
 
 def listened(reader: str, stream: Sequence[Event], lines: Sequence[Heard], lives: Sequence[Life] = ()) -> list[Finding]:
     """S18 for one reader of one stream, over its connections in their order."""
-    return _Listener(reader, stream, lives, lines).judge()
+    return _Listener(reader, stream, lives, lines).judge() if lines else []
 
 
 class _Listener:

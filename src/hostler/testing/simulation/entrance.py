@@ -90,7 +90,7 @@ class Entrance:
 
     async def _stop(self) -> list[str]:
         found: list[str] = []
-        living = [front for front in self._all if front in self._now]
+        living = [front for front in self._all if not front.dead]
         for front in living:
             front.stop()
         tasks = {front.task: front for front in living if front.task is not None}
