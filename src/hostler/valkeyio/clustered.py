@@ -60,7 +60,11 @@ class Clustered:
         return {name: _sum([pools[name] for pools in each]) for name in ("client", "blocking")}
 
     def owner_of(self, key: str | bytes) -> Address:
-        """Return which primary has a key's slot."""
+        """Return which primary has a key's slot.
+
+        One that is known not to answer is not asked: that would cost each call its whole time limit, and who goes
+        from queue to queue all of them.
+        """
         slot = slot_of(key)
         owner = self._owners[slot]
         if owner is None:
@@ -69,6 +73,11 @@ class Clustered:
                 f"no node of the cluster has slot {slot}, so its queues stand still",
                 executed=False,
                 server=f"slot {slot}",
+            )
+        if owner in self._away:
+            place = place_text(owner)
+            raise EngineUnavailableError(
+                f"{place} does not answer, so the queues of slot {slot} stand still", executed=False, server=place
             )
         return owner
 

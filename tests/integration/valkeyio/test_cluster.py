@@ -267,6 +267,9 @@ async def test_a_primary_that_hangs_is_left_and_what_waits_on_it_fails_at_once(n
         waiting = asyncio.create_task(engine.command("SET", key, "2"))
         blocked = asyncio.create_task(wait_for_nothing(engine))
         await engine.until_down()
+        with pytest.raises(EngineUnavailableError) as refused:  # long before its time limit
+            await engine.command("GET", key)
+        assert refused.value.facts["executed"] is False
         await engine.until_available(AT_MOST)
         for call in (waiting, blocked):
             with pytest.raises(EngineUnavailableError):
