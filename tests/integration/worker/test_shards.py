@@ -7,7 +7,6 @@ from typing import Any
 import hostler
 from hostler.contracts.queue import QueueSpec
 from hostler.testing.engine_fabric import fabric_on
-from hostler.testing.eventually import eventually
 from hostler.valkeyio.engine import Engine
 
 SHARDED = QueueSpec(name="default", shards=3)
@@ -64,22 +63,3 @@ async def test_a_worker_serves_shards_that_come_while_it_lives(engine: Engine) -
         assert [await fabric.result(job, within=30) for job in jobs] == list(range(len(jobs)))
         (record,) = await fabric.ports.registry.workers()
         assert (record.id, record.queues) == (worker.id, ("default",)), "it serves a queue, whatever shards that has"
-
-
-async def test_a_worker_that_sleeps_is_woken_by_a_job_in_any_shard(engine: Engine) -> None:
-    @hostler.handler("s.woken")
-    async def woken(call: hostler.Call[Any]) -> Any:
-        return call.payload
-
-    async with fabric_on(engine) as fabric:
-        await fabric.ports.foreman.declare_queue(SHARDED)
-        async with fabric.worker(woken, idle_poll=60.0):
-            seen: set[str] = set()
-
-            async def all_seen() -> bool:
-                job = await fabric.submit("s.woken", 1)
-                await fabric.result(job, within=15)
-                seen.add(job.rpartition(".")[0])
-                return len(seen) == 3
-
-            await eventually(all_seen, within=60)
