@@ -86,7 +86,7 @@ async def _read_what_was_said(stage: Stage, tape: Tape) -> None:
     """Record what limits let go, and search all that processes logged, wrote and show for secrets."""
     for name in stage.workers:
         tape.write(*await asyncio.to_thread(grants, stage.log(name)))
-    tape.write(*await shown(next(iter(stage.gateways.values()))))
+    tape.write(*await shown(tuple(stage.gateways.values())))
     tape.write(*await asyncio.to_thread(lambda: tuple(searched(stage.files(), stage.canaries))))
 
 

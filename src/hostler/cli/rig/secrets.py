@@ -1,8 +1,10 @@
 """Secrets that a rig's processes work with, and the search for them in all that those leave behind."""
 
+import contextlib
 import hashlib
+import itertools
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -10,6 +12,7 @@ from msgspec import Struct
 
 from hostler.chaos.record import Text
 from hostler.client.wire import Wire
+from hostler.kernel.errors import GatewayUnavailableError
 from hostler.kernel.units import Bytes
 
 KEY_VARIABLE: Final = "CHAOS_SERVICE_KEY"
@@ -19,6 +22,8 @@ USER: Final = "rig"
 CHUNK: Final[Bytes] = 1_048_576
 SEARCHED_MOST: Final[Bytes] = 1_073_741_824
 """Of one file."""
+ROUNDS: Final = 10
+"""How often all gateways are asked what they show; each is tried several times in one."""
 AROUND: Final[Bytes] = 200
 """Shown before and behind a secret that was found."""
 BYTES: Final = 18
@@ -72,8 +77,18 @@ SHOWN: Final = (
 """What a gateway shows to whoever asks."""
 
 
-async def shown(url: str) -> tuple[Text, ...]:
-    """Return what a gateway shows, page by page; one that cannot be read is an error of ours."""
+async def shown(urls: Sequence[str]) -> tuple[Text, ...]:
+    """Return what a gateway shows, page by page: the first that answers, for one may still be on its way back.
+
+    `GatewayUnavailableError` when none does for a while.
+    """
+    for url in itertools.chain.from_iterable(itertools.repeat(urls, ROUNDS - 1)):
+        with contextlib.suppress(GatewayUnavailableError):
+            return await _shown(url)
+    return await _shown(urls[0])
+
+
+async def _shown(url: str) -> tuple[Text, ...]:
     async with Wire.open(url, None) as wire:
         return tuple([Text(source=path, text=(await wire.read_bytes(path)).decode()) for path in SHOWN])
 
