@@ -45,9 +45,9 @@ from hostler.worker.endpoints import Stations
 from hostler.worker.handlers import HandlerSet
 from hostler.worker.loop import ClaimLoop
 from hostler.worker.processes import ProcessPool
-from hostler.worker.reports import Reports
+from hostler.worker.reports import Reporters
 from hostler.worker.runs import Tools
-from hostler.worker.settler import Settler
+from hostler.worker.settler import Settlers
 from hostler.worker.stock import WorkerStock
 from hostler.worker.system import SystemClock, SystemDice
 
@@ -262,11 +262,11 @@ async def dispatch_way(scene: Scene, url: str, flying: int, limiter: Limiter | N
         )
         stock = WorkerStock(worker, stations, HandlerSet(), {})
         capacity = Capacity(worker, slots=flying)
-        reports = Reports(broker, worker, interval=0.2, clock=clock, dice=dice, stale=lambda _: None)
+        reporters = Reporters(broker, worker, interval=0.2, clock=clock, dice=dice, stale=lambda _: None)
         tools = Tools(
             worker=worker,
-            reports=reports,
-            settler=Settler(broker, worker, dice=dice),
+            reporters=reporters,
+            settlers=Settlers(broker, worker, dice=dice),
             processes=ProcessPool(),
             blobs=None,
             clock=clock,
@@ -285,7 +285,7 @@ async def dispatch_way(scene: Scene, url: str, flying: int, limiter: Limiter | N
             dice=dice,
             idle=lambda: None,
         )
-        tasks = [asyncio.create_task(reports.run()), asyncio.create_task(claims.run())]
+        tasks = [asyncio.create_task(reporters.run()), asyncio.create_task(claims.run())]
         claims.open()
         try:
             yield broker.all

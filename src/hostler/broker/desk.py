@@ -12,14 +12,22 @@ from hostler.broker.desk_views import Kept, read_kept, request_of, view
 from hostler.broker.engine_submit import Prepared, Submitter, moved
 from hostler.broker.records import LATER, beyond, pack, read_events, sealed, sealed_lane, split_id
 from hostler.broker.records import job_id as id_of
-from hostler.broker.shards import Router, parts_of
+from hostler.broker.shards import Part, Router, parts_of
 from hostler.contracts.api import EVERY_JOB, JobFilter
 from hostler.contracts.event import Event, Life, Page, Timeline
 from hostler.contracts.explain import Explanation
 from hostler.contracts.job import Job, JobRequest, JobState, Submitted
 from hostler.contracts.preview import Preview, no_preview, preview_of
 from hostler.contracts.queue import QueueSpec
-from hostler.kernel.errors import HostlerError, InvalidError, NotFoundError, QueueFullError, StateConflictError
+from hostler.kernel.errors import (
+    EngineTimeoutError,
+    EngineUnavailableError,
+    HostlerError,
+    InvalidError,
+    NotFoundError,
+    QueueFullError,
+    StateConflictError,
+)
 from hostler.kernel.units import Seconds
 from hostler.policy.lanes import lane_key, lane_of
 from hostler.policy.lifecycle import Verb
@@ -98,10 +106,24 @@ class EngineDesk:
                 rows[place] = row
                 queues.setdefault(row.name, (row, []))[1].append((place, prepared))
         parts = [part for row, jobs in queues.values() for part in parts_of(row, jobs, operation)]
-        for part, stored in zip(parts, await asyncio.gather(*map(self._router.store, parts)), strict=True):
-            for (place, _), answer in zip(part.jobs, stored, strict=True):
+        found = await asyncio.gather(*map(self._stored, parts))
+        failures = [stored for stored in found if isinstance(stored, HostlerError)]
+        if failures and len(failures) == len(parts):
+            raise failures[0]
+        for part, stored in zip(parts, found, strict=True):
+            replies = [stored] * len(part.jobs) if isinstance(stored, HostlerError) else stored
+            for (place, _), answer in zip(part.jobs, replies, strict=True):
                 answers[place] = answer
         return rows
+
+    async def _stored(self, part: Part) -> Sequence[Submitted | HostlerError] | HostlerError:
+        """Store what lies in one place; in a cluster its server may be away by itself, which is the answer then."""
+        try:
+            return await self._router.store(part)
+        except (EngineUnavailableError, EngineTimeoutError) as error:
+            if "server" not in error.facts:
+                raise
+            return error
 
     async def _now(self) -> int:
         return int(await self._library.call_registry("now"))

@@ -11,7 +11,7 @@ from hostler.broker.desk_views import Kept, error_of, read_kept
 from hostler.broker.records import Record, unpack_record
 from hostler.contracts.api import JobFilter
 from hostler.contracts.job import JobState
-from hostler.kernel.errors import InvalidError
+from hostler.kernel.errors import EngineTimeoutError, EngineUnavailableError, InvalidError
 from hostler.policy.finding import of_class, within
 from hostler.valkeyio.instants import instant_or_none
 from hostler.valkeyio.layout import SEQ_BASE
@@ -155,7 +155,7 @@ async def page(walks: Sequence[Walk], limit: int) -> tuple[list[tuple[str, Kept]
     while len(found) < limit and not spent:
         heads: list[tuple[int, str, Walk]] = []
         for walk in walks:
-            head = await walk.head()
+            head = await _head(walk, alone=len(walks) == 1)
             if head is not None:
                 heads.append((head.record.created, walk.queue, walk))
             elif not walk.ended:
@@ -166,6 +166,20 @@ async def page(walks: Sequence[Walk], limit: int) -> tuple[list[tuple[str, Kept]
         found.append((best.queue, best.take()))
     ended = all(walk.ended for walk in walks)
     return found, None if ended else write_cursor({walk.queue: walk.resume() for walk in walks})
+
+
+async def _head(walk: Walk, *, alone: bool) -> Kept | None:
+    """Return a queue's next job; a list that lacks one server's queues without saying so would be taken for whole."""
+    try:
+        return await walk.head()
+    except (EngineUnavailableError, EngineTimeoutError) as error:
+        if alone or "server" not in error.facts:
+            raise
+        raise type(error)(
+            f"jobs of the queue {walk.queue} cannot be listed now, so there is no list of all queues; those of the "
+            f"others are listed queue by queue ({error.message})",
+            **error.facts,
+        ) from error
 
 
 def _newest(head: tuple[int, str, Walk]) -> tuple[int, str]:

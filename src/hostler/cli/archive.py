@@ -19,10 +19,14 @@ async def backup(
 ) -> int:
     """Save a data folder to one file while everything goes on working."""
     from hostler.valkeyio.backup import backup as write
+    from hostler.valkeyio.backup import not_embedded
     from hostler.valkeyio.engine import Engine
+    from hostler.valkeyio.urls import redact
 
     out = Out(json=common.json)
     loaded = load(common.settings(), config=common.config)
+    if (url := loaded.settings.engine.url) is not None:
+        raise not_embedded(redact(url))
     async with Engine.open(loaded.settings.engine, role="backup") as engine:
         manifest = await write(engine, target)
     size = await asyncio.to_thread(lambda: target.stat().st_size)

@@ -3,9 +3,9 @@
 import asyncio
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, TypeVar
 
 from hostler.contracts.event import Event
 from hostler.contracts.job import JobState
@@ -20,6 +20,8 @@ from hostler.ports.broker import Desk
 from hostler.telemetry.logs import logger
 from hostler.telemetry.metrics import LabelValues, Metrics
 
+T = TypeVar("T")
+
 _LOG = logger("gateway")
 NO_SERVICE: Final = "none"
 STATUS: Final = {
@@ -30,7 +32,7 @@ STATUS: Final = {
 }
 """As the prior system's dashboards read them; dead is failure, the last two are values of their own."""
 PATIENCE: Final[Seconds] = 3.0
-"""Longest that a scrape waits for the engine."""
+"""Longest that a scrape waits for what there is, and then for how each queue stands."""
 MOST_RUNNING: Final = 100_000
 """Running jobs whose start is remembered."""
 READS: Final = 16
@@ -93,9 +95,13 @@ class Scrape:
         self._rooms = rooms
         self._offsets = offsets
         self._since = time.time()
+        self._rows: tuple[RegistryRow, ...] = ()
 
     async def render(self) -> bytes:
-        """Return every series; those of an engine that does not answer are left out, and `hostler_engine_up` is 0."""
+        """Return every series; `hostler_engine_up` is 0 when some of the engine did not answer in `PATIENCE`.
+
+        Of a cluster the rest may have: only what was not answered is left out then.
+        """
         metrics = self._rooms.metrics
         metrics.replace("hostler_build_info", {(__version__,): 1})
         metrics.replace("hostler_counting_since_timestamp_seconds", {(): self._since})
@@ -103,26 +109,29 @@ class Scrape:
         metrics.replace("hostler_tail_offset", {(queue,): offset for queue, offset in self._offsets().items()})
         for name, values in self._rooms.gauges().items():
             metrics.replace(name, values)
-        rows: tuple[RegistryRow, ...] = ()
-        stats: list[QueueStats] = []
-        workers: tuple[Worker, ...] = ()
-        cache: CacheView | None = None
-        up = 0
-        try:
-            async with asyncio.timeout(PATIENCE):
-                rows = await self._rooms.foreman.registry()
-                stats = await asyncio.gather(*(self._rooms.foreman.stats(row.queue.name) for row in rows))
-                workers = await self._rooms.registry.workers()
-                cache = await self._rooms.results.view()
-                up = 1
-        except (HostlerError, TimeoutError) as error:
-            _LOG.debug("upkeep.failing", task="scrape", error=str(error), code=getattr(error, "code", "timeout"))
+        rooms = self._rooms
+        rows, workers, cache = await asyncio.gather(
+            _within(rooms.foreman.registry()), _within(rooms.registry.workers()), _within(rooms.results.view())
+        )
+        self._rows = self._rows if rows is None else rows
+        stats = await asyncio.gather(*(_within(rooms.foreman.stats(row.queue.name)) for row in self._rows))
+        up = None not in (rows, workers, cache) and None not in stats
         metrics.replace("hostler_engine_up", {(): up})
-        _queues(metrics, stats, datetime.now(UTC))
-        _workers(metrics, workers)
+        _queues(metrics, [each for each in stats if each is not None], datetime.now(UTC))
+        _workers(metrics, workers or ())
         _cache(metrics, cache)
-        metrics.replace("service_health", {(name,): healthy for name, healthy in _services(rows, workers).items()})
+        health = {} if workers is None else _services(self._rows, workers)
+        metrics.replace("service_health", {(name,): healthy for name, healthy in health.items()})
         return metrics.render()
+
+
+async def _within(asked: Awaitable[T]) -> T | None:
+    try:
+        async with asyncio.timeout(PATIENCE):
+            return await asked
+    except (HostlerError, TimeoutError) as error:
+        _LOG.debug("upkeep.failing", task="scrape", error=str(error), code=getattr(error, "code", "timeout"))
+        return None
 
 
 def _queues(metrics: Metrics, stats: Sequence[QueueStats], now: datetime) -> None:

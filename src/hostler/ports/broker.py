@@ -88,7 +88,9 @@ class Desk(Protocol):
 
         All of one call share one fate per queue: a queue's jobs are stored in one step (at most 100 a step).
         Refused without a trace: `UnknownKindError`, `PlannedKindError`, `PayloadError`, `QueueFullError`,
-        `IdempotencyConflictError` (same key, other body), `InvalidError`.
+        `IdempotencyConflictError` (same key, other body), `InvalidError`. Where some queues of the call answer and
+        others do not, jobs of these are answered with `EngineUnavailableError` or `EngineTimeoutError`: they may or
+        may not be stored.
 
         To several shards each part goes in a step of its own. Jobs with one ordering key lie in one shard; the others
         go where the operation leads. `reroutable` refusals are for that shard only: another operation may do.

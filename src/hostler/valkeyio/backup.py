@@ -59,11 +59,7 @@ async def backup(engine: Engine, target: str | Path) -> Manifest:
     over ten minutes. What goes wrong leaves no file.
     """
     if engine.data is None:
-        raise InvalidError(
-            f"{engine.url} is not an embedded engine: back it up with the tools of its server (BGSAVE and a copy of "
-            "its dump, or a replica)",
-            field="engine.url",
-        )
+        raise not_embedded(engine.url)
     folder = Folder(engine.data)
     archive = await asyncio.to_thread(_new_file, Path(target))
     try:
@@ -107,6 +103,15 @@ def restore(archive: str | Path, data: str | Path) -> Manifest:
         shutil.rmtree(place, ignore_errors=True)
         raise
     return manifest
+
+
+def not_embedded(url: str) -> InvalidError:
+    """Return why no backup is made of an engine by URL, given without credentials."""
+    return InvalidError(
+        f"{url} is not an embedded engine: back it up with the tools of its server (BGSAVE and a copy of its dump, or "
+        "a replica; of a cluster, of each primary)",
+        field="engine.url",
+    )
 
 
 def _new_file(target: Path) -> Path:

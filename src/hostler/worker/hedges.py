@@ -124,6 +124,7 @@ class Beside:
 
     def __init__(self, attempt: Errand) -> None:
         self.lease, self.ref, self.tools, self.timeouts = attempt.lease, attempt.ref, attempt.tools, attempt.timeouts
+        self.reports = attempt.reports
         now = attempt.tools.clock.monotonic()
         left = attempt.stages.to_deadline(now)
         self.stages = StageWatch(attempt.timeouts, started=now, ends=None if left is None else now + left, service=True)

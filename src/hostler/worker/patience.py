@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import structlog
 
-from hostler.kernel.errors import EngineError
+from hostler.kernel.errors import EngineError, HostlerError
 from hostler.kernel.units import Seconds
 from hostler.ports.clock import Dice
 
@@ -34,7 +34,7 @@ def doubtful(error: EngineError) -> bool:
     return error.facts.get("executed") is not False
 
 
-def local(error: EngineError) -> bool:
+def local(error: HostlerError) -> bool:
     """Tell whether an error will pass and concerns one server of several: the others answer meanwhile."""
     return passing(error) and "server" in error.facts
 

@@ -1,6 +1,7 @@
 """How attempts end: settlements in batches, queue by queue, repeated with the same content until they are answered."""
 
 import asyncio
+from collections.abc import Callable
 
 import structlog
 
@@ -9,7 +10,7 @@ from hostler.contracts.lease import Die, Settled, Settlement, Succeed
 from hostler.kernel.errors import HostlerError
 from hostler.ports.broker import Broker
 from hostler.ports.clock import Dice
-from hostler.worker.patience import passing, pause
+from hostler.worker.patience import local, passing, pause
 
 _LOG = structlog.stdlib.get_logger("hostler.worker.settler")
 
@@ -25,12 +26,15 @@ class Settlers:
         self._worker = worker
         self._dice = dice
         self._settlers: dict[str, Settler] = {}
+        self.away: Callable[[str], None] = lambda _: None
+        """Hears of a queue each time that its server alone does not answer."""
 
     async def settle(self, settlement: Settlement, *, queue: str) -> Settled | None:
         """Return the broker's word on the end of a job of this queue; see `Settler`."""
         settler = self._settlers.get(queue)
         if settler is None:
-            settler = self._settlers[queue] = Settler(self._broker, self._worker, dice=self._dice)
+            settler = Settler(self._broker, self._worker, dice=self._dice, away=lambda: self.away(queue))
+            self._settlers[queue] = settler
         return await settler.settle(settlement)
 
     async def close(self) -> None:
@@ -42,10 +46,11 @@ class Settlers:
 class Settler:
     """Settles what is of one queue; safe to repeat, since the broker knows an ending by its fence."""
 
-    def __init__(self, broker: Broker, worker: str, *, dice: Dice) -> None:
+    def __init__(self, broker: Broker, worker: str, *, dice: Dice, away: Callable[[], None] = lambda: None) -> None:
         self._broker = broker
         self._worker = worker
         self._dice = dice
+        self._away = away
         self._queue: list[tuple[Settlement, asyncio.Future[Settled | None]]] = []
         self._sender: asyncio.Task[None] | None = None
 
@@ -79,6 +84,8 @@ class Settler:
                     _answer(answer, word)
             except HostlerError as error:
                 if passing(error):
+                    if local(error):
+                        self._away()
                     await asyncio.sleep(pause(failures, self._dice))
                     failures += 1
                     continue

@@ -5,7 +5,7 @@ import os
 import signal
 import socket
 import subprocess
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -56,13 +56,15 @@ class Up:
 
 
 @contextmanager
-def system(shell: Shell, *arguments: str) -> Generator[Up]:
-    (shell.folder / "tasks.py").write_text(HANDLERS)
+def system(
+    shell: Shell, *arguments: str, engine: Sequence[str] = ("--data", "d"), handlers: str = HANDLERS
+) -> Generator[Up]:
+    (shell.folder / "tasks.py").write_text(handlers)
     log = shell.folder / "up.log"
     out: IO[str]
     with log.open("w") as out, (shell.folder / "up.err").open("w") as err:
         process = subprocess.Popen(
-            shell.command("up", "--data", "d", "--json", "--bind", "127.0.0.1:0", "--handlers", "tasks", *arguments),
+            shell.command("up", *engine, "--json", "--bind", "127.0.0.1:0", "--handlers", "tasks", *arguments),
             cwd=shell.folder,
             env=shell.environment,
             stdout=out,

@@ -173,6 +173,20 @@ async def test_ends_and_progress_of_the_other_queues_are_told_while_those_of_tha
         assert (await fabric.ended(jobs[1])).state == "succeeded"
 
 
+async def test_work_that_is_over_takes_no_room_from_other_queues_while_its_end_cannot_be_told(fabric: Fabric) -> None:
+    wire, work = Wire(), Long()
+    async with at_work(fabric, wire, here, work.there, slots=1):
+        job = await fabric.submit("c.long-there")
+        await fabric.running(job)
+        wire.away.add(THERE)
+        other = await fabric.submit("c.here", 1)
+        work.end.set()
+        assert await fabric.result(other) == 1
+        assert (await fabric.get(job)).state == "running"
+        wire.away.clear()
+        assert (await fabric.ended(job)).state == "succeeded"
+
+
 async def test_a_drained_worker_waits_for_leases_that_it_may_have_and_gives_them_back(fabric: Fabric) -> None:
     wire = Wire()
     async with at_work(fabric, wire, here, there, grace=10.0) as worker:

@@ -17,6 +17,7 @@ from hostler.dispatch.repeats import Repeats
 from hostler.policy.budget import FLOOR, SPAN
 from hostler.ports.connector import Connector
 from hostler.testing.clock import FakeClock, SeededDice
+from hostler.worker.reports import Reports
 from hostler.worker.restraint import Restraint
 from hostler.worker.runs import ServiceRun, Tools
 from hostler.worker.stages import StageWatch, complete
@@ -131,6 +132,7 @@ class Tried:
         self.lease = lease(*history)
         self.ref = LeaseRef(job_id=self.lease.job_id, fence=1)
         self.tools = cast("Tools", SimpleNamespace(clock=house.clock))
+        self.reports = cast("Reports", SimpleNamespace())
         self.timeouts = complete(Timeouts(), Timeouts(), service=True)
         self.stages = StageWatch(self.timeouts, started=house.clock.monotonic(), ends=None, service=True)
 

@@ -11,7 +11,13 @@ from hostler.gateway.operation import Answer, Call, Nothing, Operation, Reply
 from hostler.gateway.pages import page_of
 from hostler.gateway.rooms import Rooms
 from hostler.gateway.shapes import PageQuery
-from hostler.kernel.errors import ConflictError, InvalidError, UnknownQueueError
+from hostler.kernel.errors import (
+    ConflictError,
+    EngineTimeoutError,
+    EngineUnavailableError,
+    InvalidError,
+    UnknownQueueError,
+)
 from hostler.kernel.fields import known_fields
 from hostler.kernel.names import listed, nearest
 from hostler.kernel.units import Json
@@ -32,9 +38,7 @@ class QueueRoutes:
     async def list_queues(self, _call: Call, query: PageQuery, _body: None) -> Answer:
         """List all queues with their kinds and exact counters."""
         rows, following = page_of(await self._foreman.registry(), query, key=lambda row: row.queue.name)
-        return Answer(
-            body=Listing(items=tuple([await self._view(row, row.queue.name) for row in rows]), next=following)
-        )
+        return Answer(body=Listing(items=tuple([await self._listed(row) for row in rows]), next=following))
 
     async def get_queue(self, call: Call, _query: Nothing, _body: None) -> Answer:
         """Look at one queue."""
@@ -85,6 +89,18 @@ class QueueRoutes:
             hint = nearest(name, rows) or "; GET /v1/queues lists all."
             raise UnknownQueueError(f"There is no queue {name}{hint}", queue=name)
         return rows[home_of(name)]
+
+    async def _listed(self, row: RegistryRow) -> QueueView:
+        try:
+            return await self._view(row, row.queue.name)
+        except (EngineUnavailableError, EngineTimeoutError) as error:
+            if "server" not in error.facts:
+                raise
+            raise type(error)(
+                f"The queue {row.queue.name} cannot be measured now, so there is no list of all; the others are shown "
+                f"by name ({error.message})",
+                **error.facts,
+            ) from error
 
     async def _view(self, row: RegistryRow, name: str) -> QueueView:
         """Return a queue, or a shard of it: the row is the queue's."""
