@@ -59,7 +59,7 @@ class EngineDesk:
         self._library = library or Library(engine)
         self._kinds = kinds or Kinds(engine, library=self._library)
         self._intake = Intake(self._kinds)
-        self._router = Router(engine, Submitter(self._library))
+        self._router = Router(Submitter(self._library))
         self._tails = Tails(engine)
         self._explainer = Explainer(
             self._library,

@@ -10,10 +10,7 @@ from hostler.broker.engine_submit import SUBMIT_MAX, Prepared, Submitter
 from hostler.contracts.job import Submitted
 from hostler.contracts.queue import QueueSpec
 from hostler.kernel.errors import CapacityError, EngineTimeoutError, EngineUnavailableError, HostlerError
-from hostler.policy.sharding import open_of, place_of, shard_for, shards_of, spread_of
-from hostler.valkeyio.keys import meta_key
-from hostler.valkeyio.library import HasClient
-from hostler.valkeyio.spread import answers
+from hostler.policy.sharding import open_of, shard_for, shards_of, spread_of
 
 T = TypeVar("T")
 _OPERATION: Final = "operation"
@@ -63,19 +60,16 @@ def _pieces(jobs: Sequence[tuple[int, Prepared]]) -> Iterator[tuple[int, tuple[t
 class Router:
     """Stores parts. One that is refused for where it was led to may be led elsewhere, under another operation."""
 
-    def __init__(self, engine: HasClient, submitter: Submitter) -> None:
-        self._engine = engine
+    def __init__(self, submitter: Submitter) -> None:
         self._submitter = submitter
 
     async def store(self, part: Part) -> Sequence[Submitted | HostlerError]:
         """Store a part's jobs; one answer each, in order.
 
-        Jobs without a key are not sent to a shard that is known to be away, and what refuses them says `reroute`:
-        nothing of them was stored, and another operation would lead to another shard. By itself nothing is led
-        elsewhere: whoever repeats the operation has to find what it stored.
+        What refuses jobs without a key says `reroute`, also where it is known that nothing reached the server of their
+        shard: nothing was stored, and another operation would lead elsewhere. By itself nothing is led elsewhere:
+        whoever repeats the operation has to find what it stored.
         """
-        if part.free and not answers(self._engine.client, meta_key(place_of(part.shard))):
-            return _away(part)
         prepared = [job for _, job in part.jobs]
         try:
             found = await self._submitter.submit(part.shard, prepared, part.operation, spread=part.spread)

@@ -90,10 +90,6 @@ class Clustered:
         """Ask for the map with the next look."""
         self._doubted = True
 
-    def answered(self, address: Address) -> bool:
-        """Tell whether a primary answered when it was last asked."""
-        return address not in self._away
-
     def primaries(self) -> Sequence[Address]:
         """Return all of them: those that answer, or all that are known when none does."""
         known = tuple(self._map.primaries)

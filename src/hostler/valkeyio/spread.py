@@ -53,10 +53,6 @@ class Lead(Protocol):
         """Take note that what is known may be old."""
         ...
 
-    def answered(self, address: Address) -> bool:
-        """Tell whether a primary answered when it was last asked."""
-        ...
-
     def primaries(self) -> Sequence[Address]:
         """Return all of them, those that answer first."""
         ...
@@ -104,13 +100,6 @@ class Spread:
         """Return the client of the primary that says that it has a key's slot."""
         await self.execute_command("EXISTS", key)
         return self.owner(key)
-
-    def answers(self, key: str) -> bool:
-        """Tell whether the primary of a key's slot answered when it was last asked, at most about a second ago."""
-        try:
-            return self._lead.answered(self._lead.owner_of(key))
-        except EngineUnavailableError:
-            return False
 
     def owner(self, key: str) -> Redis:
         """Return the client of the primary that has a key's slot, as far as is known."""
@@ -172,8 +161,3 @@ def server_of(client: Client, key: str) -> Client:
 async def standing(client: Client, key: str) -> Client:
     """Return a client for the primary that says that it has a key: for a walk that must not change servers."""
     return await client.standing(key) if isinstance(client, Spread) else client
-
-
-def answers(client: Client, key: str) -> bool:
-    """Tell whether the primary of a key answers, where there are several: not to be asked in vain."""
-    return client.answers(key) if isinstance(client, Spread) else True
