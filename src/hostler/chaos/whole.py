@@ -1,7 +1,7 @@
 """A record, sorted into what the invariants look at."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Final, TypeVar
@@ -139,10 +139,7 @@ class Whole:
     def histories(self) -> Mapping[str, History]:
         """Return what was recorded of each queue, as the rules for one queue take it."""
         submitted, unknown = self._submits()
-        seen, unclaimed = (
-            _seen(self.of(Roster)),
-            Counter(effect.job for effect in self.of(Effect) if _late(effect, self.faults)),
-        )
+        seen = _seen(self.of(Roster))
         told, renewed = self._told(), self._renewed() if self.header.one_clock else None
         final, effects, books = self._final(), self._effects(), {line.queue: line for line in self.of(Books)}
         found: dict[str, History] = {}
@@ -161,7 +158,7 @@ class Whole:
                 stats=stats,
                 renewed=renewed,
                 seen=seen,
-                unclaimed=unclaimed,
+                unclaimed=_unclaimed(self.of(Effect), events, self.faults),
                 audit=known.audit if known else None,
                 terms=msgspec.structs.replace(
                     terms, unknown_submits=terms.unknown_submits + unknown, slots=terms.slots or _slots(self.of(Roster))
@@ -257,6 +254,27 @@ def _late(effect: Effect, faults: Iterable[Fault]) -> bool:
         for fault in faults
         if fault.loses is not None
     )
+
+
+def _unclaimed(effects: Iterable[Effect], events: Iterable[Event], faults: Sequence[Fault]) -> Counter[str]:
+    """Return for each job how many of its effects may be of claims that a fault undid.
+
+    Such a claim had a fence of its own, and none stands in the events; so each fence counts once, whatever was done
+    under it, and only beside those that were claimed.
+    """
+    fences: dict[tuple[str, int], set[int]] = {}
+    late: dict[tuple[str, int], set[int]] = {}
+    for effect in effects:
+        place = (effect.job, attempt_of(effect.fence))
+        if effect.type == "finished":
+            fences.setdefault(place, set()).add(effect.fence)
+        if _late(effect, faults):
+            late.setdefault(place, set()).add(effect.fence)
+    claims = Counter((event.job, event.attempt) for event in events if event.type == "claim")
+    found: Counter[str] = Counter()
+    for (job, attempt), undone in late.items():
+        found[job] += max(0, min(len(undone), len(fences[job, attempt]) - claims[job, attempt]))
+    return found
 
 
 def _masked(events: Iterable[Event]) -> tuple[Event, ...]:

@@ -79,8 +79,8 @@ class _Routed(PromptSend):
         self.host, self.port = self._route.address
         await super()._connect()
 
-    async def on_connect(self) -> None:
-        await super().on_connect()
+    async def on_connect_check_health(self, check_health: bool = True) -> None:  # noqa: FBT001, FBT002 - the signature is the library's
+        await super().on_connect_check_health(check_health)
         await self.send_command("ROLE")
         role = cast("list[bytes]", await self.read_response())
         if role[0] != b"master":

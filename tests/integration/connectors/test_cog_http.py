@@ -97,7 +97,7 @@ async def test_a_model_that_does_not_stream_is_asked_again_without(silent_cog: C
                 assert isinstance(steps[-1], Finished), steps[-1]  # its one slot is free a moment after an answer
                 return steps
 
-            *before, _ = await eventually(ended, within=10.0)
+            *before, _ = await eventually(ended, within=30.0)
             assert [step.stage for step in before if isinstance(step, Progress)] == ["waiting"]
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import signal
 from collections.abc import AsyncGenerator
+from contextlib import nullcontext
 
 import pytest
 
@@ -15,8 +16,10 @@ from hostler.testing.eventually import eventually
 from hostler.testing.sentinel_set import SERVICE, SentinelSet
 from hostler.testing.servers import HOST, Node, free_ports
 from hostler.valkeyio.client import send
+from hostler.valkeyio.connections import Route
 from hostler.valkeyio.engine import Engine
 from hostler.valkeyio.faults import mapped
+from hostler.valkeyio.ways import Straight
 
 from .house import House, Load, house
 
@@ -210,3 +213,15 @@ async def test_a_primary_that_may_lose_any_number_of_jobs_is_refused() -> None:
         with pytest.raises(EngineUnsafeError, match="CONFIG SET min-replicas-to-write 1"):
             async with Engine.open(EngineSettings(url=sentinels.url), role="test"):
                 pass
+
+
+async def test_a_server_that_is_a_replica_is_asked_nothing_for_what_it_knows_is_old(sentinels: SentinelSet) -> None:
+    primary = await sentinels.primary()
+    replica = next(node for node in sentinels.servers if node is not primary)
+    for node, refused in ((primary, False), (replica, True)):
+        way = Straight(EngineSettings(), f"redis://{HOST}:{node.port}", "test", Route((HOST, node.port)))
+        try:
+            with pytest.raises(EngineUnavailableError) if refused else nullcontext(), mapped():
+                assert await send(way.client, "GET", "nothing") is None
+        finally:
+            await way.aclose()

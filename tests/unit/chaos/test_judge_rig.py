@@ -21,6 +21,7 @@ from hostler.chaos.values import (
     Requests,
 )
 from hostler.contracts.event import Life
+from hostler.contracts.fence import CLAIMS
 from hostler.contracts.job import JobRequest, JobState
 from hostler.contracts.needs import Needs
 from hostler.contracts.offer import Offer
@@ -82,10 +83,13 @@ def failed_over(submitted: float) -> Story:
     return story.mark(30, "drained", "read")
 
 
-def worked_on(second: float) -> Story:
-    """A service ended work for a job twice, of which the engine knows one claim; a primary was lost at second 5."""
+def worked_on(second: float, *, fences: tuple[int, ...] = (1, CLAIMS + 1)) -> Story:
+    """A service ended work for a job under each fence; the engine knows one of them, and lost its primary at 5 s."""
     story = lived().fault(5, 6, kind="primary_kill", target="primary", workers=(), loses=(4.0, 6.0))
-    return story.line(*(Effect(job=J, fence=1, service="s", at=at(one)) for one in (2, second)))
+    times = (2, *(second for _ in fences[1:]))
+    return story.line(
+        *(Effect(job=J, fence=fence, service="s", at=at(one)) for fence, one in zip(fences, times, strict=True))
+    )
 
 
 SEEDED: dict[str, tuple[str, Callable[[], Story], Callable[[], Story]]] = {
@@ -120,8 +124,20 @@ SEEDED: dict[str, tuple[str, Callable[[], Story], Callable[[], Story]]] = {
     "a job that is not found, and was acknowledged beside that time": (
         "S20", lambda: failed_over(7.0), lambda: failed_over(5.0).get(21, "succeeded")
     ),
-    "two effects of one claim, beside the time in which one may have been lost": (
-        "S7", lambda: worked_on(60), lambda: worked_on(8)
+    "an effect without a claim, beside the time in which one may have been lost": (
+        "S7",
+        lambda: worked_on(60),
+        lambda: worked_on(8),
+    ),
+    "two effects of one claim, in the time in which one may have been lost": (
+        "S7",
+        lambda: worked_on(8, fences=(1, 1)),
+        lambda: worked_on(8),
+    ),
+    "two effects of a claim that may have been lost": (
+        "S7",
+        lambda: worked_on(8, fences=(1, CLAIMS + 1, CLAIMS + 1)),
+        lambda: worked_on(8),
     ),
     "a worker that claims what it was never seen to offer": (
         "S10",

@@ -121,7 +121,9 @@ class Alone:
         """Let it go on, if it was frozen."""
         self.server.go_on()
 
-    def loses(self, _strike: Strike, _begin: Seconds, _end: Seconds) -> tuple[Seconds, Seconds] | None:
+    def loses(
+        self, _strike: Strike, _begin: Seconds, _broken: Seconds, _end: Seconds
+    ) -> tuple[Seconds, Seconds] | None:
         """Return when that was acknowledged which a fault may lose: nothing may be lost."""
         return None
 
@@ -211,11 +213,14 @@ class Watched:
         for node in self._nodes.servers:
             node.signal(signal.SIGCONT)
 
-    def loses(self, strike: Strike, begin: Seconds, end: Seconds) -> tuple[Seconds, Seconds] | None:
-        """Return when that was acknowledged which a fault may lose; `end` is when it began to be mended."""
+    def loses(self, strike: Strike, begin: Seconds, broken: Seconds, end: Seconds) -> tuple[Seconds, Seconds] | None:
+        """Return when that was acknowledged which a fault may lose.
+
+        It was about to come at `begin` and there at `broken`; at `end` it began to be mended.
+        """
         if strike.kind in (Kind.SENTINEL_KILL, Kind.PRIMARY_PARTED):
             return None
-        return begin - IN_FLIGHT, (end if strike.kind is Kind.PRIMARY_LOST else begin) + IN_FLIGHT
+        return begin - IN_FLIGHT, (end if strike.kind is Kind.PRIMARY_LOST else broken) + IN_FLIGHT
 
     @property
     def _nodes(self) -> SentinelSet:

@@ -101,11 +101,11 @@ class Faults:
             await self.well(strike.target)
         return self._notes.pop(strike, "")
 
-    def loses(self, strike: Strike, begin: Seconds, end: Seconds) -> tuple[Seconds, Seconds] | None:
+    def loses(self, strike: Strike, begin: Seconds, broken: Seconds, end: Seconds) -> tuple[Seconds, Seconds] | None:
         """Return when that was acknowledged which it may lose; `end` is when it began to be mended."""
         part = KINDS[strike.kind].part
         of_engine = part in (Part.ENGINE, Part.PRIMARY, Part.SENTINEL)
-        return self._stage.engine.loses(strike, begin, end) if of_engine else None
+        return self._stage.engine.loses(strike, begin, broken, end) if of_engine else None
 
     def _struck(self, strike: Strike) -> Struck:
         """Return whose work a strike hits: without workers that of all, of a service its own, which has no leases."""

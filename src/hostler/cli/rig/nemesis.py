@@ -26,6 +26,7 @@ async def _one(strike: Strike, began: float, faults: Faults, tape: Tape, report:
     told = {"kind": strike.kind.value, "target": strike.target}
     report({"event": "broken", **told, "seconds": strike.length})
     struck = await faults.begin(strike)
+    broken = clock.monotonic()
     await asyncio.sleep(strike.length)
     over = clock.monotonic()
     how = await faults.end(strike)
@@ -42,6 +43,6 @@ async def _one(strike: Strike, began: float, faults: Faults, tape: Tape, report:
             how=how,
             workers=struck.workers,
             endpoints=struck.endpoints,
-            loses=faults.loses(strike, begin, over),
+            loses=faults.loses(strike, begin, broken, over),
         )
     )
