@@ -33,7 +33,8 @@ def test_a_rig_under_load_keeps_its_size_and_is_left_with_what_lasts(shell: Shel
     for part in ("gateway-1", "gateway-2", "worker-1", "worker-2", "worker-3", "engine"):
         assert measured[f"{part}'s memory"]["early"] > 1e6
         assert measured[f"{part}'s files"]["early"] > 5
-    assert {"engine's data", "keys: job", "keys: timed"} <= set(measured)
+    assert {"engine's data", "keys: job"} <= set(measured)
+    assert "keys: timed" not in measured  # answers are kept for longer than this run: they rise with every job
     assert set(told["keys_left"]) <= {"queue", "registry", "class", "lane", "idle", "timed"}
 
     lines = (shell.folder / "kept" / "samples.ndjson").read_text().splitlines()

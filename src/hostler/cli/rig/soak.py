@@ -35,6 +35,11 @@ LATE: Final[Seconds] = 60.0
 """So long after its time a key is surely swept."""
 TOLD_MOST: Final = 20
 
+TIMED: Final = "keys: timed"
+SETTLED: Final[Seconds] = 2400.0
+"""From this length on the number of timed keys is judged: answers to operations are kept for ten minutes, so until then
+it rises with every job. That each of them has its time to live is seen at the end, however short the run."""
+
 
 class Soak(Struct, frozen=True, kw_only=True):
     """What a long run came to."""
@@ -78,7 +83,10 @@ async def soak(
             totals = [(await foreman.stats(queue)).totals for queue in QUEUES]
             broken += [sentence for queue in QUEUES for sentence in await foreman.audit(queue)]
             lasting, late = await left(engine, within=kept + LATE)
-    drift = drifts(found, meter.units | dict.fromkeys(_latencies(found), Unit.SECONDS), seconds=seconds)
+    units = meter.units | dict.fromkeys(_latencies(found), Unit.SECONDS)
+    if seconds < SETTLED:
+        units.pop(TIMED, None)
+    drift = drifts(found, units, seconds=seconds)
     broken += [_grew(one) for one in drift if one.grew] + _told(traffic.failures) + [*late[:TOLD_MOST]]
     recorded = sum(total[name] for total in totals for name in ("succeeded", "dead", "cancelled", "expired"))
     seen = sum(traffic.ended.values())
