@@ -15,6 +15,7 @@ from typing import Final
 
 from benchmarks.peers.catalogue import PEERS, Peer
 from benchmarks.peers.harness import Place, delays, place, rate
+from hostler.kernel.errors import ServiceUnavailableError
 
 Cell = Callable[[Place, float], Awaitable[str]]
 BATCH: Final = 100
@@ -77,7 +78,10 @@ async def latency(there: Place, seconds: float) -> str:
     await there.work("noop")
     client = _client(there)
     count, _ = await client.do(do="batched", work="noop", count=2_000, batch=BATCH, size=SMALL, seconds=seconds / 6)
-    possible = rate(list(await there.beacon.until(count, seconds=seconds / 4)))
+    begun = list(await there.beacon.until(count, seconds=seconds / 2))
+    if len(begun) < count:
+        return f"{len(begun)} of {count} jobs began in {seconds / 2:g} s"
+    possible = rate(begun)
     there.beacon.begun.clear()
     pace = max(1.0, possible / 10)
     wanted = max(20, int(pace * seconds / 6))
@@ -122,7 +126,7 @@ async def measure(peer: Peer, cell: Cell, sync: str, seconds: float) -> str:
     try:
         async with place(peer, sync) as there, asyncio.timeout(2 * seconds + 60):
             return await cell(there, seconds)
-    except (RuntimeError, TimeoutError) as error:
+    except (RuntimeError, TimeoutError, ServiceUnavailableError) as error:
         print(f"  {peer.name}: {error!r}", flush=True)
         return "failed"
 
@@ -134,11 +138,15 @@ async def main() -> None:
     parser.add_argument("--sync", default="always,everysec")
     parser.add_argument("--seconds", type=float, default=30.0)
     options = parser.parse_args()
-    peers = [peer for peer in PEERS if peer.name.lower() in options.peers.lower().split(",")]
+    known = {peer.name.lower(): peer for peer in PEERS}
+    names, cells = options.peers.lower().split(","), options.cells.split(",")
+    if unknown := [*(name for name in names if name not in known), *(name for name in cells if name not in CELLS)]:
+        parser.error(f"unknown: {', '.join(unknown)}; peers: {', '.join(known)}; cells: {', '.join(CELLS)}")
+    peers = [known[name] for name in names]
     for sync in options.sync.split(","):
         print(f"\n## AOF {sync}\n", flush=True)
         print("| | " + " | ".join(peer.name for peer in peers) + " |\n|---" + "|---" * len(peers) + "|", flush=True)
-        for name in options.cells.split(","):
+        for name in cells:
             row = [await measure(peer, CELLS[name], sync, options.seconds) for peer in peers]
             print(f"| {name} | " + " | ".join(row) + " |", flush=True)
     print("\n" + "\n".join(f"- {peer.name} gives up: {peer.gives_up}" for peer in peers))

@@ -5,10 +5,10 @@ from collections.abc import AsyncGenerator, Generator
 
 import pytest
 
+from hostler.chaos.sentinel_set import SentinelSet
 from hostler.testing.broker import BrokerConformance, BrokerHarness, House
 from hostler.testing.broker_engine import sentinel_harness
 from hostler.testing.broker_lease import LeasePromises
-from hostler.testing.sentinel_set import SentinelSet
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing
 from typing import Any, Final
 
 import pytest
@@ -10,9 +10,6 @@ from msgspec import Raw
 
 import hostler
 from hostler.broker import engine_submit
-from hostler.broker.desk import EngineDesk
-from hostler.broker.engine import EngineBroker
-from hostler.broker.foreman import EngineForeman
 from hostler.chaos.check import Submission, check
 from hostler.contracts.failure import Failure, FailureClass
 from hostler.contracts.job import JobRequest, JobState
@@ -24,15 +21,14 @@ from hostler.contracts.service import Enrolment
 from hostler.contracts.timeouts import Timeouts
 from hostler.kernel.errors import StateConflictError
 from hostler.registry.endpoints import EngineEndpoints
-from hostler.registry.engine import EngineRegistry
 from hostler.registry.kinds import Kinds
+from hostler.testing.engine_fabric import fabric_on
 from hostler.testing.eventually import eventually
-from hostler.testing.fabric import Fabric, Ports
+from hostler.testing.fabric import Fabric
 from hostler.testing.front import Front
 from hostler.testing.machine_compare import all_events
 from hostler.valkeyio.engine import Engine
 from hostler.valkeyio.layout import VERSION
-from hostler.valkeyio.library import Library
 from hostler.valkeyio.library_text import Build
 from hostler.worker.handlers import HandlerSet
 
@@ -48,16 +44,8 @@ async def count_up(call: hostler.Call[Any]) -> int:
     return call.payload + 1
 
 
-@asynccontextmanager
-async def of_version(engine: Engine, version: int) -> AsyncGenerator[Fabric]:
-    library = Library(engine, build=Build(version=version))
-    await library.ensure()
-    async with (
-        aclosing(EngineBroker(engine, library=library)) as broker,
-        aclosing(EngineDesk(engine, library=library)) as desk,
-    ):
-        foreman, registry = EngineForeman(engine, library=library), EngineRegistry(engine, library=library)
-        yield Fabric(Ports(broker=broker, desk=desk, foreman=foreman, registry=registry))
+def of_version(engine: Engine, version: int) -> AbstractAsyncContextManager[Fabric]:
+    return fabric_on(engine, build=Build(version=version))
 
 
 async def submitted(fabric: Fabric, operation: str) -> list[Submission]:

@@ -6,9 +6,11 @@ import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from hostler.kernel.errors import HostlerError
 from hostler.kernel.settings import EngineSettings
@@ -26,6 +28,35 @@ SAFE: Mapping[str, str] = {
     "repl-diskless-sync-delay": "0",
     "logfile": "log",
 }
+
+
+class NodeSet(ABC):
+    """Several of them that belong together."""
+
+    @abstractmethod
+    def __init__(self, program: Path | None = None, settings: Mapping[str, str] | None = None) -> None:
+        """Make them, of this program and with these settings besides; none runs yet."""
+
+    @abstractmethod
+    async def start(self) -> None:
+        """Start all of them, and wait until they are ready."""
+
+    @abstractmethod
+    async def end(self) -> None:
+        """Kill all of them and remove what they wrote."""
+
+    @classmethod
+    @asynccontextmanager
+    async def started(
+        cls, program: Path | None = None, settings: Mapping[str, str] | None = None
+    ) -> AsyncGenerator[Self]:
+        """Yield a set that is ready to fail over, and end it."""
+        found = await asyncio.to_thread(cls, program, settings)
+        try:
+            await found.start()
+            yield found
+        finally:
+            await found.end()
 
 
 def free_ports(n: int) -> list[int]:

@@ -2,12 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self, TypeVar, cast
+from typing import Any, TypeVar, cast
 
-from hostler.chaos.nodes import HOST, SAFE, Node, free_ports
+from hostler.chaos.nodes import HOST, SAFE, Node, NodeSet, free_ports
 from hostler.kernel.errors import EngineUnavailableError, HostlerError
 from hostler.kernel.units import Seconds
 
@@ -27,7 +26,7 @@ async def _until(check: Callable[[], Awaitable[T]], *, within: Seconds, every: S
     return found
 
 
-class SentinelSet:
+class SentinelSet(NodeSet):
     """Real servers; an acknowledged write is on one replica at least within `min-replicas-max-lag`.
 
     `folders` are where the files of the six lie, servers first; each makes one of its own unless given.
@@ -61,19 +60,6 @@ class SentinelSet:
         """URL of the engine."""
         places = ",".join(f"{HOST}:{node.port}" for node in self.sentinels)
         return f"redis+sentinel://{places}/{SERVICE}"
-
-    @classmethod
-    @asynccontextmanager
-    async def started(
-        cls, program: Path | None = None, settings: Mapping[str, str] | None = None
-    ) -> AsyncGenerator[Self]:
-        """Yield a set that is ready to fail over, and end it."""
-        found = await asyncio.to_thread(cls, program, settings)
-        try:
-            await found.start()
-            yield found
-        finally:
-            await found.end()
 
     async def start(self) -> None:
         """Start all of them, and wait until they are ready."""

@@ -10,13 +10,13 @@ from typing import Final
 from hostler.broker.desk import EngineDesk
 from hostler.broker.engine import EngineBroker, HasEngine
 from hostler.broker.foreman import EngineForeman
+from hostler.chaos.sentinel_set import SentinelSet
 from hostler.kernel.settings import EngineSettings
 from hostler.registry.engine import EngineRegistry
 from hostler.registry.kinds import Kinds
 from hostler.testing.bench import Clients, Server
 from hostler.testing.broker_house import BrokerHarness
 from hostler.testing.cluster_set import ClusterSet
-from hostler.testing.sentinel_set import SentinelSet
 from hostler.valkeyio.client import send
 from hostler.valkeyio.engine import Engine
 from hostler.valkeyio.instants import micros

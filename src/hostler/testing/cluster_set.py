@@ -1,15 +1,14 @@
 """A cluster of three primaries and a replica of each on loopback, ready to fail over."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from itertools import chain
 from pathlib import Path
-from typing import Final, Self, cast
+from typing import Final, cast
 
+from hostler.chaos.nodes import HOST, SAFE, Node, NodeSet, free_ports
 from hostler.kernel.errors import HostlerError
 from hostler.testing.eventually import eventually
-from hostler.testing.servers import HOST, SAFE, Node, free_ports
 from hostler.valkeyio.slots import SLOTS, SlotMap, View, merged, read_view, slot_of
 
 _CLUSTER: Final[Mapping[str, str]] = {
@@ -22,7 +21,7 @@ _PIECE: Final = 1024
 """Slots are dealt in pieces of so many: that spreads the queues of the broker's suite over all primaries."""
 
 
-class ClusterSet:
+class ClusterSet(NodeSet):
     """Real servers; each primary has about a third of the slots."""
 
     def __init__(self, program: Path | None = None, settings: Mapping[str, str] | None = None) -> None:
@@ -37,19 +36,6 @@ class ClusterSet:
     def url(self) -> str:
         """URL of the engine."""
         return f"redis+cluster://{','.join(f'{HOST}:{node.port}' for node in self.nodes[: 2 * _PRIMARIES])}"
-
-    @classmethod
-    @asynccontextmanager
-    async def started(
-        cls, program: Path | None = None, settings: Mapping[str, str] | None = None
-    ) -> AsyncGenerator[Self]:
-        """Yield a cluster that is ready to fail over, and end it."""
-        found = await asyncio.to_thread(cls, program, settings)
-        try:
-            await found.start()
-            yield found
-        finally:
-            await found.end()
 
     async def start(self) -> None:
         """Start all of them, form the cluster, and wait until it is ready."""

@@ -8,7 +8,7 @@ import structlog
 from msgspec import Struct
 
 from hostler.contracts.lease import ClaimRequest, Lease
-from hostler.kernel.errors import EngineError
+from hostler.kernel.errors import HostlerError
 from hostler.ports.broker import Broker
 from hostler.ports.clock import Dice
 from hostler.worker.patience import persist
@@ -82,7 +82,7 @@ class Aside:
                 what=f"ask {request.queue} again",
             )
             self._came(claim, leases)
-        except EngineError as error:
+        except HostlerError as error:
             _LOG.warning("a queue was asked in vain", queue=request.queue, code=error.code, error=error.message)
         finally:
             del self._asking[request.queue]

@@ -146,6 +146,7 @@ class Reporters:
         finally:
             for task in running.values():
                 task.cancel()
+            await asyncio.gather(*running.values(), return_exceptions=True)
 
 
 class Reports:

@@ -39,7 +39,7 @@ class Settlers:
 
     async def close(self) -> None:
         """Stop sending; what was not answered yet stays as the broker has it."""
-        for settler in self._settlers.values():
+        for settler in tuple(self._settlers.values()):
             await settler.close()
 
 

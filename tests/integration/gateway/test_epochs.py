@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from hostler.broker.foreman import EngineForeman
+from hostler.chaos.nodes import SAFE, Node, free_ports
 from hostler.client import connect
 from hostler.contracts.event import Event
 from hostler.contracts.job import Progress
@@ -18,7 +19,6 @@ from hostler.contracts.lease import Lease, Update
 from hostler.contracts.queue import KindSpec
 from hostler.kernel.settings import EngineSettings
 from hostler.testing.eventually import eventually
-from hostler.testing.servers import SAFE, Node, free_ports
 from hostler.valkeyio.engine import Engine
 
 from .conftest import KIND, House, Opening

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from hostler.chaos.nodes import HOST, SAFE, Node, free_ports
 from hostler.contracts.api import JobFilter
 from hostler.contracts.job import JobRequest, JobState, Submitted
 from hostler.contracts.queue import KindSpec
@@ -14,7 +15,6 @@ from hostler.kernel.errors import EngineUnavailableError, EngineVersionError, Ho
 from hostler.kernel.settings import EngineSettings
 from hostler.testing.cluster_set import ClusterSet
 from hostler.testing.eventually import eventually
-from hostler.testing.servers import HOST, SAFE, Node, free_ports
 from hostler.valkeyio.client import send
 from hostler.valkeyio.engine import Engine
 from hostler.valkeyio.faults import mapped

@@ -7,14 +7,14 @@ from contextlib import nullcontext
 
 import pytest
 
+from hostler.chaos.nodes import HOST, Node, free_ports
+from hostler.chaos.sentinel_set import SERVICE, SentinelSet
 from hostler.contracts.fence import attempt_of
 from hostler.contracts.job import JobState
 from hostler.contracts.lease import Again, LeaseRef
 from hostler.kernel.errors import EngineUnavailableError, EngineUnsafeError, HostlerError, NotFoundError, SettingsError
 from hostler.kernel.settings import EngineSettings
 from hostler.testing.eventually import eventually
-from hostler.testing.sentinel_set import SERVICE, SentinelSet
-from hostler.testing.servers import HOST, Node, free_ports
 from hostler.valkeyio.client import send
 from hostler.valkeyio.connections import Route
 from hostler.valkeyio.engine import Engine

@@ -2,52 +2,25 @@
 
 import asyncio
 import signal
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 import hostler
-from hostler.broker.desk import EngineDesk
-from hostler.broker.engine import EngineBroker
-from hostler.broker.foreman import EngineForeman
 from hostler.chaos.check import Submission, check
+from hostler.chaos.nodes import Node
 from hostler.contracts.event import Event
 from hostler.contracts.job import JobRequest, Submitted
 from hostler.contracts.queue import KindSpec
 from hostler.kernel.settings import EngineSettings
-from hostler.ports.broker import Broker
-from hostler.ports.registry import Registry
-from hostler.registry.engine import EngineRegistry
 from hostler.testing.cluster_set import ClusterSet
+from hostler.testing.engine_fabric import link_to, opened
 from hostler.testing.fabric import Fabric, Ports
-from hostler.testing.servers import Node
-from hostler.valkeyio.engine import Engine
-from hostler.valkeyio.library import Library
-from hostler.worker.heartbeat import Link
 
 HERE, THERE = "default", "main"
 """Their slots lie on two primaries, that of the registry on the third."""
 AT_MOST = 60.0
-
-
-@asynccontextmanager
-async def opened(settings: EngineSettings) -> AsyncGenerator[tuple[Engine, Ports]]:
-    async with Engine.open(settings, role="test") as engine, AsyncExitStack() as stack:
-        await Library(engine).ensure()
-        broker = await stack.enter_async_context(aclosing(EngineBroker(engine)))
-        desk = await stack.enter_async_context(aclosing(EngineDesk(engine)))
-        yield engine, Ports(broker=broker, desk=desk, foreman=EngineForeman(engine), registry=EngineRegistry(engine))
-
-
-def link_to(settings: EngineSettings) -> Link:
-    @asynccontextmanager
-    async def link() -> AsyncGenerator[tuple[Broker, Registry]]:
-        async with opened(settings) as (_, ports):
-            yield ports.broker, ports.registry
-
-    return link
 
 
 @hostler.handler("c.here", queue=HERE)

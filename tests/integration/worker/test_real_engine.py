@@ -6,16 +6,13 @@ import random
 import signal
 import time
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import hostler
-from hostler.broker.desk import EngineDesk
-from hostler.broker.engine import EngineBroker
-from hostler.broker.foreman import EngineForeman
 from hostler.chaos.check import Submission, check
 from hostler.contracts.event import Event
 from hostler.contracts.job import JobRequest
@@ -24,36 +21,17 @@ from hostler.kernel.errors import EngineError
 from hostler.kernel.settings import EngineSettings
 from hostler.ports.broker import Broker
 from hostler.ports.registry import Registry
-from hostler.registry.engine import EngineRegistry
+from hostler.testing.engine_fabric import link_to, opened
 from hostler.testing.eventually import eventually
 from hostler.testing.fabric import Fabric, Ports
 from hostler.testing.wire import Wire
 from hostler.valkeyio.engine import Engine
-from hostler.valkeyio.library import Library
-from hostler.worker.heartbeat import Link, Tempo
+from hostler.worker.heartbeat import Tempo
 from hostler.worker.worker import Worker
 
 QUEUE = "r"
 PATIENT = RetryPolicy(attempts=1000, crashes=1000)
 IDLE_LIMIT = 5.0
-
-
-@asynccontextmanager
-async def opened(settings: EngineSettings) -> AsyncGenerator[tuple[Engine, Ports]]:
-    async with Engine.open(settings, role="test") as engine, AsyncExitStack() as stack:
-        await Library(engine).ensure()
-        broker = await stack.enter_async_context(aclosing(EngineBroker(engine)))
-        desk = await stack.enter_async_context(aclosing(EngineDesk(engine)))
-        yield engine, Ports(broker=broker, desk=desk, foreman=EngineForeman(engine), registry=EngineRegistry(engine))
-
-
-def link_to(settings: EngineSettings) -> Link:
-    @asynccontextmanager
-    async def link() -> AsyncGenerator[tuple[Broker, Registry]]:
-        async with opened(settings) as (_, ports):
-            yield ports.broker, ports.registry
-
-    return link
 
 
 @hostler.handler("r.paced", queue=QUEUE, retry=PATIENT)
