@@ -154,6 +154,7 @@ class _Listener:
         except NotFoundError:
             self._note()  # the engine lost the job, as who submitted it will say
         except asyncio.CancelledError:
+            self._note()  # what the connection had brought so far
             self._begin(self._place)
             self._note(end="missed")
             raise
