@@ -2,8 +2,10 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from hostler.chaos.facts import CLOSING, OPENING
 from hostler.chaos.record import Effect
 from hostler.contracts.event import Event
+from hostler.contracts.job import JobState
 from hostler.policy.lifecycle import Verb
 
 
@@ -40,3 +42,26 @@ def executed_again(stories: Mapping[str, Sequence[Event]], effects: Iterable[Eff
                 again += reaped and event.type == Verb.CLAIM
                 reaped = event.type == Verb.REAP or (reaped and event.type != Verb.CLAIM)
     return again
+
+
+def held_back(events: Sequence[Event]) -> tuple[int, ...]:
+    """Count for each pause of a queue the jobs that stood ready when it ended, and were claimed later."""
+    ready: set[str | None] = set()
+    stood: list[set[str | None]] = []
+    claimed: list[set[str | None]] = []
+    shut = False
+    for event in events:
+        if event.type in CLOSING:
+            shut = True
+        elif event.type == OPENING and shut:
+            stood.append(set(ready))
+            claimed.append(set())
+            shut = False
+        if event.state is JobState.READY:
+            ready.add(event.job)
+        elif event.state is not None:
+            ready.discard(event.job)
+        if event.type == Verb.CLAIM:
+            for jobs in claimed:
+                jobs.add(event.job)
+    return tuple(len(waited & done) for waited, done in zip(stood, claimed, strict=True))

@@ -1,8 +1,9 @@
 """What a history is made of, and what the judge says about it."""
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cached_property
+from typing import Final
 
 from msgspec import Struct
 
@@ -12,6 +13,11 @@ from hostler.contracts.job import Job, JobRequest, JobState
 from hostler.contracts.offer import Offer
 from hostler.contracts.queue import QueueStats
 from hostler.kernel.units import Instant, Seconds
+
+CLOSING: Final = ("pause", "drain")
+OPENING: Final = "resume"
+"""Events of a queue between which nothing of it is claimed."""
+NEVER: Final = datetime.max.replace(tzinfo=UTC)
 
 
 class Submission(Struct, frozen=True, kw_only=True):
@@ -119,6 +125,29 @@ class History:
             if event.job is not None:
                 jobs.setdefault(event.job, []).append(event)
         return jobs
+
+    @cached_property
+    def closed(self) -> tuple[tuple[datetime, datetime], ...]:
+        """Return from when to when nothing could be claimed since somebody had paused or drained the queue."""
+        found: list[tuple[datetime, datetime]] = []
+        since: datetime | None = None
+        for event in self.events:
+            if event.type in CLOSING:
+                since = since or event.at
+            elif event.type == OPENING and since is not None:
+                found.append((since, event.at))
+                since = None
+        return (*found, (since, NEVER)) if since is not None else tuple(found)
+
+    @property
+    def shut(self) -> bool:
+        """Whether it is paused or drained at the end."""
+        return bool(self.closed) and self.closed[-1][1] == NEVER
+
+    def closed_for(self, since: datetime, until: datetime) -> Seconds:
+        """Return for how long of this time nothing could be claimed."""
+        spans = ((max(begin, since), min(end, until)) for begin, end in self.closed)
+        return sum((max(0.0, (end - begin).total_seconds()) for begin, end in spans), 0.0)
 
     @cached_property
     def requests(self) -> dict[str, JobRequest]:

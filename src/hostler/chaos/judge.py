@@ -12,7 +12,7 @@ from typing import Final, Literal
 from msgspec import Struct
 
 from hostler.chaos.check import RULES
-from hostler.chaos.facts import Finding, History
+from hostler.chaos.facts import CLOSING, Finding, History
 from hostler.chaos.invariants.bounds import BOUNDS
 from hostler.chaos.invariants.service import SERVICE, Lost, lost_where
 from hostler.chaos.linear import NAME, linearizable
@@ -48,7 +48,7 @@ PROMISES: Final[Mapping[str, str]] = {
     NAME: "each job's answers have one order that explains them",
     "L1": "every job ends",
     "L2": "what a fault struck is claimed again in time",
-    "L3": "submits are answered",
+    "L3": "submits are answered, and another server takes over in time",
     "L4": "no lease is stuck, none is lost without a fault",
     "L5": "breakers close again",
 }
@@ -202,7 +202,7 @@ _CASES: Final[Mapping[str, tuple[Callable[[History], bool], str]]] = {
     ),
     "S14": (lambda history: any(event.type == Verb.CANCEL for event in history.events), "nothing was cancelled"),
     "S17": (
-        lambda history: any(event.type in ("pause", "drain") for event in history.events),
+        lambda history: any(event.type in CLOSING for event in history.events),
         "no queue was paused or drained",
     ),
 }

@@ -19,6 +19,8 @@ WORK: Final = "chaos.work"
 POISON: Final = "chaos.poison"
 QUEUE: Final = "chaos"
 """Of the handlers."""
+IMAGES: Final = "image"
+"""Of the services' work."""
 JOBS_A_SECOND: Final = 8.0
 METERED: Final[Mapping[str, str]] = MappingProxyType({"calls": "metered"})
 """What an endpoint is labelled with whose calls are limited, and what those need that are to go there."""

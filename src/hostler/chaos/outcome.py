@@ -7,7 +7,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from hostler.chaos.counts import ended_again, executed_again
+from hostler.chaos.counts import ended_again, executed_again, held_back
 from hostler.chaos.judge import Report, judge
 from hostler.chaos.reading import Record
 from hostler.chaos.record import Effect, Final
@@ -56,7 +56,9 @@ class Outcome(Struct, frozen=True, kw_only=True):
     lost_in_window: int
     """Jobs that were acknowledged when a fault, by what is promised of the engine, might lose them, and did."""
     failover_s: Recovery
-    """From a fault of the primary to the next move of any job."""
+    """Longest time between two settled jobs around each fault of the primary by which something may be lost."""
+    pauses: int
+    """Times that a queue was paused, and work stood in its line that was done afterwards."""
     unavailable: dict[str, str]
     """Kinds of faults that this machine cannot show, with the reason."""
     folder: str
@@ -97,7 +99,7 @@ def outcome_of(facts: Facts, shown: Sequence[str], *, unavailable: Mapping[str, 
     answers = [act.answered.answers for act in facts.whole.acts if isinstance(act.answered, Answers)]
     taken = [answer for answer in chain.from_iterable(answers) if answer.id is not None]
     jobs = {answer.id for answer in taken}
-    forgotten, gaps = facts.whole.forgotten, spread(failovers(facts.whole))
+    forgotten, gaps = facts.whole.forgotten, spread([gap for _, gap in failovers(facts.whole)])
     lost = sum(not (state := facts.states.get(job or "")) or not state.terminal for job in jobs - forgotten)
     broken = [f"{one}" for ruling in report.rulings for one in ruling.findings]
     twice = ended_again(facts.stories)
@@ -118,6 +120,7 @@ def outcome_of(facts: Facts, shown: Sequence[str], *, unavailable: Mapping[str, 
         unanswered=sum(act.type == "info" for act in facts.whole.acts),
         lost_in_window=len(forgotten),
         failover_s=Recovery(p50=gaps.p50, p99=gaps.p99, max=gaps.max),
+        pauses=sum(sum(map(bool, held_back(history.events))) for history in facts.whole.histories.values()),
         unavailable=dict(unavailable),
         folder=folder,
     )

@@ -59,6 +59,8 @@ class Bounds(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unkno
     """From a fault's end to the next claim of the work that it struck (L2)."""
     submit_gap: Seconds = 10.0
     """Longest time without an acknowledged submit while some were asked for (L3)."""
+    failover: Seconds = 10.0
+    """From one settled job to the next, around a fault by which the engine may lose something: less than this (L3)."""
     reaper: Seconds = 2.0
     """How long a lease may stand over its end, beside its length (L4)."""
     breaker: Seconds = 90.0
@@ -176,8 +178,8 @@ class Fault(Said, frozen=True, kw_only=True, tag="fault"):
     queues: tuple[str, ...] = ()
     endpoints: tuple[str, ...] = ()
     """Services that could not answer meanwhile."""
-    loses: tuple[Seconds, Seconds] | None = None
-    """By `t_mono`: what the engine acknowledged in this time may be lost by it. None: nothing may."""
+    loses: tuple[tuple[Seconds, Seconds], ...] = ()
+    """By `t_mono`, from when to when: what the engine acknowledged then may be lost by it."""
 
 
 class Mark(Said, frozen=True, kw_only=True, tag="mark"):
@@ -219,9 +221,9 @@ class Heard(Said, frozen=True, kw_only=True, tag="heard"):
     """It was told that what it had heard behind `after` is void: the engine lost it, and other things came instead."""
     until: int | None = None
     """It was told that everything up to this offset was sent; None: the connection broke."""
-    end: Literal["told", "missed"] | None = None
+    end: Literal["told", "missed", "gone"] | None = None
     """`told`: its job had ended, and this was all there is to tell of it. `missed`: it was given up before it was told
-    that, with nothing broken any more. None: it does not say."""
+    that, with nothing broken any more. `gone`: it was told that there is no such job. None: it does not say."""
 
 
 class Final(Said, frozen=True, kw_only=True, tag="final"):

@@ -1,9 +1,11 @@
 """How long the work that a fault struck waited for its next claim."""
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from datetime import datetime
 from itertools import pairwise
+from typing import Final
 
 from msgspec import Struct
 
@@ -14,6 +16,8 @@ from hostler.contracts.event import Event
 from hostler.contracts.job import JobState
 from hostler.kernel.units import Seconds
 from hostler.policy.lifecycle import Verb
+
+SETTLED: Final = (Verb.FINISH, Verb.FAIL, Verb.RETRY, Verb.WAIT)
 
 
 class Struck(Struct, frozen=True, kw_only=True):
@@ -26,7 +30,10 @@ class Struck(Struct, frozen=True, kw_only=True):
     next: Event | None
     """Its first move after the fault began."""
     waited: Seconds | None
-    """From the fault's end to the next claim, 0 when it was claimed before that; None when it never was."""
+    """From the fault's end to the next claim, 0 when it was claimed before that; None when it never was.
+
+    Without the time in which nobody could claim it since somebody had paused its queue.
+    """
 
 
 class Spread(Struct, frozen=True, kw_only=True):
@@ -65,16 +72,18 @@ def _share(ordered: Sequence[Seconds], share: float) -> Seconds:
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
-def failovers(whole: Whole) -> list[Seconds]:
-    """Return for each fault by which the engine may lose something the longest time around it without any job's move.
+def failovers(whole: Whole) -> list[tuple[Fault, Seconds]]:
+    """Return each fault by which the engine may lose something, with the longest time around it between settled jobs.
 
-    Moves that were lost are not among them: what was lost counts as time without.
+    What was lost is not among them: it counts as time without. Time in which nobody asked for anything does not count.
     """
-    moves = sorted(event.at for stream in whole.streams.values() for event in stream if event.state is not None)
+    moves = sorted(event.at for stream in whole.streams.values() for event in stream if event.type in SETTLED)
+    asked = sorted(act.begun_at for act in whole.acts if act.op == "submit")
+    gaps = [pair for pair in pairwise(moves) if bisect_left(asked, pair[0]) < bisect_left(asked, pair[1])]
     return [
-        max(((after - before).total_seconds() for before, after in pairwise(moves)
-             if before <= fault.ended_at and after >= fault.began_at), default=0.0)
-        for fault in whole.faults if fault.loses is not None
+        (fault, max(((after - before).total_seconds() for before, after in gaps
+                     if before <= fault.ended_at and after >= fault.began_at), default=0.0))
+        for fault in whole.faults if fault.loses
     ]  # fmt: skip
 
 
@@ -106,7 +115,8 @@ def _struck(history: History, fault: Fault) -> list[Struck]:
         lost = after is None or after.type == Verb.REAP or (bool(fault.workers) and after.type == Verb.BURY)
         if not lost or (after is None and not fault.workers):
             continue  # its holder went on and ended it, or goes on still
-        found.append(Struck(fault=fault, job=job, held=held, next=after, waited=_waited(later, fault.ended_at, after)))
+        waited = _waited(history, later, fault.ended_at)
+        found.append(Struck(fault=fault, job=job, held=held, next=after, waited=waited))
     return found
 
 
@@ -119,8 +129,10 @@ def _of_another(whole: Whole, one: Struck) -> bool:
     return False
 
 
-def _waited(later: Sequence[Event], since: datetime, after: Event | None) -> Seconds | None:
-    if after is not None and after.state is not None and after.state.terminal:
-        return max(0.0, (after.at - since).total_seconds())  # poison: its recovery is its burial
+def _waited(history: History, later: Sequence[Event], since: datetime) -> Seconds | None:
+    if later and later[0].state is not None and later[0].state.terminal:
+        return max(0.0, (later[0].at - since).total_seconds())  # poison: its recovery is its burial
     claim = next((event for event in later if event.type == Verb.CLAIM), None)
-    return None if claim is None else max(0.0, (claim.at - since).total_seconds())
+    if claim is None:
+        return None
+    return max(0.0, (claim.at - since).total_seconds() - history.closed_for(since, claim.at))

@@ -38,7 +38,11 @@ def _numbers(outcome: Outcome, facts: Facts) -> Sequence[str]:
         ("answered with an earlier job", outcome.deduplicated),
         ("asks without an answer", outcome.unanswered),
         ("events", facts.report.events),
-        ("fail-over p50 / p99 / max, s", f"{_s(gap.p50)} / {_s(gap.p99)} / {_s(gap.max)}"),
+        ("pauses of queues in which work waited", outcome.pauses),
+        (
+            "between settled jobs around a fail-over p50 / p99 / max, s",
+            f"{_s(gap.p50)} / {_s(gap.p99)} / {_s(gap.max)}",
+        ),
         ("recovery p50 / p99 / max, s", f"{_s(recovery.p50)} / {_s(recovery.p99)} / {_s(recovery.max)}"),
     )
     return _table(("what", "how many"), rows)

@@ -7,7 +7,7 @@ from typing import Any, Final, Literal
 from msgspec import Struct
 
 from hostler.chaos.kinds import Kind
-from hostler.chaos.load import JOBS_A_SECOND, MIXED, Group
+from hostler.chaos.load import IMAGES, JOBS_A_SECOND, MIXED, QUEUE, Group
 from hostler.chaos.record import Bounds
 from hostler.chaos.shows import (
     Show,
@@ -22,6 +22,7 @@ from hostler.chaos.shows import (
     retries_are_few_and_apart,
     taken_back,
     the_full_queue_says_when,
+    work_waits_for_a_pause,
 )
 from hostler.kernel.units import Seconds
 
@@ -59,6 +60,8 @@ class Scenario(Struct, frozen=True, kw_only=True):
     """Of the services, all the time."""
     spacing: Seconds | None = None
     """One fault in so many seconds; without it they come close, and overlap."""
+    pauses: tuple[str, ...] = ()
+    """Queues that an operator pauses and lets go on."""
     depth: int = 500
     """Of each queue: a submit beyond it is told to come back."""
     engine: Literal["alone", "sentinel"] = "alone"
@@ -70,14 +73,16 @@ _ALL: Final = (
     Scenario(
         name="mixed",
         about="work of every sort, and whatever can break here",
-        shows=(all_good_work_ends,),
+        shows=(work_waits_for_a_pause, all_good_work_ends),
         poison=1,
+        pauses=(QUEUE, IMAGES),
     ),
     Scenario(
         name="stuck-flag",
         about="workers go while they hold jobs: nothing stays marked as taken",
-        shows=(taken_back, all_good_work_ends),
+        shows=(taken_back, work_waits_for_a_pause, all_good_work_ends),
         kinds=(Kind.WORKER_KILL, Kind.WORKER_STOP, Kind.LINK_LOST),
+        pauses=(QUEUE, IMAGES),
         mix=_PLAIN,
         duration=5.0,
     ),
@@ -100,7 +105,8 @@ _ALL: Final = (
     Scenario(
         name="three-jobs",
         about="workers have one slot and the line is long: none ever holds two jobs",
-        shows=(one_at_a_time, all_good_work_ends),
+        shows=(one_at_a_time, work_waits_for_a_pause, all_good_work_ends),
+        pauses=(QUEUE,),
         kinds=(Kind.WORKER_STOP, Kind.ENGINE_RESTART, Kind.LINK_SLOW),
         mix=MappingProxyType({Group.WORK: 1.0}),
         rate=4.0,
@@ -142,6 +148,7 @@ _ALL: Final = (
         rate=4.0,
         spacing=30.0,
         engine="sentinel",
+        bounds=SINGLE,
     ),
     Scenario(
         name="thundering-herd",

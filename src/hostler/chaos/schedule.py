@@ -29,6 +29,14 @@ SPACED_END: Final = 0.3
 TWO_AT_ONCE: Final = 0.25
 """Share of long periods in which two things go wrong."""
 LONG: Final[Seconds] = 15.0
+PAUSE_EACH: Final[Seconds] = 30.0
+"""A queue is paused about once in so long a time."""
+PAUSE_LEAST: Final = 0.1
+PAUSE_MOST: Final = 0.2
+"""Shares of that time that a pause takes."""
+PAUSE_FROM: Final = 0.2
+PAUSE_TO: Final = 0.7
+"""Between these shares of it a pause begins."""
 
 
 class Strike(Struct, frozen=True, kw_only=True):
@@ -46,6 +54,33 @@ class Strike(Struct, frozen=True, kw_only=True):
     def end(self) -> Seconds:
         """Return when it is over."""
         return self.begin + self.length
+
+
+class Pause(Struct, frozen=True, kw_only=True):
+    """One pause of one queue, as an operator orders it."""
+
+    queue: str
+    begin: Seconds
+    """Since the schedule began."""
+    length: Seconds
+
+
+def plan_pauses(seed: int, *, seconds: Seconds, queues: Sequence[str]) -> tuple[Pause, ...]:
+    """Return when which queue is paused, by the begin: one at a time, in turn, each over before the run is."""
+    if not queues:
+        return ()
+    dice = random.Random(f"pauses {seed}")  # noqa: S311 - a schedule that repeats itself, not a secret
+    count = max(1, round(seconds / PAUSE_EACH))
+    period = seconds / count
+    turns = dice.sample(queues, k=len(queues))
+    return tuple(
+        Pause(
+            queue=turns[number % len(turns)],
+            begin=round((number + dice.uniform(PAUSE_FROM, PAUSE_TO)) * period, 3),
+            length=round(dice.uniform(PAUSE_LEAST, PAUSE_MOST) * min(period, PAUSE_EACH), 3),
+        )
+        for number in range(count)
+    )
 
 
 def plan(

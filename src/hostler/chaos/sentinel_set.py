@@ -101,6 +101,10 @@ class SentinelSet(NodeSet):
 
         return cast("Node", await _until(moved, within=60))
 
+    async def agreed(self) -> None:
+        """Wait until all sentinels that run name one primary, think it well, and are not choosing another."""
+        await _until(self._agreed, within=60, every=0.05)
+
     @property
     def _sentinel(self) -> Node:
         return next(node for node in self.sentinels if node.runs)
@@ -135,3 +139,11 @@ class SentinelSet(NodeSet):
         except HostlerError:
             return False
         return True
+
+    async def _agreed(self) -> bool:
+        try:
+            told = [await node.command("SENTINEL", "MASTER", SERVICE) for node in self.sentinels if node.runs]
+        except HostlerError:
+            return False
+        rows = [dict(zip(words[::2], words[1::2], strict=True)) for words in cast("list[Sequence[bytes]]", told)]
+        return all(row[b"flags"] == b"master" for row in rows) and len({row[b"port"] for row in rows}) == 1

@@ -43,7 +43,7 @@ class Series(Struct, frozen=True, kw_only=True):
 def times_of(facts: Facts) -> Times:
     """Return how long the work of one run waited."""
     struck = ((one.fault.kind, one.waited) for one in recoveries(facts.whole) if one.waited is not None)
-    return Times(struck=tuple(struck), failovers=tuple(failovers(facts.whole)))
+    return Times(struck=tuple(struck), failovers=tuple(gap for _, gap in failovers(facts.whole)))
 
 
 def series_of(outcomes: Sequence[Outcome], times: Sequence[Times], *, folder: str) -> Series:

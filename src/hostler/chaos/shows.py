@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
+from hostler.chaos.counts import held_back
 from hostler.chaos.invariants.service import FULL
 from hostler.chaos.load import POISON
 from hostler.chaos.outcome import Facts
@@ -43,6 +44,12 @@ def another_took_over(facts: Facts) -> Iterator[str]:
     """The engine began another life at least once."""
     if not any(len(lives) > 1 for lives in facts.whole.lives.values()):
         yield "no other server took over"
+
+
+def work_waits_for_a_pause(facts: Facts) -> Iterator[str]:
+    """A queue was paused while work stood in its line, and that was done afterwards."""
+    if not any(any(held_back(history.events)) for history in facts.whole.histories.values()):
+        yield "no queue was paused while work waited in it"
 
 
 def taken_back(facts: Facts) -> Iterator[str]:

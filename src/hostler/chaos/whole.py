@@ -104,7 +104,7 @@ class Whole:
     @cached_property
     def windows(self) -> tuple[tuple[Seconds, Seconds], ...]:
         """Return the times, by `t_mono`, in which what the engine acknowledged may have been lost by it."""
-        return tuple(fault.loses for fault in self.faults if fault.loses is not None)
+        return tuple(window for fault in self.faults for window in fault.loses)
 
     def undone(self, act: Act) -> bool:
         """Tell whether what was answered may have been lost: the answer came in such a time."""
@@ -250,9 +250,9 @@ def _late(effect: Effect, faults: Iterable[Fault]) -> bool:
     """Tell whether it may be of a claim that was lost: it came in such a time, or while its worker went on."""
     at = effect.at if effect.type == "finished" else None
     return at is not None and any(
-        fault.began_at - timedelta(seconds=fault.begin - fault.loses[0]) <= at <= fault.ended_at + WORKS_ON
+        fault.began_at - timedelta(seconds=fault.begin - fault.loses[0][0]) <= at <= fault.ended_at + WORKS_ON
         for fault in faults
-        if fault.loses is not None
+        if fault.loses
     )
 
 

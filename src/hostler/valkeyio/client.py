@@ -151,15 +151,16 @@ def make_pool(
     timeout: Seconds | None = None,
     limit: int | None = None,
     route: Route | None = None,
+    probing: bool = False,
 ) -> BoundedPool:
     """Return a pool of connections to `url` that never retries.
 
     `timeout` bounds one command in seconds (the settings' own unless given), `limit` the connections. With a
-    `route`, host and port of the URL do not count.
+    `route`, host and port of the URL do not count; those that are `probing` are made even while it is doubted.
     """
     options = connection_options(url)
     if route is not None:
-        options |= {"connection_class": ROUTED[options["connection_class"]], "route": route}
+        options |= {"connection_class": ROUTED[options["connection_class"]], "route": route, "probing": probing}
     return BoundedPool(
         wait=min(settings.command_timeout, timeout or settings.command_timeout),
         max_connections=limit or settings.connections,

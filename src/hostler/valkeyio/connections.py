@@ -11,6 +11,7 @@ from redis.asyncio.connection import (
     SSLConnection,
     UnixDomainSocketConnection,
 )
+from redis.exceptions import ConnectionError as ForeignConnectionError
 from redis.exceptions import ReadOnlyError
 from redis.exceptions import TimeoutError as ForeignTimeoutError
 
@@ -24,6 +25,8 @@ class Route:
     def __init__(self, address: Address) -> None:
         self.address = address
         self.moves = 0
+        self.doubted = False
+        """Whether the server there may have been replaced: until that is known no connection is made but to ask it."""
 
     def move(self, address: Address) -> bool:
         """Lead to another place from now on; False when it is the same."""
@@ -69,14 +72,17 @@ class _Routed(PromptSend):
     host: str
     port: int
 
-    def __init__(self, *, route: Route, **options: Any) -> None:
+    def __init__(self, *, route: Route, probing: bool, **options: Any) -> None:
         super().__init__(**options)  # pyright: ignore[reportUnknownMemberType] - the library does not type its keywords
+        self._probing = probing
         self._route = route
         self._made = route.moves
 
     async def _connect(self) -> None:
         self._made = self._route.moves
         self.host, self.port = self._route.address
+        if self._route.doubted and not self._probing:
+            raise ForeignConnectionError(f"whether {self.host}:{self.port} is still the primary is being asked")
         await super()._connect()
 
     async def on_connect_check_health(self, check_health: bool = True) -> None:  # noqa: FBT001, FBT002 - the signature is the library's

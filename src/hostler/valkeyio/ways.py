@@ -71,7 +71,7 @@ class Straight:
             settings, url, name=f"{name}-blocking", timeout=BLOCKING_LIMIT + _MARGIN, route=route
         )
         self._probe: BoundedPool = make_pool(
-            settings, url, name=f"{name}-probe", timeout=PROBE_TIMEOUT, limit=1, route=route
+            settings, url, name=f"{name}-probe", timeout=PROBE_TIMEOUT, limit=1, route=route, probing=True
         )
         self.client: Redis = make_client(self._main)
         self.blocking: Redis = make_client(self._blocking)
@@ -128,6 +128,8 @@ class Followed:
     def __init__(self, settings: EngineSettings, sentinels: Sentinels, role: str) -> None:
         self._sentinels = sentinels
         self._route = Route(sentinels.target.places[0])
+        self._failure: HostlerError | None = None
+        """Since which the sentinels have not said where the primary is."""
         self._straight = Straight(settings, sentinels.target.server, role, self._route)
         self.client: Redis = self._straight.client
         self.blocking: Redis = self._straight.blocking
@@ -141,13 +143,22 @@ class Followed:
         self._route.move((await self._sentinels.find()).primary)
 
     async def ask(self) -> None:
-        """Ask the primary for a word, and one of the sentinels whether it still is the primary."""
-        await self._sentinels.check(self._route.address)
+        """Ask the primary for a word, and one of the sentinels whether it still is the primary: all after a failure."""
+        if self._failure is None:
+            await self._sentinels.check(self._route.address)
+        else:
+            await self.heal(self._failure)
         await self._straight.ask()
 
     async def heal(self, failure: HostlerError) -> None:
-        """Go where the sentinels say the primary is now; what waits on the one before fails at once."""
-        if self._route.move(await self._sentinels.find_instead(self._route.address, failure)):
+        """Go where the sentinels say the primary is now; what waits on the one before fails at once.
+
+        Until they say, nothing is asked of it: a primary that died comes back as one, and knows only what is old.
+        """
+        self._failure, self._route.doubted = failure, True
+        moved = self._route.move(await self._sentinels.find_instead(self._route.address, failure))
+        self._failure, self._route.doubted = None, False
+        if moved:
             self._straight.cut()
 
     async def judged(self) -> tuple[Verdict, str]:

@@ -1,9 +1,9 @@
 """Behind sentinels: another server takes over, what was acknowledged stays, and nothing is numbered twice."""
 
 import asyncio
+import contextlib
 import signal
 from collections.abc import AsyncGenerator
-from contextlib import nullcontext
 
 import pytest
 
@@ -19,7 +19,9 @@ from hostler.valkeyio.client import send
 from hostler.valkeyio.connections import Route
 from hostler.valkeyio.engine import Engine
 from hostler.valkeyio.faults import mapped
-from hostler.valkeyio.ways import Straight
+from hostler.valkeyio.sentinels import Sentinels
+from hostler.valkeyio.urls import sentinel_url
+from hostler.valkeyio.ways import Followed, Straight
 
 from .house import House, Load, house
 
@@ -221,7 +223,48 @@ async def test_a_server_that_is_a_replica_is_asked_nothing_for_what_it_knows_is_
     for node, refused in ((primary, False), (replica, True)):
         way = Straight(EngineSettings(), f"redis://{HOST}:{node.port}", "test", Route((HOST, node.port)))
         try:
-            with pytest.raises(EngineUnavailableError) if refused else nullcontext(), mapped():
+            with pytest.raises(EngineUnavailableError) if refused else contextlib.nullcontext(), mapped():
                 assert await send(way.client, "GET", "nothing") is None
         finally:
             await way.aclose()
+
+
+async def test_a_primary_that_comes_back_while_another_may_be_chosen_is_asked_nothing_until_that_is_known(
+    sentinels: SentinelSet,
+) -> None:
+    settings, (primary, *replicas) = EngineSettings(), await in_order(sentinels)
+    target = sentinel_url(sentinels.url)
+    assert target is not None
+    way = Followed(settings, Sentinels(settings, target), "test")
+
+    async def asked() -> object:
+        with mapped():
+            return await send(way.client, "GET", "nothing")
+
+    async def in_doubt() -> bool:
+        with contextlib.suppress(EngineUnavailableError):
+            await way.heal(EngineUnavailableError("it does not answer"))
+            return False
+        return True
+
+    async def well() -> bool:
+        with contextlib.suppress(EngineUnavailableError):
+            await way.ask()
+            return True
+        return False
+
+    try:
+        await way.begin()
+        assert await asked() is None
+        for node in replicas:  # so that none can be chosen
+            node.signal(signal.SIGSTOP)
+        await asyncio.to_thread(primary.kill)
+        await eventually(in_doubt, within=AT_MOST)
+        await asyncio.to_thread(primary.start)
+        await eventually(primary.answers, within=AT_MOST)
+        with pytest.raises(EngineUnavailableError, match=r"whether .* is still the primary is being asked"):
+            await asked()
+        await eventually(well, within=AT_MOST)
+        assert await asked() is None
+    finally:
+        await way.aclose()

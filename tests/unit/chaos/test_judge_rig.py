@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 
 from hostler.chaos.record import (
@@ -79,17 +80,53 @@ def circuit(*turns: tuple[float, Mode | None]) -> Story:
 def failed_over(submitted: float) -> Story:
     """The primary was lost from second 4 to 6, and with it a job that was acknowledged at this time."""
     story = lived().submit(submitted - 0.1, submitted, K).get(20, None, job=K)
-    story.fault(5, 9, kind="primary_kill", target="primary", workers=(), loses=(4.0, 6.0))
+    story.fault(5, 9, kind="primary_kill", target="primary", workers=(), loses=((4.0, 6.0),))
     return story.mark(30, "drained", "read")
 
 
 def worked_on(second: float, *, fences: tuple[int, ...] = (1, CLAIMS + 1)) -> Story:
     """A service ended work for a job under each fence; the engine knows one of them, and lost its primary at 5 s."""
-    story = lived().fault(5, 6, kind="primary_kill", target="primary", workers=(), loses=(4.0, 6.0))
+    story = lived().fault(5, 6, kind="primary_kill", target="primary", workers=(), loses=((4.0, 6.0),))
     times = (2, *(second for _ in fences[1:]))
     return story.line(
         *(Effect(job=J, fence=fence, service="s", at=at(one)) for fence, one in zip(fences, times, strict=True))
     )
+
+
+def paused(*moments: float, claimed: float, **order: Any) -> Story:
+    """An operator was told at 5 s that the queue is paused, and resumes it at these; a job is claimed at this time."""
+    story = Story().submit().submit(0, 0.1, K).op("pause", 4.9, 5.0, queue="q", **order)
+    for moment in moments:
+        story.op("resume", moment, moment + 0.1, queue="q")
+    story.event(0, J, "submit", "ready").event(0, K, "submit", "ready")
+    return story.event(claimed, J, "claim", "running", fence=1, worker="w")
+
+
+def told_gone(job: str = J) -> Story:
+    """A reader was told that there is no such job, in the middle of what it heard of it."""
+    return lived().heard(1, 2, job=job).line(Heard(reader="r", queue="", job=job, after=2, end="gone"))
+
+
+def taken_over(again: float, *, asks: bool = True) -> Story:
+    """The primary died at 5 s; a job was settled at 2 s, and the next at this time, with somebody asking between."""
+    story = Story().submit().life().submit(3 if asks else 0, 3.1, K)
+    story.life(K, begin=3, end=again).fault(
+        5, 9, kind="primary_kill", target="primary", workers=(), loses=((4.0, 6.0),)
+    )
+    return story.mark(60, "drained", "read")
+
+
+def held_up(resumed: float | None, *, claimed: float = 35.0, state: str = "succeeded") -> Story:
+    """A worker dies at 2 s with a job, whose queue is paused from 3 s on; it is claimed again at 35 s."""
+    story = (
+        Story().submit().event(0, J, "submit", "ready").event(1, J, "claim", "running", fence=1, worker="w").fault(2)
+    )
+    story.event(3, "", "pause").event(12, J, "reap", "ready", fence=1, worker="w")
+    if resumed is not None:
+        story.event(resumed, "", "resume").event(claimed, J, "claim", "running", fence=2, worker="v")
+        story.event(claimed + 1, J, "finish", state, fence=2, worker="v")
+    story.events = [msgspec.structs.replace(one, job=one.job or None) for one in story.events]
+    return story.mark(2, "began", "healed").mark(40, "drained", "read")
 
 
 SEEDED: dict[str, tuple[str, Callable[[], Story], Callable[[], Story]]] = {
@@ -149,6 +186,27 @@ SEEDED: dict[str, tuple[str, Callable[[], Story], Callable[[], Story]]] = {
         lambda: offering({"gpu": "old"}, wanted={"gpu": "new"}, later=(40.0, {"gpu": "new"})),
         lambda: offering({"gpu": "old"}, wanted={"gpu": "new"}, later=(10.0, {"gpu": "new"})),
     ),
+    "a claim after an operator was told of the pause, with no event of it": (
+        "S17",
+        lambda: paused(20, claimed=8),
+        lambda: paused(20, claimed=22),
+    ),
+    "a claim while it is paused for good": ("S17", lambda: paused(claimed=8), lambda: paused(claimed=3)),
+    "a reader that is told that there is no such job, which was acknowledged": (
+        "S18",
+        told_gone,
+        lambda: told_gone("q.9"),
+    ),
+    "a job that no server settles until long after the primary died": (
+        "L3",
+        lambda: taken_over(12.5),
+        lambda: taken_over(11.5),
+    ),
+    "work that waits for longer than its queue is paused": (
+        "L2",
+        lambda: held_up(3.5),
+        lambda: held_up(30),
+    ),
     "a full queue that does not say when to come back": (
         "S15",
         lambda: refused(None),
@@ -181,3 +239,27 @@ def test_a_seeded_wrong_record_is_caught_under_its_name_and_its_true_twin_is_not
     assert found.verdict == "broken"
     assert found.ruling(invariant).findings[0].sentence
     assert true().judge().ruling(invariant).verdict == "held", true().judge().ruling(invariant)
+
+
+def test_an_order_that_may_have_come_after_the_next_one_says_nothing() -> None:
+    late = paused(claimed=8).op("resume", 4.0, 4.5, queue="q", type_="info")
+    assert late.judge().ruling("S17").verdict == "not judged"
+    undone = paused(claimed=8).fault(4.8, 6, kind="primary_kill", target="primary", workers=(), loses=((4.0, 6.0),))
+    assert undone.judge().ruling("S17").verdict == "not judged"
+
+
+def test_a_job_that_a_fail_over_lost_may_be_denied_to_its_reader() -> None:
+    story = failed_over(5.0).line(Heard(reader="r", queue="", job=K, end="gone"))
+    assert story.judge().ruling("S18").verdict == "held"
+    assert failed_over(3.0).line(Heard(reader="r", queue="", job=K, end="gone")).judge().ruling("S18").broken == 1
+
+
+def test_no_time_counts_as_a_fail_over_in_which_nobody_asked_for_anything() -> None:
+    assert taken_over(30, asks=False).judge().ruling("L3").verdict == "held"
+
+
+def test_work_of_a_queue_that_stays_paused_is_nobodys_fault() -> None:
+    report = held_up(None).judge()
+    assert {ruling.invariant for ruling in report.rulings if ruling.verdict == "broken"} == set()
+    assert report.recovery_s.count == 0
+    assert held_up(30).judge().recovery_s.max == pytest.approx(33 - 27)

@@ -26,6 +26,7 @@ from hostler.chaos.shows import (
     retries_are_few_and_apart,
     taken_back,
     the_full_queue_says_when,
+    work_waits_for_a_pause,
 )
 from hostler.chaos.values import Answer, Answers, Requests
 from hostler.contracts.event import Event
@@ -75,6 +76,10 @@ class Story:
             self._moves.append((at, event))
         return job
 
+    def order(self, verb: str, at: float) -> None:
+        """Pause or resume the queue."""
+        self._moves.append((at, Event(offset=1, at=START + timedelta(seconds=at), type=verb, job=None)))
+
     def forget(self, job: str, *, acknowledged: float) -> None:
         """Acknowledge a job of which nothing is known afterwards."""
         self._op("invoke", acknowledged - 0.5, Requests(requests=(JobRequest(kind=WORK, idempotency_key=job),)))
@@ -98,7 +103,8 @@ class Story:
         return outcome_of(self.facts(), (), unavailable={}, folder="here")
 
     def _op(self, type_: str, at: float, value: object) -> None:
-        line = {"process": "c", "op": "submit", "type": type_, "t_mono": at, "t_wall": START, "value": value}
+        moment = {"t_mono": at, "t_wall": START + timedelta(seconds=at)}
+        line = {"process": "c", "op": "submit", "type": type_, **moment, "value": value}
         self._ops.append(msgspec.convert(line, Op))
 
 
@@ -137,12 +143,41 @@ def test_a_job_that_a_fail_over_may_lose_is_counted_apart_and_one_beside_its_tim
     story.forget("gone", acknowledged=20.0)
     when = START + timedelta(seconds=19)
     fault = Fault(
-        kind="primary_kill", target="primary", begin=19, end=25, began_at=when, ended_at=when, loses=(18.0, 20.5)
+        kind="primary_kill", target="primary", begin=19, end=25, began_at=when, ended_at=when, loses=((18.0, 20.5),)
     )
     story.line(fault)
     assert (story.outcome().lost, story.outcome().lost_in_window, story.outcome().submitted) == (0, 1, 2)
     story.forget("lost", acknowledged=21.0)
     assert (story.outcome().lost, story.outcome().lost_in_window, story.outcome().verdict) == (1, 1, "failed")
+
+
+def test_a_pause_counts_when_work_waited_in_it_and_its_time_is_nobodys_recovery() -> None:
+    story = Story()
+    story.job((2, "claim", "w1"), (14, "reap", "w1"), (25, "claim", "w2"), (26, "finish", "w2"))
+    story.line(kill(3))
+    for verb, at in (("pause", 10.0), ("resume", 20.0), ("pause", 27.0), ("resume", 28.0)):
+        story.order(verb, at)
+    found = story.outcome()
+    assert (found.verdict, found.pauses, found.recovery_s.max) == ("ok", 1, 12.0)
+    assert list(work_waits_for_a_pause(story.facts())) == []
+
+
+def test_a_fail_over_that_stops_work_for_ten_seconds_fails_the_run_and_says_so() -> None:
+    def failed_over(again: float) -> Outcome:
+        story = Story()
+        story.job(*well(at=3))
+        story.job((again - 0.5, "claim", "w1"), (again, "finish", "w1"))
+        story.forget("gone", acknowledged=5.5)
+        when = START + timedelta(seconds=5)
+        story.line(
+            Fault(kind="primary_kill", target="primary", begin=5, end=9, began_at=when, ended_at=when, loses=((4, 6),))
+        )
+        return story.outcome()
+
+    assert (failed_over(13.5).verdict, failed_over(13.5).failover_s.max) == ("ok", 9.5)
+    late = failed_over(14.0)
+    assert (late.verdict, late.failover_s.max) == ("failed", 10.0)
+    assert any("nothing was settled for 10.0 s around the primary_kill" in sentence for sentence in late.violations)
 
 
 def test_a_second_end_is_recorded_twice_and_names_the_job() -> None:
@@ -212,6 +247,13 @@ def nothing_lost(story: Story) -> None:
     story.job(*well())
 
 
+def paused_in_vain(story: Story) -> None:
+    """The only job that waits is never done."""
+    story.job((20, "cancel"), needs=MOON)
+    story.order("pause", 5)
+    story.order("resume", 9)
+
+
 def missed(story: Story) -> None:
     job = story.job((1, "claim", "w1"), (2, "expire"), kind=IMAGE)
     story.line(Effect(job=job, fence=1, service="s"))
@@ -263,6 +305,8 @@ def unservable_unnamed(story: Story) -> None:
         (nothing_done_is_missed, nothing_lost, "no service finished"),
         (one_at_a_time, two_at_once, "held 2 jobs"),
         (another_took_over, nothing_lost, "no other server took over"),
+        (work_waits_for_a_pause, nothing_lost, "no queue was paused"),
+        (work_waits_for_a_pause, paused_in_vain, "no queue was paused while work waited in it"),
         (the_full_queue_says_when, nothing_lost, "no queue was ever full"),
         (crowds_are_answered, unanswered, "1 of 1 submits were never answered"),
         (poison_dies, poison_lives, "is poison, and succeeded"),

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hostler.chaos.kinds import KINDS, Kind, Part
-from hostler.chaos.schedule import Strike, plan
+from hostler.chaos.schedule import Strike, plan, plan_pauses
 from hostler.kernel.errors import SettingsError
 
 TARGETS = {
@@ -114,3 +114,20 @@ def test_faults_that_are_to_be_spaced_are_over_long_before_the_next_and_come_alo
 def test_spaced_faults_that_do_not_fit_are_refused() -> None:
     with pytest.raises(SettingsError, match="60 s apart do not fit"):
         plan(1, seconds=120, targets=TARGETS, spacing=60)
+
+
+@settings(deadline=None, max_examples=40)
+@given(seed=seeds, seconds=lengths)
+def test_pauses_follow_from_the_seed_one_after_another_and_are_over_before_the_run_is(
+    seed: int, seconds: float
+) -> None:
+    pauses = plan_pauses(seed, seconds=seconds, queues=("a", "b"))
+    assert pauses == plan_pauses(seed, seconds=seconds, queues=("a", "b"))
+    assert len(pauses) == max(1, round(seconds / 30))
+    assert all(before.begin + before.length < after.begin for before, after in pairwise(pauses))
+    assert pauses[-1].begin + pauses[-1].length < seconds
+    assert all(before.queue != after.queue for before, after in pairwise(pauses))
+
+
+def test_without_queues_nothing_is_paused() -> None:
+    assert plan_pauses(1, seconds=60, queues=()) == ()

@@ -4,10 +4,10 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from hostler.chaos.acts import Act
-from hostler.chaos.facts import Finding
+from hostler.chaos.facts import Finding, History
 from hostler.chaos.invariants.service import WholeRule
 from hostler.chaos.record import Circuit, Fault
-from hostler.chaos.recovery import Struck, recoveries, spread
+from hostler.chaos.recovery import Struck, failovers, recoveries, spread
 from hostler.chaos.whole import Whole
 from hostler.contracts.event import Event
 from hostler.contracts.job import JobState
@@ -26,7 +26,7 @@ SEEN: Final = timedelta(seconds=5)
 
 
 def all_end(whole: Whole) -> list[Finding] | str:
-    """L1: some time after the last fault every job has ended."""
+    """L1: some time after the last fault every job has ended; what cannot be claimed since it is paused may wait."""
     if whole.mark("drained") is None or not whole.read:
         return "the record does not say that all work was waited for"
     if not whole.streams:
@@ -37,13 +37,20 @@ def all_end(whole: Whole) -> list[Finding] | str:
         for job, state in history.states.items():
             last = next(event for event in reversed(history.jobs[job]) if event.state is not None)
             if not state.terminal:
+                if history.shut and state is not JobState.RUNNING:
+                    continue
                 found.append(Finding(invariant="L1", sentence=f"{job} is still {state}", jobs=(job,)))
-            elif over is not None and (late := (last.at - over).total_seconds()) > whole.header.bounds.terminal:
+            elif over is not None and (late := _after(history, over, last.at)) > whole.header.bounds.terminal:
                 sentence = (
                     f"{job} ended {late:.1f} s after the last fault, {whole.header.bounds.terminal:g} are allowed"
                 )
                 found.append(Finding(invariant="L1", sentence=sentence, jobs=(job,), offsets=(last.offset,)))
     return found
+
+
+def _after(history: History, over: datetime, at: datetime) -> Seconds:
+    """Return how long after a moment this was, without the time in which its queue was paused."""
+    return (at - over).total_seconds() - history.closed_for(over, at)
 
 
 def _over(whole: Whole) -> datetime | None:
@@ -79,8 +86,8 @@ def recovers(whole: Whole) -> list[Finding] | str:
 
 def _gave_up(whole: Whole, job: str) -> bool:
     """Tell whether the job ended in another way (cancelled, expired), or the record ends before it could be claimed."""
-    state = whole.histories[whole.home[job]].states.get(job)
-    return state in (JobState.CANCELLED, JobState.EXPIRED) or not whole.read
+    history = whole.histories[whole.home[job]]
+    return history.states.get(job) in (JobState.CANCELLED, JobState.EXPIRED) or history.shut or not whole.read
 
 
 def _late(one: Struck, words: str) -> Finding:
@@ -99,6 +106,23 @@ def submits_answered(whole: Whole) -> list[Finding] | str:
         return []
     sentence = f"nobody could submit for {length:.1f} s from {first.process}'s submit at {first.begin:.3f} on"
     return [Finding(invariant="L3", sentence=f"{sentence}, {whole.header.bounds.submit_gap:g} s are allowed")]
+
+
+def takes_over(whole: Whole) -> list[Finding] | str:
+    """L3: where another server takes over from the engine's, jobs are settled again before long."""
+    bound = whole.header.bounds.failover
+    gaps = failovers(whole)
+    if not gaps:
+        return "no fault by which another server had to take over is in the record"
+    return [
+        Finding(
+            invariant="L3",
+            sentence=f"nothing was settled for {gap:.1f} s around the {fault.kind} of {fault.target}, "
+            f"less than {bound:g} s are allowed",
+        )
+        for fault, gap in gaps
+        if gap >= bound
+    ]
 
 
 def longest_gap(acts: list[Act]) -> tuple[Seconds, Act]:
@@ -225,7 +249,10 @@ def _closes(whole: Whole, fault: Fault, lines: list[Circuit]) -> list[Finding] |
     over = (Mode.CLOSED, None)  # None: whose breaker it was is gone, or says nothing of it any more
     closed = next((line for line in lines if line.at > opened[0].at and line.breaker in over), None)
     ended = closed.at if closed is not None else until or _end(whole)
-    took = (ended - fault.ended_at).total_seconds()
+    took = min(
+        (_after(history, fault.ended_at, ended) for history in whole.histories.values()),
+        default=(ended - fault.ended_at).total_seconds(),
+    )  # without calls it is not tried
     if took <= bound:
         return []  # closed in time, or the record ends before it had to be
     sentence = (
@@ -238,6 +265,7 @@ BOUNDS: Final[tuple[tuple[str, WholeRule], ...]] = (
     ("L1", all_end),
     ("L2", recovers),
     ("L3", submits_answered),
+    ("L3", takes_over),
     ("L4", leases_end),
     ("L5", breakers_close),
 )

@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-from hostler.chaos.facts import Finding, History, Rule, Seen
+from hostler.chaos.facts import CLOSING, OPENING, Finding, History, Rule, Seen
 from hostler.contracts.event import Event
 from hostler.contracts.job import JobState
 from hostler.contracts.offer import Offer
@@ -148,9 +148,9 @@ def not_while_paused(history: History) -> list[Finding]:
     found: list[Finding] = []
     closed: Event | None = None
     for event in history.events:
-        if event.type in ("pause", "drain"):
+        if event.type in CLOSING:
             closed = closed or event
-        elif event.type == "resume":
+        elif event.type == OPENING:
             closed = None
         elif event.type == Verb.CLAIM and closed is not None:
             sentence = f"{event.job} was claimed after the {closed.type} of its queue"

@@ -1,4 +1,4 @@
-"""Invariants of what clients and readers saw: S1's parts, S16, S18, S19, S20."""
+"""Invariants of what clients, operators and readers saw: S1's parts, S16 to S20."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -8,12 +8,17 @@ from typing import Final
 from msgspec import Struct
 
 from hostler.chaos.acts import Act
-from hostler.chaos.facts import Finding
+from hostler.chaos.facts import CLOSING, NEVER, OPENING, Finding
 from hostler.chaos.record import Granted, Heard
 from hostler.chaos.values import Answer, Answers, Leases, Refused
 from hostler.chaos.whole import Whole
 from hostler.contracts.event import Event, Life
 from hostler.contracts.limit import Limit, LimitKind
+from hostler.kernel.units import Seconds
+from hostler.policy.lifecycle import Verb
+
+NEAR: Final = timedelta(seconds=1)
+"""How far two readings of one machine's wall clock may lie apart while it is busy."""
 
 WholeRule = Callable[[Whole], "list[Finding] | str"]
 """Judges one invariant over a whole record; a sentence when too little was recorded to judge it."""
@@ -125,15 +130,49 @@ def _overrun(limit: Limit, grants: list[Granted]) -> list[Finding]:
     return []
 
 
+def paused_as_told(whole: Whole) -> list[Finding] | str:
+    """S17: once an operator was told that a queue is paused, nothing of it is claimed until somebody asks to resume."""
+    found: list[Finding] = []
+    judged = False
+    for act in whole.acts if whole.header.one_clock else ():
+        if act.op not in CLOSING or act.type != "ok" or whole.undone(act):
+            continue
+        stream = whole.streams.get(act.queue or "")
+        resumes = [one for one in whole.acts if one.op == OPENING and one.queue == act.queue]
+        if stream is None or any(one.begin <= act.end < one.end for one in resumes):
+            continue  # nobody knows which of the two came first
+        judged = True
+        since = act.begun_at + timedelta(seconds=act.end - act.begin) + NEAR
+        until = min((one.begun_at for one in resumes if one.begin > act.end), default=NEVER)
+        claim = next((event for event in stream if event.type == Verb.CLAIM and since <= event.at < until), None)
+        if claim is not None:
+            sentence = f"{claim.job} was claimed after {act.process} was told of the {act.op} of its queue"
+            found.append(Finding(invariant="S17", sentence=sentence, offsets=(claim.offset,)))
+    return found if judged else "no client was told of a pause"
+
+
 def delivered(whole: Whole) -> list[Finding] | str:
-    """S18: each reader gets every move of what it asked for, once and in order, over all its connections."""
+    """S18: each reader gets every move of what it asked for, once and in order, over all its connections.
+
+    It is never told that a job is not there which was acknowledged, and which the engine may not have lost.
+    """
     heard = [line for line in whole.of(Heard) if line.queue in whole.streams]
-    if not heard:
+    gone = [line for line in whole.of(Heard) if line.end == "gone"]
+    if not heard and not gone:
         return "no reader of a live stream whose events are known is in the record"
+    known = set(_acknowledged(whole)) - _purged(whole) - whole.forgotten
+    found = [
+        Finding(
+            invariant="S18",
+            sentence=f"{line.reader} was told that there is no {line.job}, which was acknowledged",
+            jobs=(line.job,),
+        )
+        for line in gone
+        if line.job is not None and line.job in known
+    ]
     readers: dict[tuple[str, str, str | None], list[Heard]] = {}
     for line in heard:
         readers.setdefault((line.reader, line.queue, line.job), []).append(line)
-    found: list[Finding] = []
     for (reader, queue, _), lines in readers.items():
         found.extend(listened(reader, whole.streams[queue], lines, whole.lives.get(queue, ())))
     return found
@@ -250,14 +289,7 @@ NOT_FOUND: Final = "not-found"
 
 def read_your_submit(whole: Whole) -> list[Finding] | str:
     """S20: a job that was acknowledged before a `get` began is found by it, unless it was purged meanwhile."""
-    acked: dict[str, float] = {}
-    for act in whole.acts:
-        if act.op == "submit" and isinstance(act.answered, Answers):
-            for answer in act.answered.answers:
-                if answer.id is not None:
-                    acked[answer.id] = min(act.end, acked.get(answer.id, act.end))
-    gone = {event.job for events in whole.streams.values() for event in events if event.type == "purge"}
-    gone |= {act.job for act in whole.acts if act.op == "purge" and act.type != "fail"}
+    acked, gone = _acknowledged(whole), _purged(whole)
     asked = [act for act in whole.acts if act.op == "get" and act.job in acked and act.begin >= acked[act.job]]
     if not asked:
         return "no acknowledged job was looked at by a client of the record"
@@ -272,6 +304,23 @@ def read_your_submit(whole: Whole) -> list[Finding] | str:
     ]
 
 
+def _acknowledged(whole: Whole) -> dict[str, Seconds]:
+    """Return when each job was acknowledged first."""
+    found: dict[str, Seconds] = {}
+    for act in whole.acts:
+        if act.op == "submit" and isinstance(act.answered, Answers):
+            for answer in act.answered.answers:
+                if answer.id is not None:
+                    found[answer.id] = min(act.end, found.get(answer.id, act.end))
+    return found
+
+
+def _purged(whole: Whole) -> set[str | None]:
+    """Return the jobs that were removed, or may have been."""
+    gone = {event.job for events in whole.streams.values() for event in events if event.type == "purge"}
+    return gone | {act.job for act in whole.acts if act.op == "purge" and act.type != "fail"}
+
+
 def _missing(act: Act) -> bool:
     return act.type == "fail" and isinstance(act.answered, Refused) and act.answered.code == NOT_FOUND
 
@@ -280,6 +329,7 @@ SERVICE: Final[tuple[tuple[str, WholeRule], ...]] = (
     ("S9", one_answer),
     ("S15", full_says_when),
     ("S16", within_rates),
+    ("S17", paused_as_told),
     ("S18", delivered),
     ("S19", secret),
     ("S20", read_your_submit),

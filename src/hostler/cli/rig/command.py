@@ -18,7 +18,7 @@ from hostler.chaos.outcome import Outcome, facts_of, outcome_of
 from hostler.chaos.reading import read_history
 from hostler.chaos.report import markdown
 from hostler.chaos.scenarios import SCENARIOS, Scenario
-from hostler.chaos.schedule import LEAST, MOST, SHORT
+from hostler.chaos.schedule import LEAST, MOST, SHORT, plan_pauses
 from hostler.chaos.schedule import plan as plan_faults
 from hostler.chaos.series import Series, Times, series_of, times_of
 from hostler.cli.flags import Common
@@ -136,7 +136,15 @@ def _play(scenario: Scenario, *, seed: int, seconds: Seconds, without: Iterable[
         duration=scenario.duration,
     )
     strikes = plan_faults(seed, seconds=seconds, targets=targets(cast), kinds=kinds, spacing=scenario.spacing)
-    return Play(seed=seed, scenario=scenario.name, cast=cast, load=load, strikes=strikes, bounds=scenario.bounds)
+    return Play(
+        seed=seed,
+        scenario=scenario.name,
+        cast=cast,
+        load=load,
+        strikes=strikes,
+        pauses=plan_pauses(seed, seconds=seconds, queues=scenario.pauses),
+        bounds=scenario.bounds,
+    )
 
 
 def short_folder() -> Path:
@@ -157,10 +165,11 @@ def folder_for(folder: Path) -> None:
 def _begin(say: Out, play: Play, target: Path, unavailable: Mapping[Kind, str]) -> None:
     for kind, why in unavailable.items():
         say.answer({"event": "unavailable", "kind": kind.value, "why": why}, f"{kind.value} is left out: {why}")
-    told = {"scenario": play.scenario, "seed": play.seed, "jobs": len(play.load), "faults": len(play.strikes)}
+    told = {"jobs": len(play.load), "faults": len(play.strikes), "pauses": len(play.pauses)}
     say.answer(
-        {"event": "begin", **told, "folder": str(target)},
-        f"{play.scenario}, seed {play.seed}: {len(play.load)} submits, {len(play.strikes)} faults; "
+        {"event": "begin", "scenario": play.scenario, "seed": play.seed, **told, "folder": str(target)},
+        f"{play.scenario}, seed {play.seed}: {len(play.load)} submits, {len(play.strikes)} faults, "
+        f"{len(play.pauses)} pauses; "
         f"history and report go to {target}",
     )
 

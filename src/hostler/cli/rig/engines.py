@@ -7,6 +7,8 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Final, Self
 
+from msgspec import Struct
+
 from hostler.chaos.disk import SmallDisk
 from hostler.chaos.kinds import Kind
 from hostler.chaos.nodes import Node
@@ -23,6 +25,21 @@ SENTINELS: Final = ("sentinel-1", "sentinel-2", "sentinel-3")
 NODES: Final = ("server-1", "server-2", "server-3", *SENTINELS)
 IN_FLIGHT: Final[Seconds] = 1.0
 """What a primary acknowledged so shortly before it was gone may not have reached a replica."""
+LEFT_WITHIN: Final[Seconds] = 2.0
+"""So long after all sentinels name another, every process has left the server that was the primary: it looks once in a
+second at least, and gives a sentinel a second to answer."""
+
+
+class Moments(Struct, frozen=True, kw_only=True):
+    """One fault's moments by the rig's monotonic clock."""
+
+    begin: Seconds
+    """It was about to come."""
+    broken: Seconds
+    """It was there."""
+    over: Seconds
+    """It was about to be mended."""
+    mended: Seconds
 
 
 class Alone:
@@ -121,11 +138,9 @@ class Alone:
         """Let it go on, if it was frozen."""
         self.server.go_on()
 
-    def loses(
-        self, _strike: Strike, _begin: Seconds, _broken: Seconds, _end: Seconds
-    ) -> tuple[Seconds, Seconds] | None:
-        """Return when that was acknowledged which a fault may lose: nothing may be lost."""
-        return None
+    def loses(self, _strike: Strike, _moments: Moments) -> tuple[tuple[Seconds, Seconds], ...]:
+        """Return from when to when that was acknowledged which a fault may lose: nothing may be lost."""
+        return ()
 
 
 class Watched:
@@ -138,6 +153,8 @@ class Watched:
         self._set: SentinelSet | None = None
         self._struck: dict[Strike, tuple[Node, tuple[Node, ...]]] = {}
         """The primary of a fault, and who replicated it then."""
+        self._deposed: set[Strike] = set()
+        """Faults whose primary came back, and could be written to, though another was or would be named."""
 
     async def __aenter__(self) -> Self:
         folders = [self._folder / name for name in NODES]
@@ -196,6 +213,7 @@ class Watched:
             await asyncio.to_thread(self._sentinel(strike).start)
             return ""
         primary, replicas = self._struck.pop(strike)
+        named = await self._nodes.primary() is not primary
         if strike.kind is Kind.PRIMARY_LOST:
             for node in (primary, *replicas):  # what stands in a replica's buffers goes with its process
                 await asyncio.to_thread(node.kill)
@@ -205,7 +223,11 @@ class Watched:
         self.go_on()
         if not primary.runs:
             await asyncio.to_thread(primary.start)
+        await self._nodes.agreed()
         now = await self._nodes.primary()
+        comes_back = strike.kind is Kind.PRIMARY_STOP or (strike.kind is Kind.PRIMARY_KILL and not named)
+        if comes_back and now is not primary:
+            self._deposed.add(strike)
         return f"; now it is {'the same' if now is primary else f'the one on port {now.port}'}"
 
     def go_on(self) -> None:
@@ -213,14 +235,17 @@ class Watched:
         for node in self._nodes.servers:
             node.signal(signal.SIGCONT)
 
-    def loses(self, strike: Strike, begin: Seconds, broken: Seconds, end: Seconds) -> tuple[Seconds, Seconds] | None:
-        """Return when that was acknowledged which a fault may lose.
+    def loses(self, strike: Strike, moments: Moments) -> tuple[tuple[Seconds, Seconds], ...]:
+        """Return from when to when that was acknowledged which a fault may lose.
 
-        It was about to come at `begin` and there at `broken`; at `end` it began to be mended.
+        A primary that comes back to find that another was named answers those that have not left it yet; what it
+        takes from them is thrown away when it becomes a replica.
         """
         if strike.kind in (Kind.SENTINEL_KILL, Kind.PRIMARY_PARTED):
-            return None
-        return begin - IN_FLIGHT, (end if strike.kind is Kind.PRIMARY_LOST else broken) + IN_FLIGHT
+            return ()
+        gone = moments.over if strike.kind is Kind.PRIMARY_LOST else moments.broken
+        first = (moments.begin - IN_FLIGHT, gone + IN_FLIGHT)
+        return (first, (moments.over, moments.mended + LEFT_WITHIN)) if strike in self._deposed else (first,)
 
     @property
     def _nodes(self) -> SentinelSet:

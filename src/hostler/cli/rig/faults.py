@@ -14,6 +14,7 @@ from hostler.chaos.kinds import KINDS, Kind, Part
 from hostler.chaos.proxy import Weather
 from hostler.chaos.schedule import Strike
 from hostler.cli.children import kill_group, signal_group
+from hostler.cli.rig.engines import Moments
 from hostler.cli.rig.stage import Stage
 from hostler.kernel.units import Seconds
 
@@ -101,11 +102,11 @@ class Faults:
             await self.well(strike.target)
         return self._notes.pop(strike, "")
 
-    def loses(self, strike: Strike, begin: Seconds, broken: Seconds, end: Seconds) -> tuple[Seconds, Seconds] | None:
-        """Return when that was acknowledged which it may lose; `end` is when it began to be mended."""
+    def loses(self, strike: Strike, moments: Moments) -> tuple[tuple[Seconds, Seconds], ...]:
+        """Return from when to when that was acknowledged which it may lose."""
         part = KINDS[strike.kind].part
         of_engine = part in (Part.ENGINE, Part.PRIMARY, Part.SENTINEL)
-        return self._stage.engine.loses(strike, begin, broken, end) if of_engine else None
+        return self._stage.engine.loses(strike, moments) if of_engine else ()
 
     def _struck(self, strike: Strike) -> Struck:
         """Return whose work a strike hits: without workers that of all, of a service its own, which has no leases."""

@@ -4,11 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from hostler.chaos.load import METERED, QUEUE
+from hostler.chaos.load import IMAGES, METERED, QUEUE
 from hostler.cli.rig.secrets import KEY_VARIABLE
 
-IMAGES: Final = "image"
-"""Queue of the services' work."""
 PRESS: Final = "press"
 """The entry whose calls are limited: the first service, by a way of its own."""
 PRESS_LIMIT: Final = "4/2s burst 2 per service"

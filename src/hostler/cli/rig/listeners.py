@@ -64,8 +64,11 @@ class Listeners:
         self._whole: list[Wire] = []
         self._seen = itertools.count()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._broken: list[BaseException] = []
         self.readers = 0
         self.connections = 0
+        self.gone = 0
+        """Readers that were told that there is no such job."""
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
@@ -93,14 +96,19 @@ class Listeners:
         listener = _Listener(self, f"reader-{self.readers}", job, dice)
         task = asyncio.create_task(listener.run(), name=listener.name)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._left)
 
     async def finish(self, *, within: Seconds) -> int:
-        """Wait until each was told its job's end; return how many were not, in that time."""
+        """Wait until each was told its job's end; return how many were not, in that time.
+
+        Whatever ended a reader that is not provided for is raised.
+        """
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=within)
         missed = len(self._tasks)
         await self._cancel()
+        if self._broken:
+            raise self._broken[0]
         return missed
 
     def way(self, turn: int, *, cut: bool) -> Wire:
@@ -111,7 +119,14 @@ class Listeners:
 
     def write(self, line: Heard) -> None:
         """Record what was heard."""
+        self.gone += line.end == "gone"
         self._tape.write(line)
+
+    def _left(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self._broken.append(error)
 
     async def _cancel(self) -> None:
         tasks = list(self._tasks)
@@ -138,7 +153,7 @@ class _Listener:
         self._pushes: list[Push] = []
 
     async def run(self) -> None:
-        """Listen until the end was told; cancelled, it was not."""
+        """Listen until the end was told, or that there is no such job; cancelled, it was neither."""
         try:
             ended, fruitless = await self._ended(), 0
             while True:
@@ -152,11 +167,9 @@ class _Listener:
                 await asyncio.sleep(PAUSE * self._dice.random())
                 ended = clean and await self._ended()
         except NotFoundError:
-            self._note()  # the engine lost the job, as who submitted it will say
+            self._leave("gone")
         except asyncio.CancelledError:
-            self._note()  # what the connection had brought so far
-            self._begin(self._place)
-            self._note(end="missed")
+            self._leave("missed")
             raise
 
     async def _ended(self) -> bool:
@@ -224,7 +237,13 @@ class _Listener:
             reader=self.name, queue=self._queue, job=self._job, epoch=_epoch(self._last), after=after, reset=reset
         )
 
-    def _note(self, *, end: Literal["told", "missed"] | None = None) -> None:
+    def _leave(self, end: Literal["missed", "gone"]) -> None:
+        """Record what the connection had brought so far, if there is one, and why there will be no other."""
+        self._note()
+        self._begin(self._place)
+        self._note(end=end)
+
+    def _note(self, *, end: Literal["told", "missed", "gone"] | None = None) -> None:
         """Record the connection, or what of it belongs to one epoch."""
         if self._line is not None:
             self._house.write(msgspec.structs.replace(self._line, pushes=tuple(self._pushes), end=end))

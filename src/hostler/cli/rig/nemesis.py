@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from hostler.chaos.record import Fault
 from hostler.chaos.schedule import Strike
 from hostler.chaos.tape import Tape
+from hostler.cli.rig.engines import Moments
 from hostler.cli.rig.faults import Faults
 from hostler.cli.rig.stage import Report
 
@@ -30,6 +31,7 @@ async def _one(strike: Strike, began: float, faults: Faults, tape: Tape, report:
     await asyncio.sleep(strike.length)
     over = clock.monotonic()
     how = await faults.end(strike)
+    mended, mended_at = clock.monotonic(), clock.now()
     report({"event": "mended", **told, "how": how})
     instant = strike.length == 0
     tape.write(
@@ -37,12 +39,12 @@ async def _one(strike: Strike, began: float, faults: Faults, tape: Tape, report:
             kind=strike.kind.value,
             target=strike.target,
             begin=begin,
-            end=begin if instant else clock.monotonic(),
+            end=begin if instant else mended,
             began_at=began_at,
-            ended_at=began_at if instant else clock.now(),
+            ended_at=began_at if instant else mended_at,
             how=how,
             workers=struck.workers,
             endpoints=struck.endpoints,
-            loses=faults.loses(strike, begin, broken, over),
+            loses=faults.loses(strike, Moments(begin=begin, broken=broken, over=over, mended=mended)),
         )
     )

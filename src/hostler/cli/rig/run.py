@@ -9,17 +9,17 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
-from hostler.chaos.load import IMAGE, QUEUE, Planned
+from hostler.chaos.load import IMAGE, IMAGES, QUEUE, Planned
 from hostler.chaos.record import Bounds, Fault, Header, Terms
-from hostler.chaos.schedule import Strike
+from hostler.chaos.schedule import Pause, Strike
 from hostler.chaos.tape import Tape
 from hostler.cli.rig.clients import Clients
 from hostler.cli.rig.faults import Faults
 from hostler.cli.rig.granted import grants
-from hostler.cli.rig.house import IMAGES
 from hostler.cli.rig.listeners import Listeners
 from hostler.cli.rig.nemesis import play
 from hostler.cli.rig.observer import Observer
+from hostler.cli.rig.operator import Operator
 from hostler.cli.rig.secrets import searched, shown
 from hostler.cli.rig.stage import Cast, Report, Stage
 from hostler.contracts.queue import RetryPolicy
@@ -44,6 +44,7 @@ class Play(Struct, frozen=True, kw_only=True):
     cast: Cast
     load: tuple[Planned, ...]
     strikes: tuple[Strike, ...]
+    pauses: tuple[Pause, ...] = ()
     bounds: Bounds
     """Of recovery, as the history is judged by them."""
 
@@ -64,15 +65,12 @@ async def perform(play_: Play, folder: Path, out: Path, clock: Clock, report: Re
             report({"event": "ready", "gateways": list(stage.gateways.values()), "services": stage.services})
             urls = tuple(stage.gateways.values())
             async with Listeners(tape, urls, seed=play_.seed) as listeners:
-                async with Clients(tape, urls, listeners.follow) as clients:
-                    await _storm(play_, stage, clients, tape, report)
-                    await clients.turn_away(within=TURNING_AWAY)
-                drained = await observer.drained(within=DRAIN)
-                tape.mark("drained")
-                report({"event": "drained", "all": drained})
+                async with Clients(tape, urls, listeners.follow) as clients, Operator(tape, urls, report) as operator:
+                    await _storm(play_, stage, clients, operator, tape, report)
+                    await _drain(clients, operator, observer, tape, report)
                 missed = await listeners.finish(within=HEARING)
-                told = {"readers": listeners.readers, "connections": listeners.connections, "missed": missed}
-                report({"event": "heard", **told})
+                told = {"readers": listeners.readers, "connections": listeners.connections}
+                report({"event": "heard", **told, "missed": missed, "gone": listeners.gone})
             whole = await observer.read()
             for service in stage.services:
                 await observer.effects(service, stage.effects(service))
@@ -90,8 +88,10 @@ async def _read_what_was_said(stage: Stage, tape: Tape) -> None:
     tape.write(*await asyncio.to_thread(lambda: tuple(searched(stage.files(), stage.canaries))))
 
 
-async def _storm(play_: Play, stage: Stage, clients: Clients, tape: Tape, report: Report) -> None:
-    """Submit and break at the same time, until both have ended."""
+async def _storm(  # noqa: PLR0917 - all that takes part
+    play_: Play, stage: Stage, clients: Clients, operator: Operator, tape: Tape, report: Report
+) -> None:
+    """Submit, pause and break at the same time, until all have ended."""
     faults = Faults(stage)
     for service in stage.services:
         await faults.well(service)
@@ -99,10 +99,24 @@ async def _storm(play_: Play, stage: Stage, clients: Clients, tape: Tape, report
     try:
         async with asyncio.TaskGroup() as group:
             group.create_task(clients.perform(play_.load, patience=PATIENCE))
+            group.create_task(operator.perform(play_.pauses))
             nemesis = group.create_task(play(play_.strikes, faults, tape, report))
             nemesis.add_done_callback(lambda _: tape.mark("healed"))
     finally:
         stage.calm()
+
+
+async def _drain(clients: Clients, operator: Operator, observer: Observer, tape: Tape, report: Report) -> None:
+    """Wait until every job has its end, with every queue open."""
+    opening = asyncio.create_task(operator.keep_open())
+    try:
+        await clients.turn_away(within=TURNING_AWAY)
+        drained = await observer.drained(within=DRAIN)
+    finally:
+        opening.cancel()
+        await asyncio.gather(opening, return_exceptions=True)
+    tape.mark("drained")
+    report({"event": "drained", "all": drained})
 
 
 def _note_death(event: Mapping[str, Any], stage: Stage, tape: Tape) -> None:
