@@ -45,7 +45,16 @@ class ModelCore:
     @property
     def moves(self) -> int:
         """Return how many events there were in all queues."""
-        return sum(queue.offset for queue in self._queues.values())
+        return sum([queue.offset for queue in self._queues.values()])
+
+    def offset(self, queue: str) -> int:
+        """Return how many events there were in one of them."""
+        return self._queue(queue).offset
+
+    @property
+    def left(self) -> list[str]:
+        """Return the ids of all jobs that have not ended, in order of submit within a queue."""
+        return [job.id for queue in self._queues.values() for job in queue.jobs.values() if job.live]
 
     def _now(self) -> datetime:
         """Return the time; never less than it was."""

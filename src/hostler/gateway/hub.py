@@ -83,7 +83,7 @@ class Hub:
     def __init__(self, *, most: int, metrics: Metrics) -> None:
         self._most = most
         self._metrics = metrics
-        self._by_job: dict[str, set[Subscription]] = {}
+        self._by_job: dict[str, dict[Subscription, None]] = {}
         self._open = 0
         self._closed = False
 
@@ -104,7 +104,7 @@ class Hub:
         """Give the events of one job from now on; `CapacityError` when too many wait already."""
         self.judge()
         subscription = Subscription(queue, job_id)
-        self._by_job.setdefault(job_id, set()).add(subscription)
+        self._by_job.setdefault(job_id, {})[subscription] = None
         self._open += 1
         self._metrics.move("hostler_http_streams", kind, by=1)
         if self._closed:
@@ -115,7 +115,7 @@ class Hub:
             self._open -= 1
             self._metrics.move("hostler_http_streams", kind, by=-1)
             peers = self._by_job[job_id]
-            peers.discard(subscription)
+            peers.pop(subscription, None)
             if not peers:
                 del self._by_job[job_id]
 

@@ -96,9 +96,9 @@ class Tails:
     def follow(self, streams: Iterable[str]) -> None:
         """Read these streams from now on, and no others: those that are read already are read on."""
         wanted = frozenset(streams)
-        for stream in wanted - self._tasks.keys():
+        for stream in sorted(wanted - self._tasks.keys()):
             self._tasks[stream] = asyncio.create_task(self._run(self._make(stream)), name=f"tail-{stream}")
-        for stream in self._tasks.keys() - wanted:
+        for stream in sorted(self._tasks.keys() - wanted):
             self._tasks.pop(stream).cancel()
             self._tails.pop(stream, None)
 

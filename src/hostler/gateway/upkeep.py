@@ -48,10 +48,10 @@ class Upkeep:
     async def _find(self) -> None:
         shards = {shard for row in await self._foreman.registry() for shard in shards_of(row.queue)}
         self._tails.follow(shards)
-        for shard in shards - self._ticking.keys():
+        for shard in sorted(shards - self._ticking.keys()):
             ticks = self._again_and_again(f"tick-{shard}", partial(self._tick, shard))
             self._ticking[shard] = asyncio.create_task(ticks, name=f"tick-{shard}")
-        for shard in self._ticking.keys() - shards:
+        for shard in sorted(self._ticking.keys() - shards):
             self._ticking.pop(shard).cancel()
         for task in self._ticking.values():
             if task.done():

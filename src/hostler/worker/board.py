@@ -48,10 +48,10 @@ class Board:
         with self._lock:
             return min((lease_s for _, lease_s in self._leases.values()), default=None)
 
-    def queues(self) -> frozenset[str]:
-        """Return the queues of which leases are held."""
+    def queues(self) -> tuple[str, ...]:
+        """Return the queues of which leases are held, that of the oldest lease first."""
         with self._lock:
-            return frozenset(queue for queue, _ in self._leases.values())
+            return tuple(dict.fromkeys(queue for queue, _ in self._leases.values()))
 
     def held(self, queue: str) -> tuple[LeaseRef, ...]:
         """Return the leases held of a queue."""

@@ -54,7 +54,7 @@ def test_a_seed_tells_the_same_story_again_in_another_process_too() -> None:
     here = tell(plot(seed))
 
     assert tell(plot(seed)).digest == here.digest
-    for hashes in ("1", "2"):  # the order of sets of words
+    for hashes in ("0", "3"):  # the order of sets of words: these two tell apart the names of the queues
         environment = {**os.environ, "PYTHONHASHSEED": hashes}
         words = [*PLAY, "--seeds", "1", "--first", str(seed), "--processes", "1"]
         said = subprocess.run(words, capture_output=True, text=True, check=True, env=environment)

@@ -70,7 +70,8 @@ class Front:
         self._tails = Tails(lambda queue: Tail(queue, self._rooms, meter.counted), dice)
         self._upkeep = Upkeep(ports, self._tails, dice)
         self._stopping = asyncio.Event()
-        self._connections: set[Connection] = set()
+        self._connections: dict[Connection, None] = {}
+        """In the order of their beginning: a set has the order of addresses in memory."""
 
     def begin(self) -> None:
         """Begin to serve."""
@@ -105,7 +106,7 @@ class Front:
         if not self.open:
             raise ConnectionRefusedError
         connection = Connection()
-        self._connections.add(connection)
+        self._connections[connection] = None
         connection.serving = self._loop.start(self._send(connection, frames), self.name)
         return connection
 
@@ -118,7 +119,7 @@ class Front:
             connection.sent.put_nowait(b"event: problem\ndata: %s\n\n" % msgspec.json.encode(problem(error)))
         finally:
             connection.sent.put_nowait(None)
-            self._connections.discard(connection)
+            self._connections.pop(connection, None)
 
     async def _events(self, job_id: str, after: int, epoch: int | None) -> Any:
         job = await self._rooms.desk.get(job_id)

@@ -1,10 +1,11 @@
 """What lies between a process and the engine or a service: delays, lost requests, lost answers, outages."""
 
 import asyncio
-import contextlib
+import contextvars
 import random
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from functools import partial
+from typing import Any, Final, TypeVar, cast
 
 from msgspec import Struct
 
@@ -43,58 +44,117 @@ class RefusedError(Exception):
 
 
 class Path:
-    """One process's way to one other; what is on the way goes on when the process is killed."""
+    """One process's way to one other; what is on the way goes on when the process is killed.
+
+    Made of callbacks rather than of tasks, which would cost several times as much: what most of a story's time goes to.
+    """
 
     def __init__(self, loop: VirtualLoop, name: str, dice: random.Random) -> None:
         self._loop = loop
         self.name = name
-        self._dice = dice
-        self._on_the_way: set[asyncio.Task[None]] = set()
+        self._roll = dice.random
+        self._context = loop.context_of(name)
+        self._working: set[asyncio.Future[Any]] = set()
         self.weather = Weather()
 
-    async def exchange(self, what: Callable[[], Awaitable[T]], *, limit: Seconds = CALL_LIMIT) -> T:
-        """Have something done on the other side and return what it says, or raise what it raises."""
-        answer: asyncio.Future[T] = self._loop.create_future()
-        task = self._loop.start(self._carry(what, answer), self.name)
-        self._on_the_way.add(task)
-        task.add_done_callback(self._on_the_way.discard)
-        try:
-            async with asyncio.timeout(limit):
-                return await answer
-        except TimeoutError:
-            raise NoAnswerError from None
+    def exchange(
+        self, what: Callable[[], "asyncio.Future[T] | T"], *, limit: Seconds = CALL_LIMIT
+    ) -> Coroutine[Any, Any, T]:
+        """Have something done on the other side and return what it says, or raise what it raises.
 
-    async def _carry(self, what: Callable[[], Awaitable[T]], answer: asyncio.Future[T]) -> None:
-        weather = self.weather
-        await asyncio.sleep(self._dice.random() * weather.delay)
+        What the other side has to wait for is a future, which runs on when nobody waits for the answer any more.
+        """
+        request = _Request(self._loop, what, limit, self.weather)
+        self._loop.call_later(self._roll() * self.weather.delay, self._arrive, request, context=self._context)
+        return request.answered()
+
+    def _arrive(self, request: "_Request") -> None:
         if self.weather.refused:
-            _end(answer, error=RefusedError())
+            request.end(error=RefusedError())
             return
-        if self._dice.random() < weather.lost_requests:
+        if self._roll() < request.weather.lost_requests:
+            request.lose()
             return
-        result, error = None, None
         try:
-            result = await what()
-        except Exception as raised:  # noqa: BLE001 - carried to whoever asked
-            error = raised
-        await asyncio.sleep(self._dice.random() * weather.delay)
-        if self._dice.random() >= weather.lost_answers and not self.weather.refused:
-            _end(answer, result=result, error=error)
+            result = request.what()
+        except Exception as error:  # noqa: BLE001 - carried to whoever asked
+            self._send_back(request, error=error)
+            return
+        if isinstance(result, asyncio.Future):
+            request.lose()  # unless it is done in time
+            work = cast("asyncio.Future[Any]", result)
+            self._working.add(work)
+            work.add_done_callback(partial(self._worked, request), context=self._context)
+        else:
+            self._send_back(request, result=result)
+
+    def _worked(self, request: "_Request", work: "asyncio.Future[Any]") -> None:
+        self._working.discard(work)
+        if not work.cancelled():
+            error = work.exception()
+            if error is None:
+                self._send_back(request, result=work.result())
+            elif isinstance(error, Exception):
+                self._send_back(request, error=error)
+
+    def _send_back(self, request: "_Request", *, result: Any = None, error: Exception | None = None) -> None:
+        delay = self._roll() * request.weather.delay
+        self._loop.call_later(delay, self._return, request, result, error, context=self._context)
+
+    def _return(self, request: "_Request", result: Any, error: Exception | None) -> None:
+        if self._roll() >= request.weather.lost_answers and not self.weather.refused:
+            request.end(result=result, error=error)
+        else:
+            request.lose()
 
 
-def _end(answer: asyncio.Future[Any], *, result: Any = None, error: Exception | None = None) -> None:
-    if answer.done():
-        return
-    if error is None:
-        answer.set_result(result)
-    else:
-        answer.set_exception(error)
+class _Request:
+    """One request on its way, until there is an answer or it is given up."""
+
+    __slots__ = ("_answer", "_caller", "_ends", "_limited", "_loop", "weather", "what")
+
+    def __init__(self, loop: VirtualLoop, what: Callable[[], Any], limit: Seconds, weather: Weather) -> None:
+        self.what = what
+        self.weather = weather
+        """When it was sent: losses and delays are that moment's."""
+        self._loop = loop
+        self._answer: asyncio.Future[Any] = loop.create_future()
+        self._caller = contextvars.copy_context()
+        self._ends = loop.time() + limit
+        self._limited: asyncio.TimerHandle | None = None
+
+    async def answered(self) -> Any:
+        """Return the answer, or raise what came instead of it."""
+        try:
+            return await self._answer
+        finally:
+            if self._limited is not None:
+                self._limited.cancel()
+
+    def end(self, *, result: Any = None, error: Exception | None = None) -> None:
+        """Answer, if anybody still waits for it."""
+        if self._answer.done():
+            return
+        if error is None:
+            self._answer.set_result(result)
+        else:
+            self._answer.set_exception(error)
+
+    def lose(self) -> None:
+        """Let whoever asked give up when his time comes: it is he who waits, so not while he is frozen."""
+        if self._limited is None and not self._answer.done():
+            ends = max(self._ends, self._loop.time())
+            self._limited = self._loop.call_at(ends, self._give_up, context=self._caller)
+
+    def _give_up(self) -> None:
+        self.end(error=NoAnswerError())
 
 
 class EngineLine:
     """The engine's ports as one process sees them over its path; what the engine refuses is raised as it is.
 
-    Every verb of the object behind it can be called. `wait_for_work` waits for a change, as a wake-up does.
+    Every verb of the object behind it can be called. `wait_for_work` and `events` wait for a change, as a wake-up and
+    a blocking read do.
     """
 
     def __init__(self, engine: "SharedEngine", path: Path) -> None:
@@ -104,32 +164,23 @@ class EngineLine:
     def __getattr__(self, verb: str) -> Callable[..., Awaitable[Any]]:
         method = getattr(self._engine.model, verb)
 
-        async def call(*words: Any, **named: Any) -> Any:
-            async def there() -> Any:
-                return await self._engine.do(method, *words, **named)
+        def call(*words: Any, **named: Any) -> Coroutine[Any, Any, Any]:
+            return self._ask(lambda: self._engine.do(verb, method, *words, **named))
 
-            try:
-                return await self._path.exchange(there)
-            except RefusedError:
-                raise EngineUnavailableError("the engine cannot be reached") from None
-            except NoAnswerError:
-                raise EngineTimeoutError("the engine did not answer in time") from None
-
+        self.__dict__[verb] = call
         return call
+
+    async def _ask(self, what: Callable[[], Any], limit: Seconds = CALL_LIMIT) -> Any:
+        try:
+            return await self._path.exchange(what, limit=limit)
+        except RefusedError:
+            raise EngineUnavailableError("the engine cannot be reached") from None
+        except NoAnswerError:
+            raise EngineTimeoutError("the engine did not answer in time") from None
 
     async def events(self, queue: str, *, after: int, limit: int = 1000, wait: Seconds = 0.0) -> Page:
         """Return a page of a stream; one that would be empty after `wait` seconds at the latest."""
-        loop = asyncio.get_running_loop()
-        ends = loop.time() + wait
-        while True:
-            stirred = self._engine.stirred
-            page: Page = await self.__getattr__("events")(queue, after=after, limit=limit)
-            left = ends - loop.time()
-            if page.events or left <= 0:
-                return page
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(left):
-                    await stirred.wait()
+        return await self._ask(lambda: self._engine.read(queue, after, limit, wait), CALL_LIMIT + wait)
 
     async def wait_for_work(self, queues: object, worker: object, *, timeout: float) -> bool:
         """Return True after something changed, False after `timeout` seconds; some wake-ups are lost."""
@@ -155,28 +206,60 @@ class SharedEngine:
     def __init__(self, model: Any) -> None:
         self.model = model
         self.changed = asyncio.Event()
-        self.stirred = asyncio.Event()
-        """Set, and another one put in its place, when there are events that were not there before."""
         self.told: list[Told] = []
         """What was said to every settlement, whether or not the answer arrived."""
+        self._moves = 0
+        self._readers: list[Callable[[], bool]] = []
+        """Reads that wait for events; each tells whether it is over."""
 
-    async def do(self, method: Callable[..., Awaitable[T]], *words: Any, **named: Any) -> T:
-        """Do one verb; whoever waits for work hears of it when there may be some."""
-        before = self.model.moves
-        answer = await method(*words, **named)
-        verb = getattr(method, "__name__", "")
+    def do(self, verb: str, method: Callable[..., Coroutine[Any, Any, Any]], *words: Any, **named: Any) -> Any:
+        """Do one verb; whoever waits for work hears of it when there may be some, and whoever reads of new events."""
+        answer = at_once(method(*words, **named))
         if verb == "settle":
             self._note(words[1], answer)
-        if verb in WAKING:
-            self.changed.set()
-            self.changed = asyncio.Event()
-        if self.model.moves != before:
-            self.stirred.set()
-            self.stirred = asyncio.Event()
+        if (moves := self.model.moves) != self._moves:
+            self._moves = moves
+            if verb in WAKING:
+                self.changed.set()
+                self.changed = asyncio.Event()
+            self._readers = [read for read in self._readers if not read()]
         return answer
+
+    def read(self, queue: str, after: int, limit: int, wait: Seconds) -> "Page | asyncio.Future[Page]":
+        """Return a page of a stream, at the latest after `wait` seconds an empty one."""
+        page: Page = at_once(self.model.events(queue, after=after, limit=limit))
+        if page.events or wait <= 0:
+            return page
+        loop = asyncio.get_running_loop()
+        later: asyncio.Future[Page] = loop.create_future()
+        over = loop.call_later(wait, _answer, later, page)
+
+        def read() -> bool:
+            if not later.done() and self.model.offset(queue) > after:
+                over.cancel()
+                later.set_result(at_once(self.model.events(queue, after=after, limit=limit)))
+            return later.done()
+
+        self._readers.append(read)
+        return later
 
     def _note(self, settlements: Sequence[Settlement], answer: Any) -> None:
         for asked, settled in zip(settlements, answer, strict=True):
             fence, ending = attempt_of(asked.fence), asked.ending
             delay = ending.delay if isinstance(ending, Again) else None
             self.told.append(Told(job=asked.job_id, fence=fence, accepted=settled.accepted, delay=delay))
+
+
+def _answer(later: "asyncio.Future[Page]", page: Page) -> None:
+    if not later.done():
+        later.set_result(page)
+
+
+def at_once(work: Coroutine[Any, Any, T]) -> T:
+    """Return what something comes to that never waits, as no verb of the model does."""
+    try:
+        work.send(None)
+    except StopIteration as end:
+        return end.value
+    work.close()
+    raise AssertionError("a verb of the model waited")

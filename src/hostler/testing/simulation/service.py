@@ -1,7 +1,8 @@
 """The simulated service behind a path, and a connector that asks it for news: no socket, the same rules of fences."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from inspect import iscoroutine
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
@@ -38,6 +39,7 @@ POLL: Final[Seconds] = 0.25
 LIMIT: Final[Seconds] = 2.0
 STRIKES: Final = 5
 """Questions in a row without an answer after which the way to the service has failed."""
+KINDS: Final = kinds_of("simulation-http")
 _ENDED: Final = frozenset({RemoteState.SUCCEEDED, RemoteState.FAILED, RemoteState.CANCELLED, RemoteState.LOST})
 
 
@@ -49,6 +51,11 @@ class Service:
         self.desk = SimulatedDesk(knobs)
         self.desks = [self.desk]
         """Every process that it has been, the present one last."""
+
+    def be_well(self) -> None:
+        """Neither fail nor hang in any run that begins from now on."""
+        self._knobs = msgspec.structs.replace(self._knobs, hang_rate=0.0, failures={})
+        self.desk.knobs = self._knobs
 
     async def begin_anew(self) -> None:
         """End what runs, without a word, and begin with nothing."""
@@ -83,7 +90,7 @@ class SimulatedConnector:
 
     def kinds(self) -> tuple[KindSpec, ...]:
         """Return the kinds of the simulated service."""
-        return kinds_of(self.name)
+        return KINDS
 
     async def probe(self) -> Probe:
         """Ask for its health."""
@@ -172,9 +179,9 @@ class SimulatedConnector:
         return end_of(await self._ask(RunEnd, lambda: self._desk.result(ref.id)))
 
     async def _ask(self, shape: type[T], what: Callable[[], Any]) -> T:
-        async def there() -> bytes:
+        def there() -> bytes | asyncio.Task[bytes]:
             answer = what()
-            return msgspec.json.encode(await answer if isinstance(answer, Awaitable) else answer)
+            return asyncio.create_task(_written(answer)) if iscoroutine(answer) else msgspec.json.encode(answer)
 
         try:
             return msgspec.json.decode(await self._path.exchange(there, limit=LIMIT), type=shape)
@@ -183,3 +190,7 @@ class SimulatedConnector:
             raise fault(class_, error.message, retry_after=error.retry_after) from None
         except (NoAnswerError, RefusedError):
             raise fault(FailureClass.TRANSIENT, f"{self.endpoint} does not answer") from None
+
+
+async def _written(answer: Coroutine[Any, Any, object]) -> bytes:
+    return msgspec.json.encode(await answer)

@@ -15,7 +15,6 @@ import structlog
 
 from hostler.broker.model import ModelBroker
 from hostler.chaos.check import Submission
-from hostler.connectors.services.simulation.terms import kinds_of
 from hostler.contracts.job import Submitted
 from hostler.contracts.queue import QueueSpec
 from hostler.kernel.errors import EngineError, HostlerError
@@ -26,11 +25,11 @@ from hostler.ports.registry import Registry
 from hostler.testing.clock import SeededDice
 from hostler.testing.sims.knobs import SimKnobs
 from hostler.testing.simulation.entrance import Entrance
-from hostler.testing.simulation.judging import Record, Told, jobs_of, judged
+from hostler.testing.simulation.judging import Record, Told, judged
 from hostler.testing.simulation.loop import StalledError, VirtualLoop
 from hostler.testing.simulation.network import EngineLine, Path, SharedEngine, Weather
 from hostler.testing.simulation.plot import BUSY, LEASE, LONGEST, Asked, Fault, Plot
-from hostler.testing.simulation.service import Service, SimulatedConnector
+from hostler.testing.simulation.service import KINDS, Service, SimulatedConnector
 from hostler.worker.call import Call
 from hostler.worker.handlers import HandlerSet, handler
 from hostler.worker.worker import Worker
@@ -38,9 +37,11 @@ from hostler.worker.worker import Worker
 T = TypeVar("T")
 
 EPOCH: Final = datetime(2026, 1, 1, tzinfo=UTC)
-PATIENCE: Final[Seconds] = 6_000.0
-"""How long everything may take to come to its end once no more faults come. Services go on failing and hanging at their
-rate, so that a breaker may let one try a minute through: sixteen jobs, five attempts, a quarter of a minute each."""
+WELL: Final[Seconds] = BUSY + LONGEST
+"""From then on services do not fail any more: breakers that stay open for minutes would show nothing new."""
+PATIENCE: Final[Seconds] = 1_200.0
+"""How long everything may take to come to its end once no more faults come. What services began to do before then may
+still fail or hang, so that a breaker may let one try a minute through: sixteen jobs, a quarter of a minute each."""
 STANDSTILL: Final[Seconds] = 600.0
 """When nothing happens for so long, nothing will: a breaker lets somebody try each minute."""
 SUCCESSOR: Final[Seconds] = 2.0
@@ -116,7 +117,7 @@ class Story:
         model = self._engine.model
         for queue in QUEUES:
             await model.declare_queue(QueueSpec(name=queue, lease=LEASE, cancel_grace=LEASE))
-        for kind in (*kinds_of(SimulatedConnector.name), *HandlerSet.of(sum_up).kinds()):
+        for kind in (*KINDS, *HandlerSet.of(sum_up).kinds()):
             await model.declare_kind(kind)
         self._members = [self._hire(slots) for slots in self._plot.slots]
         things = [
@@ -271,9 +272,9 @@ class Story:
 
     async def _end_of_all(self) -> None:
         """Wait until every job has ended."""
-        ends = BUSY + LONGEST + PATIENCE
+        ends = WELL + PATIENCE
         moves = moved = 0.0
-        while left := [job.id for job in (await jobs_of(self._engine.model)).values() if not job.state.terminal]:
+        while left := self._engine.model.left:
             now = self._loop.time()
             if self._engine.model.moves != moves:
                 moves, moved = self._engine.model.moves, now
@@ -283,6 +284,9 @@ class Story:
                 )
                 return
             await asyncio.sleep(1.0)
+            if now > WELL:
+                for service in self._services:
+                    service.be_well()
 
     async def _stop(self) -> None:
         """Drain the workers that live; each must end, and leave nothing running."""
@@ -326,6 +330,18 @@ def _muted() -> Generator[None]:
         structlog.configure(**before)
 
 
+@contextlib.contextmanager
+def _kept() -> Generator[None]:
+    """Let nothing be collected meanwhile: a story is small, and looked through as a whole when it is over."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
+
+
 def tell(plot: Plot) -> Told:
     """Play a plot on a loop of its own; a story that cannot go on is a finding."""
     loop = VirtualLoop(plot.seed)
@@ -334,7 +350,7 @@ def tell(plot: Plot) -> Told:
         lambda _, said: unheard.append(f"nobody heard: {said.get('exception') or said['message']!r}")
     )
     story = Story(plot, loop)
-    with _muted():
+    with _muted(), _kept():
         try:
             told = loop.run_until_complete(story.play())
         except StalledError as error:
