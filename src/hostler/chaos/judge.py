@@ -133,10 +133,13 @@ def judge(record: Record, *, most: int = NODES_MOST) -> Report:
     """
     whole = Whole(record)
     docket = _Docket()
+    used = {queue for queue, history in whole.histories.items() if history.events or history.submitted}
     for queue, history in whole.histories.items():
         for invariant, rule in RULES:
             lacking = _lacking(whole, queue, history, invariant)
             found = lacking or rule(history)
+            if used and queue not in used and not isinstance(found, list):
+                continue  # nothing ever was in it: there is nothing to lack
             docket.add(invariant, "what it is judged by is not in the record" if found is None else found)
     for invariant, rule in (*SERVICE, *BOUNDS):
         docket.add(invariant, rule(whole))

@@ -263,3 +263,9 @@ def test_work_of_a_queue_that_stays_paused_is_nobodys_fault() -> None:
     assert {ruling.invariant for ruling in report.rulings if ruling.verdict == "broken"} == set()
     assert report.recovery_s.count == 0
     assert held_up(30).judge().recovery_s.max == pytest.approx(33 - 27)
+
+
+def test_a_queue_that_nobody_used_leaves_nothing_unjudged() -> None:
+    story = lived().line(Books(queue="idle", audit=("a key is too many",)))
+    assert (story.judge().ruling("S3").verdict, story.judge().ruling("S3").why) == ("held", "")
+    assert story.judge().ruling("S12").broken == 1
