@@ -2,7 +2,8 @@
 
 from typing import Final
 
-from hostler.broker.engine_submit import Prepared, prepare
+from hostler.broker.engine_submit import NamedLane, Prepared, named_lane, prepare
+from hostler.broker.records import pack
 from hostler.contracts.job import INLINE_LIMIT, JobRequest
 from hostler.contracts.queue import KindSpec, QueueSpec
 from hostler.kernel.errors import InvalidError, TooLargeError
@@ -11,6 +12,8 @@ from hostler.registry.kinds import Kinds
 from hostler.valkeyio.instants import micros
 
 _PRIORITY_MAX: Final = 100
+_LANES_KEPT: Final = 4096
+"""Ways to write needs whose lanes are remembered; then it begins anew."""
 
 
 class Intake:
@@ -18,18 +21,36 @@ class Intake:
 
     def __init__(self, kinds: Kinds) -> None:
         self._kinds = kinds
+        self._lanes: dict[bytes, NamedLane] = {}
 
     async def admit(self, request: JobRequest, *, now: int | None) -> tuple[QueueSpec, Prepared]:
         """Return the queue's row and the encoded job; raises what the port promises, with the field.
 
         `now` is the engine's clock in microseconds, needed when a deadline is given.
         """
-        kind = await self._kinds.kind(request.kind)
-        queue = await self._kinds.queue(request.queue or kind.queue)
+        rows = self._kinds.fresh()  # most submits need nothing else, and so wait for nothing
+        kind = rows.kinds.get(request.kind) if rows else None
+        if kind is None or kind.planned:
+            kind = await self._kinds.kind(request.kind)
+        queue = rows.queues.get(request.queue or kind.queue) if rows else None
+        if queue is None:
+            queue = await self._kinds.queue(request.queue or kind.queue)
         _judge_times(request, now)
-        _judge_needs(request)
+        lane = self._lane(request)
         self._judge_payload(request, kind)
-        return queue, prepare(request, kind)
+        return queue, prepare(request, kind, lane)
+
+    def _lane(self, request: JobRequest) -> NamedLane:
+        """Judge the needs and return the lane; what was written just so before was judged, and its lane is known."""
+        written = pack((request.kind, request.needs, request.avoid))
+        lane = self._lanes.get(written)
+        if lane is None:
+            _judge_needs(request)
+            lane = named_lane(request)
+            if len(self._lanes) >= _LANES_KEPT:
+                self._lanes.clear()
+            self._lanes[written] = lane
+        return lane
 
     def _judge_payload(self, request: JobRequest, kind: KindSpec) -> None:
         size = len(bytes(request.payload))

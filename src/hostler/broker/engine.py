@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast
 
 from hostler.broker.codec import LaneTable, lanes_of, leases_of, settle_item, state_name, update_item
 from hostler.broker.engine_group import Group
@@ -21,6 +21,8 @@ CLAIM_MAX: Final = 64
 """Leases of one claim."""
 SETTLE_MAX: Final = 64
 """Settlements, updates or renewals of one function call."""
+SETTLING: Final = 4
+"""Calls with settlements of one queue and worker that are under way at once."""
 
 TENANTS_MAX: Final = 64
 """Tenants whose lines are looked at for what waits for models."""
@@ -49,7 +51,7 @@ class EngineBroker:
         self._library = library or Library(engine)
         self._wakes = WakeUps(engine)
         self._claimants: dict[tuple[str, str], Claimant] = {}
-        self._settling: dict[tuple[str, str], Group[Settlement, Settled]] = {}
+        self._settling: dict[tuple[str, str], Group[Sequence[Settlement], Sequence[Settled]]] = {}
 
     async def aclose(self) -> None:
         """Stop listening for wake-ups."""
@@ -176,33 +178,56 @@ class EngineBroker:
 
     async def settle(self, worker: str, settlements: Sequence[Settlement]) -> tuple[Settled, ...]:
         """End attempts, in the order given; see the port. Calls that wait at one moment share one function call."""
-        return tuple(await asyncio.gather(*(self._settle(worker, one) for one in settlements)))
+        words: list[Settled | None] = [None] * len(settlements)
+        queues: dict[str, list[int]] = {}
+        for place, settlement in enumerate(settlements):
+            queue, seq = split_id(settlement.job_id)
+            if queue and seq:
+                queues.setdefault(queue, []).append(place)
+            else:
+                words[place] = Settled(job_id=settlement.job_id, accepted=False, state="gone", reason=_GONE)
+        parts = [
+            (queue, places[first : first + SETTLE_MAX])
+            for queue, places in queues.items()
+            for first in range(0, len(places), SETTLE_MAX)
+        ]
+        calls = [self._settle(worker, queue, [settlements[place] for place in places]) for queue, places in parts]
+        answers = [await calls[0]] if len(calls) == 1 else await asyncio.gather(*calls)
+        for (_, places), found in zip(parts, answers, strict=True):
+            for place, word in zip(places, found, strict=True):
+                words[place] = word
+        return tuple(cast("list[Settled]", words))
 
-    async def _settle(self, worker: str, settlement: Settlement) -> Settled:
-        queue, seq = split_id(settlement.job_id)
-        if not queue or not seq:
-            return Settled(job_id=settlement.job_id, accepted=False, state="gone", reason=_GONE)
+    async def _settle(self, worker: str, queue: str, settlements: Sequence[Settlement]) -> Sequence[Settled]:
         group = self._settling.get((queue, worker))
         if group is None:
 
-            async def act(batch: Sequence[Settlement]) -> list[Settled]:
+            async def act(batch: Sequence[Sequence[Settlement]]) -> list[Sequence[Settled]]:
                 return await self._settle_all(worker, queue, batch)
 
-            group = Group(act, most=SETTLE_MAX, parallel=1)
+            group = Group(act, most=SETTLE_MAX, parallel=SETTLING)
             self._settling[queue, worker] = group
-        return await group.do(settlement)
+        return await group.do(settlements, weight=len(settlements))
 
-    async def _settle_all(self, worker: str, queue: str, batch: Sequence[Settlement]) -> list[Settled]:
+    async def _settle_all(
+        self, worker: str, queue: str, batch: Sequence[Sequence[Settlement]]
+    ) -> list[Sequence[Settled]]:
         lanes = LaneTable()
-        items = [settle_item(settlement, lanes) for settlement in batch]
-        replies = await self._library.call(
-            "settle", queue, worker=worker, items=pack(items), lanes_given=lanes.packed()
+        items = [settle_item(settlement, lanes) for settlements in batch for settlement in settlements]
+        replies = iter(
+            await self._library.call("settle", queue, worker=worker, items=pack(items), lanes_given=lanes.packed())
         )
         return [
-            Settled(
-                job_id=settlement.job_id, accepted=code == 1, state=state_name(state), reason="" if code == 1 else _GONE
-            )
-            for settlement, code, state in zip(batch, replies[::2], replies[1::2], strict=True)
+            [
+                Settled(
+                    job_id=settlement.job_id,
+                    accepted=code == 1,
+                    state=state_name(state),
+                    reason="" if code == 1 else _GONE,
+                )
+                for settlement, code, state in zip(settlements, replies, replies, strict=False)
+            ]
+            for settlements in batch
         ]
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from hashlib import blake2b
+from itertools import islice
 from typing import Final
 
 import msgspec
@@ -27,6 +28,7 @@ MOVE_RETRY: Final = 1.0
 
 _MICRO: Final = 1_000_000
 _STORED, _KNOWN, _OTHER_BODY, _DEPTH, _BYTES, _TENANT, _LANES, _DRAINING, _OTHER_NUMBER, _MOVED = range(1, 11)
+_THERE: Final = frozenset({_STORED, _KNOWN})
 _LIMITS: Final = {_DEPTH: "depth", _BYTES: "bytes", _TENANT: "tenant_depth", _LANES: "lanes"}
 _body = msgspec.json.Encoder(order="sorted").encode
 
@@ -44,6 +46,19 @@ class Prepared(Struct, frozen=True, kw_only=True):
     """Its ordering key, which decides the shard."""
 
 
+class NamedLane(Struct, frozen=True):
+    """The lane of a job as `submit` takes it."""
+
+    key: str
+    row: bytes
+
+
+def named_lane(request: JobRequest) -> NamedLane:
+    """Return the lane of a job whose needs were judged already."""
+    lane = lane_of(request)
+    return NamedLane(lane_key(lane), sealed_lane(lane))
+
+
 class Submission(Struct, frozen=True, kw_only=True):
     """The jobs of one operation for one queue; they are stored in one step."""
 
@@ -51,9 +66,9 @@ class Submission(Struct, frozen=True, kw_only=True):
     jobs: tuple[Prepared, ...]
 
 
-def prepare(request: JobRequest, kind: KindSpec) -> Prepared:
-    """Encode one job whose kind, needs and payload were judged already."""
-    lane = lane_of(request)
+def prepare(request: JobRequest, kind: KindSpec, lane: NamedLane | None = None) -> Prepared:
+    """Encode one job whose kind, needs and payload were judged already; `lane` is its lane where that is known."""
+    lane = lane or named_lane(request)
     wait = request.timeouts.queue if request.timeouts.queue is not None else kind.timeouts.queue
     payload = bytes(request.payload)
     envelope = Envelope(
@@ -85,8 +100,8 @@ def prepare(request: JobRequest, kind: KindSpec) -> Prepared:
         affinity or False,
     )
     return Prepared(
-        lane=lane_key(lane),
-        row=sealed_lane(lane),
+        lane=lane.key,
+        row=lane.row,
         facts=facts,
         envelope=pack(envelope),
         key=ordering_key(request, affinity),
@@ -94,7 +109,7 @@ def prepare(request: JobRequest, kind: KindSpec) -> Prepared:
 
 
 def _span(seconds: float | None) -> int:
-    return round((seconds or 0.0) * _MICRO)
+    return round(seconds * _MICRO) if seconds else 0
 
 
 def _hash_of(request: JobRequest) -> str:
@@ -162,14 +177,18 @@ async def submit_all(
         spread=spread,
         envelopes=[job.envelope for one in batch for job in one.jobs],
     )
-    replies = iter([_reply(shard, code, seq) for code, seq in zip(answers[::2], answers[1::2], strict=True)])
-    return [tuple(next(replies) for _ in one.jobs) for one in batch]
+    place, pairs = place_of(shard), zip(answers[::2], answers[1::2], strict=True)
+    replies = iter(
+        [
+            Submitted(id=job_id(place, seq), created=code == _STORED) if code in _THERE else _refusal(shard, code, seq)
+            for code, seq in pairs
+        ]
+    )
+    return [tuple(islice(replies, len(one.jobs))) for one in batch]
 
 
-def _reply(shard: str, code: int, seq: bytes) -> Submitted | HostlerError:
+def _refusal(shard: str, code: int, seq: bytes) -> HostlerError:
     queue = home_of(shard)
-    if code in {_STORED, _KNOWN}:
-        return Submitted(id=job_id(place_of(shard), seq), created=code == _STORED)
     if code == _OTHER_BODY:
         return IdempotencyConflictError(
             "the idempotency key was used for another body", job=job_id(place_of(shard), seq), field="idempotency_key"

@@ -45,7 +45,7 @@ class EngineSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     connect_timeout: Seconds = 3.0
     """Longest wait for a connection."""
     connections: Positive = 32
-    """Most pooled connections of this process."""
+    """Most connections of this process to one server, for each use: calls of functions, other commands, waits."""
     wait: Seconds = 0.0
     """How long to wait at start for an engine that cannot be reached yet."""
 

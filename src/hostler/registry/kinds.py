@@ -160,6 +160,11 @@ class Kinds:
             )
         return self._snapshot
 
+    def fresh(self) -> Snapshot | None:
+        """Return all rows as they were at most a second ago; None when they have to be read first."""
+        fresh = self._read_at is not None and self._monotonic() - self._read_at <= CACHED
+        return self._snapshot if fresh else None
+
     async def _recent(self) -> Snapshot:
         if self._read_at is None:
             return await self.read()

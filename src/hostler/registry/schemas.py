@@ -21,6 +21,8 @@ class Schemas:
 
     def __init__(self) -> None:
         self._compiled: OrderedDict[bytes, jsonschema_rs.Validator] = OrderedDict()
+        self._met: OrderedDict[int, tuple[dict[str, Any], jsonschema_rs.Validator]] = OrderedDict()
+        """By the identity of a schema, which is held so that it stays its own."""
 
     def check(self, schema: dict[str, Any], *, field: str) -> None:
         """Raise `InvalidError` unless this is a JSON Schema that stands by itself (no outside `$ref`)."""
@@ -38,15 +40,28 @@ class Schemas:
             raise PayloadError(f"the payload is not JSON: {error}", field="payload") from error
         if schema is None or payload_reference(payload) is not None:
             return
+        validator = self._validator(schema)
+        if validator.is_valid(value):
+            return
         found = [
             {"path": _path(error.instance_path), "problem": f"{error.message[:_WORDS]}{_known(schema, error)}"}
-            for error, _ in zip(self._validator(schema).iter_errors(value), range(_LISTED), strict=False)
+            for error, _ in zip(validator.iter_errors(value), range(_LISTED), strict=False)
         ]
         if found:
             first = found[0]
             raise PayloadError(f"{first['path']}: {first['problem']}", field=first["path"], problems=found)
 
     def _validator(self, schema: dict[str, Any]) -> jsonschema_rs.Validator:
+        met = self._met.get(id(schema))
+        if met is not None:
+            return met[1]
+        found = self._by_content(schema)
+        self._met[id(schema)] = schema, found
+        if len(self._met) > _KEPT:
+            self._met.popitem(last=False)
+        return found
+
+    def _by_content(self, schema: dict[str, Any]) -> jsonschema_rs.Validator:
         key = msgspec.json.encode(schema, order="sorted")
         found = self._compiled.get(key)
         if found is None:

@@ -29,6 +29,7 @@ from hostler.valkeyio.embedded import ask, server_program
 from hostler.valkeyio.keys import owner_of, prefix
 from hostler.valkeyio.library import Library
 from hostler.valkeyio.library_text import PRODUCTION, Build
+from hostler.valkeyio.pipes import Piped
 
 KIND = KindSpec(name="work.do")
 OFFER = Offer(kinds=("work.do",))
@@ -77,7 +78,8 @@ class Clients:
 
     def __init__(self, socket: Path) -> None:
         settings, url = EngineSettings(connections=64, command_timeout=60.0), f"unix://{socket}"
-        self.client: Redis = make_client(make_pool(settings, url, name="bench"))
+        calls, limit = make_pool(settings, url, name="bench"), settings.command_timeout
+        self.client = Piped(make_client(make_pool(settings, url, name="bench")), calls, limit=limit)
         self.blocking: Redis = make_client(make_pool(settings, url, name="bench-blocking", timeout=60.0))
 
     async def aclose(self) -> None:

@@ -55,9 +55,9 @@ class Clustered:
         self.blocking: Spread = Spread(self, lambda address: self._straight(address).blocking)
 
     def pools(self) -> dict[str, PoolUsage]:
-        """Return the numbers of the pools `client` and `blocking`, summed over all primaries."""
+        """Return the numbers of the pools, summed over all primaries."""
         each = [straight.pools() for straight in self._straights.values()]
-        return {name: _sum([pools[name] for pools in each]) for name in ("client", "blocking")}
+        return {name: _sum([pools[name] for pools in each]) for name in ("calls", "client", "blocking")}
 
     def owner_of(self, key: str | bytes) -> Address:
         """Return which primary has a key's slot.

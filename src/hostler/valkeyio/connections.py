@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, cast
 
+from msgspec import Struct
+from redis._parsers.hiredis import NOT_ENOUGH_DATA
 from redis.asyncio.connection import (
     AbstractConnection,
     Connection,
@@ -120,3 +122,30 @@ def abort(connection: AbstractConnection) -> None:
     writer: asyncio.StreamWriter | None = getattr(connection, "_writer", None)  # the library only closes politely
     if writer is not None:
         writer.transport.abort()
+
+
+class Taken(Struct, frozen=True, kw_only=True):
+    """A connection whose socket somebody else reads and writes, and what that takes."""
+
+    connection: AbstractConnection
+    transport: asyncio.Transport
+    former: asyncio.BaseProtocol
+    """What the library reads by; it has to hear of the end."""
+    reader: Any
+    """Parses replies, errors as the library's."""
+    nothing: Any
+    """What the reader returns while no reply is whole."""
+
+
+def take(connection: AbstractConnection) -> Taken:
+    """Take over a connected connection on which no reply is due; it is given back disconnected."""
+    # The library has no way of its own to have several commands answered on one connection.
+    writer, parser = (getattr(connection, name) for name in ("_writer", "_parser"))
+    transport: asyncio.Transport = writer.transport
+    return Taken(
+        connection=connection,
+        transport=transport,
+        former=transport.get_protocol(),
+        reader=getattr(parser, "_reader", None),
+        nothing=NOT_ENOUGH_DATA,
+    )

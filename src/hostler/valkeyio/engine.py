@@ -91,7 +91,7 @@ class Engine:
         return self._pulse.reason.message if self._pulse.reason else None
 
     def pools(self) -> dict[str, PoolUsage]:
-        """Return the numbers of the pools `client` and `blocking`, for metrics."""
+        """Return the numbers of the pools, for metrics: of function calls, of other commands, of those that block."""
         return self._way.pools()
 
     async def command(self, *words: str | bytes | float) -> Any:

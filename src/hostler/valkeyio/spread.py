@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Protocol, cast
 
 from redis import exceptions as foreign
-from redis.asyncio import Redis
 from redis.exceptions import AskError, MovedError
 
 from hostler.kernel.errors import EngineTimeoutError, EngineUnavailableError, InternalError
@@ -66,7 +65,7 @@ class Spread:
     and would find some of them missing on either side.
     """
 
-    def __init__(self, lead: Lead, client_at: Callable[[Address], Redis]) -> None:
+    def __init__(self, lead: Lead, client_at: Callable[[Address], Client]) -> None:
         self._lead = lead
         self._client_at = client_at
         self._turns = itertools.count()
@@ -96,16 +95,16 @@ class Spread:
         """Return a subscription to come, at another primary than the last one: all of them hear what is published."""
         return self._next().pubsub()
 
-    async def standing(self, key: str) -> Redis:
+    async def standing(self, key: str) -> Client:
         """Return the client of the primary that says that it has a key's slot."""
         await self.execute_command("EXISTS", key)
         return self.owner(key)
 
-    def owner(self, key: str) -> Redis:
+    def owner(self, key: str) -> Client:
         """Return the client of the primary that has a key's slot, as far as is known."""
         return self._client_at(self._lead.owner_of(key))
 
-    def all(self) -> tuple[Redis, ...]:
+    def all(self) -> tuple[Client, ...]:
         """Return the clients of all primaries."""
         return tuple(map(self._client_at, self._lead.primaries()))
 

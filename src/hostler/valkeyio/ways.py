@@ -13,6 +13,7 @@ from hostler.kernel.units import Seconds
 from hostler.valkeyio.client import BLOCKING_LIMIT, BoundedPool, Client, PoolUsage, make_client, make_pool, send
 from hostler.valkeyio.connections import Route
 from hostler.valkeyio.faults import mapped
+from hostler.valkeyio.pipes import Piped
 from hostler.valkeyio.safety import Facts, Verdict, judge, read_facts
 from hostler.valkeyio.sentinels import Sentinels
 
@@ -67,23 +68,25 @@ class Straight:
     def __init__(self, settings: EngineSettings, url: str, role: str, route: Route | None = None) -> None:
         name = f"hostler-{role}-{os.getpid()}".replace(" ", "-")
         self._main: BoundedPool = make_pool(settings, url, name=name, route=route)
+        self._calls: BoundedPool = make_pool(settings, url, name=name, route=route)
         self._blocking: BoundedPool = make_pool(
             settings, url, name=f"{name}-blocking", timeout=BLOCKING_LIMIT + _MARGIN, route=route
         )
         self._probe: BoundedPool = make_pool(
             settings, url, name=f"{name}-probe", timeout=PROBE_TIMEOUT, limit=1, route=route, probing=True
         )
-        self.client: Redis = make_client(self._main)
+        self.client: Piped = Piped(make_client(self._main), self._calls, limit=settings.command_timeout)
         self.blocking: Redis = make_client(self._blocking)
         self._asker: Redis = make_client(self._probe)
 
     def pools(self) -> dict[str, PoolUsage]:
-        """Return the numbers of both pools."""
-        return {"client": self._main.usage(), "blocking": self._blocking.usage()}
+        """Return the numbers of the pools."""
+        pools = {"calls": self._calls, "client": self._main, "blocking": self._blocking}
+        return {name: pool.usage() for name, pool in pools.items()}
 
     def cut(self) -> None:
         """Break all connections that are in use."""
-        for pool in (self._main, self._blocking, self._probe):
+        for pool in (self._calls, self._main, self._blocking, self._probe):
             pool.cut()
 
     def wake(self) -> None:
@@ -93,7 +96,7 @@ class Straight:
     @property
     def busy(self) -> bool:
         """Whether anybody uses a connection now."""
-        return any(pool.usage().in_use for pool in (self._main, self._blocking, self._probe))
+        return self.client.busy or any(pool.usage().in_use for pool in (self._main, self._blocking, self._probe))
 
     async def begin(self) -> None:
         """There is nothing to find."""
@@ -131,11 +134,11 @@ class Followed:
         self._failure: HostlerError | None = None
         """Since which the sentinels have not said where the primary is."""
         self._straight = Straight(settings, sentinels.target.server, role, self._route)
-        self.client: Redis = self._straight.client
+        self.client: Piped = self._straight.client
         self.blocking: Redis = self._straight.blocking
 
     def pools(self) -> dict[str, PoolUsage]:
-        """Return the numbers of both pools."""
+        """Return the numbers of the pools."""
         return self._straight.pools()
 
     async def begin(self) -> None:

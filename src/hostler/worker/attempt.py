@@ -71,6 +71,10 @@ class Boss(Protocol):
         """Have `attempt.halt` run by a task of its own: its work has to stop."""
         ...
 
+    def worked(self, attempt: "Attempt") -> None:
+        """Hear that the work of an attempt is over, and only its end is to be told: its room is free."""
+        ...
+
     def ended(self, attempt: "Attempt") -> None:
         """Hear once that an attempt is over and recorded, or its lease lost."""
         ...
@@ -176,6 +180,7 @@ class Attempt:
             if ending is None:
                 return
             self.over = True
+            self._boss.worked(self)
             await self.reports.flush(self.ref)
             endpoint = self.run_by.endpoint if self._ran else None
             settlement = Settlement(job_id=self.ref.job_id, fence=self.ref.fence, ending=ending, endpoint=endpoint)

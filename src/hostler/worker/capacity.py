@@ -2,12 +2,15 @@
 
 import asyncio
 from collections.abc import Mapping
+from types import MappingProxyType
 
 import msgspec
 
 from hostler.contracts.lease import LeaseRef
 from hostler.contracts.needs import Lane
 from hostler.contracts.offer import Offer, Pool
+
+_NOTHING: Mapping[str, float] = MappingProxyType({})
 
 
 class Capacity:
@@ -54,8 +57,8 @@ class Capacity:
         self._held[ref] = taken
 
     def give(self, ref: LeaseRef) -> None:
-        """Free what a lease took; safe to call again."""
-        for pool_id, amount in self._held.pop(ref, {}).items():
+        """Free what a lease took; safe to call again: the engine may have room by then that it had not."""
+        for pool_id, amount in self._held.pop(ref, _NOTHING).items():
             left = self._used[pool_id] - amount
             if left > 0:
                 self._used[pool_id] = left

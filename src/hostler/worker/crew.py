@@ -35,6 +35,8 @@ class Crew:
         self._attempts: dict[LeaseRef, Attempt] = {}
         self._runs: dict[LeaseRef, asyncio.Task[None]] = {}
         """Tasks that work, by their attempts."""
+        self._suspects: dict[LeaseRef, Suspicion] = {}
+        """Those of them that may be poison."""
         self._tasks: set[asyncio.Future[Any]] = set()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -48,8 +50,7 @@ class Crew:
     @property
     def suspicion(self) -> Suspicion:
         """Return that of the worst of the jobs that run now (`policy.suspicion`)."""
-        held = (attempt.lease for attempt in self._attempts.values())
-        return max((suspicion(lease.crashes, lease.crashes_max) for lease in held), default=Suspicion.NONE)
+        return max(self._suspects.values(), default=Suspicion.NONE)
 
     def start(self, lease: Lease, route: Route) -> None:
         """Start an attempt; its amounts are taken before this returns."""
@@ -61,6 +62,8 @@ class Crew:
         self._capacity.take(ref, lease.lane, route.pools)
         self._board.hold(ref, lease.lease_s, queue=lease.queue)
         self._attempts[ref] = attempt
+        if (level := suspicion(lease.crashes, lease.crashes_max)) is not Suspicion.NONE:
+            self._suspects[ref] = level
         if self._giving_back:
             attempt.tell(Cause.GIVE_BACK)
         self._runs[ref] = asyncio.create_task(self._guarded(attempt, attempt.run), name=f"attempt {ref.job_id}")
@@ -72,9 +75,14 @@ class Crew:
         self._keep(asyncio.create_task(self._guarded(attempt, attempt.halt), name=f"halt {attempt.ref.job_id}"))
         self._forget(self._runs[attempt.ref])
 
+    def worked(self, attempt: Attempt) -> None:
+        """Free what work took that is over: the engine hears of its end and of who wants more in one round trip."""
+        self._capacity.give(attempt.ref)
+
     def ended(self, attempt: Attempt) -> None:
         """Have done with an attempt."""
         self._attempts.pop(attempt.ref, None)
+        self._suspects.pop(attempt.ref, None)
         self._runs.pop(attempt.ref, None)
         self._board.drop(attempt.ref)
         self._capacity.give(attempt.ref)

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -24,6 +25,8 @@ _LOG = structlog.stdlib.get_logger("hostler.worker.loop")
 
 CLAIM_MOST = 64
 """Leases of one claim at most."""
+STRIDE = 16
+"""Attempts that begin at once; batches of so many cost the engine hardly more for each job than larger ones."""
 HERD: Seconds = 0.05
 """Longest pause after a wake-up that brought nothing: another worker was faster."""
 
@@ -185,9 +188,21 @@ class ClaimLoop:
             _LOG.warning("a queue does not answer, others go on", queue=queue, code=error.code, error=error.message)
             self._aside.put(Unanswered(request=request, operation=operation, doubtful=doubtful(error)))
             return 0
-        for lease in leases:
-            self._begin(lease, asked)
+        await self._start(leases, asked)
         return len(leases)
+
+    async def _start(self, leases: Sequence[Lease], asked: tuple[Offer, ...]) -> None:
+        """Start attempts, some at a time: while the next ones begin, the engine hears of those that ended at once."""
+        waiting = deque(leases)
+        try:
+            while waiting:
+                for _ in range(min(STRIDE, len(waiting))):
+                    self._begin(waiting.popleft(), asked)
+                if waiting:
+                    await asyncio.sleep(0)
+        finally:
+            while waiting:  # whoever cancels a claim may not leave leases to nobody
+                self._begin(waiting.popleft(), asked)
 
     def _begin(self, lease: Lease, asked: tuple[Offer, ...], *, late: bool = False) -> None:
         """Start an attempt; a lease that came late may find its room taken."""

@@ -1,7 +1,8 @@
 """How attempts end: settlements in batches, queue by queue, repeated with the same content until they are answered."""
 
 import asyncio
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 
 import structlog
 
@@ -16,6 +17,11 @@ _LOG = structlog.stdlib.get_logger("hostler.worker.settler")
 
 BATCH = 64
 """Most settlements of one call."""
+CALLS = 4
+"""Calls of one queue that are under way at once: what ends meanwhile does not wait for their answers."""
+
+_Told = tuple[Settlement, "asyncio.Future[Settled | None]"]
+"""A settlement and who waits for the word on it."""
 
 
 class Settlers:
@@ -51,8 +57,10 @@ class Settler:
         self._worker = worker
         self._dice = dice
         self._away = away
-        self._queue: list[tuple[Settlement, asyncio.Future[Settled | None]]] = []
-        self._sender: asyncio.Task[None] | None = None
+        self._queue: deque[_Told] = deque()
+        self._senders: set[asyncio.Task[None]] = set()
+        self._beginning = False
+        """Whether a sender is about to take what there is."""
 
     async def settle(self, settlement: Settlement) -> Settled | None:
         """Return the broker's word on one settlement; None when it was refused as it is, which is logged.
@@ -62,55 +70,58 @@ class Settler:
         """
         answer: asyncio.Future[Settled | None] = asyncio.get_running_loop().create_future()
         self._queue.append((settlement, answer))
-        if self._sender is None or self._sender.done():
-            self._sender = asyncio.create_task(self._send(), name="settle")
+        if not self._beginning and len(self._senders) < CALLS:
+            self._beginning = True
+            sender = asyncio.create_task(self._send(), name="settle")
+            self._senders.add(sender)
+            sender.add_done_callback(self._ended)
         return await answer
 
     async def close(self) -> None:
         """Stop sending; what was not answered yet stays as the broker has it."""
-        if self._sender is not None:
-            self._sender.cancel()
-            await asyncio.wait({self._sender})
-        for _, answer in self._queue:
-            answer.cancel()
+        senders = tuple(self._senders)
+        for sender in senders:
+            sender.cancel()
+        if senders:
+            await asyncio.wait(senders)
+        _give_up(self._queue)
+
+    def _ended(self, sender: asyncio.Task[None]) -> None:
+        self._senders.discard(sender)
+        if sender.cancelled() or sender.exception() is not None:
+            self._beginning = False
 
     async def _send(self) -> None:
-        failures = 0
+        self._beginning = False
         while self._queue:
-            batch = self._queue[:BATCH]
+            batch = [self._queue.popleft() for _ in range(min(BATCH, len(self._queue)))]
             try:
-                words = await self._broker.settle(self._worker, [settlement for settlement, _ in batch])
-                for (_, answer), word in zip(batch, words, strict=True):
-                    _answer(answer, word)
-            except HostlerError as error:
-                if passing(error):
-                    if local(error):
-                        self._away()
-                    await asyncio.sleep(pause(failures, self._dice))
-                    failures += 1
-                    continue
-                await self._each(batch)
+                await self._sent(batch)
             except BaseException:  # a defect, or the end: whoever waits must not wait for ever
                 _LOG.exception("settling broke", jobs=[settlement.job_id for settlement, _ in batch])
-                self._drop(batch)
                 raise
-            failures = 0
-            self._drop(batch)
+            finally:
+                _give_up(batch)
 
-    def _drop(self, batch: list[tuple[Settlement, asyncio.Future[Settled | None]]]) -> None:
-        """Have done with a batch; who has no answer by now gets none."""
-        del self._queue[: len(batch)]
-        for _, answer in batch:
-            answer.cancel()
-
-    async def _each(self, batch: list[tuple[Settlement, asyncio.Future[Settled | None]]]) -> None:
-        """Settle one by one, since one of them spoilt the batch."""
-        try:
-            for settlement, answer in batch:
-                _answer(answer, await self._alone(settlement))
-        except BaseException:  # a defect, or the end: whoever waits must not wait for ever
-            self._drop(batch)
-            raise
+    async def _sent(self, batch: Sequence[_Told]) -> None:
+        """Return once each of them has its answer."""
+        failures = 0
+        while True:
+            try:
+                words = await self._broker.settle(self._worker, [settlement for settlement, _ in batch])
+            except HostlerError as error:
+                if not passing(error):
+                    break
+                if local(error):
+                    self._away()
+                await asyncio.sleep(pause(failures, self._dice))
+                failures += 1
+            else:
+                for (_, answer), word in zip(batch, words, strict=True):
+                    _answer(answer, word)
+                return
+        for settlement, answer in batch:  # one of them spoilt the batch
+            _answer(answer, await self._alone(settlement))
 
     async def _alone(self, settlement: Settlement) -> Settled | None:
         """Settle one that may be the one that spoilt its batch; a result that is refused becomes a failure."""
@@ -135,6 +146,12 @@ class Settler:
                 )
             else:
                 return word
+
+
+def _give_up(told: Iterable[_Told]) -> None:
+    """Who has no answer by now gets none."""
+    for _, answer in told:
+        answer.cancel()
 
 
 def _answer(answer: asyncio.Future[Settled | None], word: Settled | None) -> None:

@@ -292,8 +292,8 @@ class Worker:
 
     def _count(self) -> None:
         """Be busy with the first lease; ready again is said once a claim found nothing (`ClaimLoop`)."""
-        if self._capacity.running:
-            self._life.running(self._capacity.running)
+        if running := self._capacity.running:
+            self._life.running(running)
 
     def _offers_changed(self) -> None:
         self._show()

@@ -7,7 +7,6 @@ import time
 from typing import cast
 
 import pytest
-from redis.asyncio import Redis
 
 from hostler.cli.processes import engine_gauges
 from hostler.kernel.errors import EngineTimeoutError, EngineUnavailableError
@@ -16,6 +15,7 @@ from hostler.telemetry.metrics import Metrics
 from hostler.testing.eventually import eventually
 from hostler.valkeyio.client import send
 from hostler.valkeyio.engine import Engine
+from hostler.valkeyio.pipes import Piped
 
 from .conftest import StartServer
 
@@ -118,11 +118,11 @@ async def test_waiting_for_a_connection_is_bounded_and_says_that_nothing_was_sen
 ) -> None:
     settings = EngineSettings(url=engine_settings.url, connections=1, command_timeout=1.0)
     async with Engine.open(settings, role="test") as engine:
-        pool = cast("Redis", engine.client).connection_pool
-        held = await pool.get_connection()
+        library = cast("Piped", engine.client)._client  # pyright: ignore[reportPrivateUsage] - to hold its only connection
+        held = await library.connection_pool.get_connection()
         with pytest.raises(EngineTimeoutError, match="nothing was sent"):
             await engine.command("SET", "a", "1")
-        await pool.release(held)
+        await library.connection_pool.release(held)
         assert await engine.command("GET", "a") is None
         assert engine.pools()["client"].refused == 1
 
