@@ -83,8 +83,8 @@ async def engine_harness(
         await asyncio.to_thread(server.kill)
         await asyncio.to_thread(server.start)
         await server.up()
-        for client in (clients.client, clients.blocking):
-            await client.connection_pool.disconnect()
+        await clients.client.disconnect()
+        await clients.blocking.connection_pool.disconnect()
 
     try:
         async with _harness(clients, restart, install) as found:

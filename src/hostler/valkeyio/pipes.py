@@ -49,6 +49,11 @@ class Piped:
         """Return a subscription to come."""
         return cast("Client", self._client).pubsub()
 
+    async def disconnect(self) -> None:
+        """Close all connections, those in use too: who waits gets an error now. The next call opens another."""
+        await self._pipes.aclose()
+        await self._client.connection_pool.disconnect()
+
     async def aclose(self) -> None:
         """Close all connections; who waits gets an error now."""
         await self._pipes.aclose()

@@ -3621,12 +3621,12 @@ local function verb_crew(keys, argv)
 -- Who counts as live in this queue; nobody has to look while the last upkeep is fresh.
 -- keys meta
 -- flags no-writes
--- reply {0} when upkeep was done less than half a second ago, else {1, worker, 1 or 0, worker, ...}
+-- reply {0, workers} when upkeep was done less than half a second ago, else {1, worker, 1 or 0, worker, ...}
 -- 0 stands behind a worker that counts as live for less than five seconds more: it is to be introduced again, so that
 -- one that lives and does not claim (it is paused) is never taken for gone between two rounds of upkeep.
 local q = ctx.open(meta_key)
 if q.m.tick > 0 and q.now - q.m.tick < 500000 then
-  return {0}
+  return {0, redis.call('HLEN', q.p .. 'w')}
 end
 local reply, rows = {1}, redis.call('HGETALL', q.p .. 'w')
 for i = 1, #rows, 2 do
@@ -5073,4 +5073,4 @@ return 1
 
 end
 redis.register_function{function_name='hostler1_withdraw', callback=verb_withdraw, flags={'allow-oom'}}
-redis.register_function{function_name='hostler1_version', callback=function() return '970812bf8106c724abff62100de0ecccec3fc71efbe1dc1c0635c73fe916d3f8' end, flags={'no-writes'}}
+redis.register_function{function_name='hostler1_version', callback=function() return '5102974d514cc48f6a428f0de520d03eb751c0502f779bbc3dba8f07ff39dfac' end, flags={'no-writes'}}
