@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final, cast
 
 from hostler.broker.desk_views import Kept, read_kept, request_of
+from hostler.broker.foreman_stats import stats_of
 from hostler.broker.records import beyond, pack, sealed, sealed_lane
 from hostler.contracts.failure import FailureClass
 from hostler.contracts.needs import Lane
@@ -86,19 +87,21 @@ class Audit:
 
     async def _counters(self, queue: str, *, repair: bool) -> Sequence[str]:
         for _ in range(_TRIES):
-            offset = await self._offset(queue)
+            moves = await self._moves(queue)
             counted = await self._count(queue)
             words = [word for (hash_, field), value in counted.items() for word in (hash_, field, str(value))]
             verdict, *found = cast(
                 "list[Any]",
-                await self._library.call("audit_counts", queue, offset=offset, repair=repair, counted=words),
+                await self._library.call("audit_counts", queue, moves=moves, repair=repair, counted=words),
             )
             if verdict:
                 return [sentence.decode() for sentence in found]
         return (f"the counters of {queue} could not be compared: it moved during each of {_TRIES} recounts",)
 
-    async def _offset(self, queue: str) -> int:
-        return int((await self._library.call("history", queue, after=0, most=1))[1])
+    async def _moves(self, queue: str) -> int:
+        """Return a number that grows with every event, and with every job that is removed because of its age."""
+        stats = await stats_of(self._library, queue)
+        return stats.offset + stats.totals["purged"]
 
     async def _count(self, queue: str) -> Counter[tuple[str, str]]:
         """Recount, from the records, all that is kept as a number, by hash and field."""

@@ -30,6 +30,7 @@ COMMANDS = {
     "limits": "hostler.cli.limits:limits",
     "doctor": "hostler.cli.doctor:doctor",
     "chaos": "hostler.cli.chaos:chaos",
+    "bench": "hostler.cli.bench.command:command",
     "backup": "hostler.cli.archive:backup",
     "restore": "hostler.cli.archive:restore",
 }
@@ -53,6 +54,7 @@ SUMMARIES = {
     "limits": "Show the limits that all processes share, and lift what holds calls.",
     "doctor": "Check settings, engine, gateway, services and this machine.",
     "chaos": "Break a system on purpose, and judge what its history says.",
+    "bench": "Measure what this machine gives, and compare it with before.",
     "backup": "Save a data folder to one file.",
     "restore": "Fill a new data folder from a backup.",
 }

@@ -3075,17 +3075,18 @@ redis.register_function{function_name='hostler1_announce', callback=verb_announc
 local function verb_audit_counts(keys, argv)
   local meta_key = keys[1]
   ctx.writes = true
-  local offset = tonumber(argv[1])
+  local moves = tonumber(argv[1])
   local repair = (argv[2] == '1')
   local counted = tail(argv, 3)
--- Compare every counter with a recount that was made while the queue stood at `offset`.
+-- Compare every counter with a recount that was made while the queue stood at `moves`: its last offset, and the jobs
+-- that were removed besides, since what is kept no longer leaves without an event.
 -- keys meta
--- args offset:int repair:flag *counted:text
+-- args moves:int repair:flag *counted:text
 -- flags allow-oom
 -- reply {1, sentence, ...}, or {0} when the queue has moved since
 -- `counted` is hash, field, number, ...; a hash with the field '' is compared though nothing counts for it.
 local q = ctx.open(meta_key)
-if q.m.off ~= offset then
+if q.m.off + q.m.t_purged ~= moves then
   return {0}
 end
 local should, reply = {td = {}, lc = {}, lr = {}, use = {}, meta = {}}, {1}
@@ -5073,4 +5074,4 @@ return 1
 
 end
 redis.register_function{function_name='hostler1_withdraw', callback=verb_withdraw, flags={'allow-oom'}}
-redis.register_function{function_name='hostler1_version', callback=function() return '5102974d514cc48f6a428f0de520d03eb751c0502f779bbc3dba8f07ff39dfac' end, flags={'no-writes'}}
+redis.register_function{function_name='hostler1_version', callback=function() return '10e08673d4f2937724a6197257305f7cf56dcd10df51f1a434044426ed38724b' end, flags={'no-writes'}}

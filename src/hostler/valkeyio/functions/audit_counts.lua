@@ -1,11 +1,12 @@
--- Compare every counter with a recount that was made while the queue stood at `offset`.
+-- Compare every counter with a recount that was made while the queue stood at `moves`: its last offset, and the jobs
+-- that were removed besides, since what is kept no longer leaves without an event.
 -- keys meta
--- args offset:int repair:flag *counted:text
+-- args moves:int repair:flag *counted:text
 -- flags allow-oom
 -- reply {1, sentence, ...}, or {0} when the queue has moved since
 -- `counted` is hash, field, number, ...; a hash with the field '' is compared though nothing counts for it.
 local q = ctx.open(meta_key)
-if q.m.off ~= offset then
+if q.m.off + q.m.t_purged ~= moves then
   return {0}
 end
 local should, reply = {td = {}, lc = {}, lr = {}, use = {}, meta = {}}, {1}
