@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import Any, Final, Protocol, cast
 
 from hostler.broker.codec import LaneTable, lanes_of, leases_of, settle_item, state_name, update_item
-from hostler.broker.engine_group import Group
 from hostler.broker.engine_match import Claimant, Cover, claimant, pack_standings
 from hostler.broker.envelopes import FAILURE, UNREADABLE
 from hostler.broker.records import pack, split_id, unpack_lane
@@ -21,9 +20,6 @@ CLAIM_MAX: Final = 64
 """Leases of one claim."""
 SETTLE_MAX: Final = 64
 """Settlements, updates or renewals of one function call."""
-SETTLING: Final = 4
-"""Calls with settlements of one queue and worker that are under way at once."""
-
 TENANTS_MAX: Final = 64
 """Tenants whose lines are looked at for what waits for models."""
 
@@ -51,7 +47,6 @@ class EngineBroker:
         self._library = library or Library(engine)
         self._wakes = WakeUps(engine)
         self._claimants: dict[tuple[str, str], Claimant] = {}
-        self._settling: dict[tuple[str, str], Group[Sequence[Settlement], Sequence[Settled]]] = {}
 
     async def aclose(self) -> None:
         """Stop listening for wake-ups."""
@@ -177,7 +172,7 @@ class EngineBroker:
         ]
 
     async def settle(self, worker: str, settlements: Sequence[Settlement]) -> tuple[Settled, ...]:
-        """End attempts, in the order given; see the port. Calls that wait at one moment share one function call."""
+        """End attempts, in the order given; see the port."""
         words: list[Settled | None] = [None] * len(settlements)
         queues: dict[str, list[int]] = {}
         for place, settlement in enumerate(settlements):
@@ -198,36 +193,17 @@ class EngineBroker:
                 words[place] = word
         return tuple(cast("list[Settled]", words))
 
-    async def _settle(self, worker: str, queue: str, settlements: Sequence[Settlement]) -> Sequence[Settled]:
-        group = self._settling.get((queue, worker))
-        if group is None:
-
-            async def act(batch: Sequence[Sequence[Settlement]]) -> list[Sequence[Settled]]:
-                return await self._settle_all(worker, queue, batch)
-
-            group = Group(act, most=SETTLE_MAX, parallel=SETTLING)
-            self._settling[queue, worker] = group
-        return await group.do(settlements, weight=len(settlements))
-
-    async def _settle_all(
-        self, worker: str, queue: str, batch: Sequence[Sequence[Settlement]]
-    ) -> list[Sequence[Settled]]:
+    async def _settle(self, worker: str, queue: str, settlements: Sequence[Settlement]) -> list[Settled]:
         lanes = LaneTable()
-        items = [settle_item(settlement, lanes) for settlements in batch for settlement in settlements]
-        replies = iter(
-            await self._library.call("settle", queue, worker=worker, items=pack(items), lanes_given=lanes.packed())
+        items = [settle_item(settlement, lanes) for settlement in settlements]
+        replies = await self._library.call(
+            "settle", queue, worker=worker, items=pack(items), lanes_given=lanes.packed()
         )
         return [
-            [
-                Settled(
-                    job_id=settlement.job_id,
-                    accepted=code == 1,
-                    state=state_name(state),
-                    reason="" if code == 1 else _GONE,
-                )
-                for settlement, code, state in zip(settlements, replies, replies, strict=False)
-            ]
-            for settlements in batch
+            Settled(
+                job_id=settlement.job_id, accepted=code == 1, state=state_name(state), reason="" if code == 1 else _GONE
+            )
+            for settlement, code, state in zip(settlements, replies[::2], replies[1::2], strict=True)
         ]
 
 

@@ -118,7 +118,8 @@ class ClaimLoop:
                 self._wait_on()
                 if await self._look():
                     fruitless = 0
-                    await asyncio.sleep(0)  # attempts that can end at once do so before the next claim
+                    await asyncio.sleep(0)  # attempts that can end at once do so,
+                    await asyncio.sleep(0)  # and the engine hears of their ends before it is asked for more
                     continue
                 self._idle()
                 woken = await self._rest()
