@@ -85,6 +85,7 @@ class Pipes:
         while (pipe := self._fit()) is None:
             if self._opening is None or self._opening.done():
                 self._opening = asyncio.create_task(self._open(), name="open a pipe")
+                self._opening.add_done_callback(_heard)
             await asyncio.shield(self._opening)
         return await pipe.send(packed)
 
@@ -123,6 +124,12 @@ class Pipes:
     async def _give_back(self, pipe: "Pipe") -> None:
         await pipe.taken.connection.disconnect(nowait=True)
         await self._pool.release(pipe.taken.connection)
+
+
+def _heard(opening: "asyncio.Task[None]") -> None:
+    """Take note of how it ended, though everybody who waited may have gone away."""
+    if not opening.cancelled():
+        opening.exception()
 
 
 class Pipe(asyncio.Protocol):

@@ -80,7 +80,9 @@ class Front:
     async def _run(self) -> None:
         async with kept_up(self._upkeep, self._tails, self.hub):
             await self._stopping.wait()
-        await asyncio.gather(*(one.serving for one in self._connections if one.serving is not None))
+        serving = [one.serving for one in self._connections if one.serving is not None]
+        if serving:
+            await asyncio.wait(serving)  # who goes away meanwhile ends only what was sent to him
 
     def stop(self) -> None:
         """End in order: what is being sent is ended too."""
