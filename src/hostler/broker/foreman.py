@@ -1,7 +1,6 @@
 """The broker on the engine, for operators and for upkeep."""
 
 import asyncio
-import time
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -19,18 +18,12 @@ from hostler.contracts.offer import Pool
 from hostler.contracts.queue import KindSpec, QueueSpec, QueueStats, RegistryRow
 from hostler.contracts.worker import Worker, WorkerState
 from hostler.kernel.errors import EngineTimeoutError, EngineUnavailableError
-from hostler.kernel.units import Seconds
 from hostler.policy.sharding import MARK, home_of, place_of
 from hostler.registry.engine import EngineRegistry
 from hostler.registry.kinds import Kinds
 from hostler.valkeyio.library import HasClient, Library
 
 _LOG = structlog.stdlib.get_logger("hostler.broker.foreman")
-
-QUIET_EACH: Seconds = 0.1
-QUIET_MOST: Seconds = 4.0
-"""Who finds a queue's upkeep done by another asks again after so long for each worker, and so long at most: however
-many there are, it is a few calls a second that ask, and one that goes away is replaced at once."""
 
 _SLICES = 500
 _GONE = frozenset({WorkerState.STOPPED, WorkerState.FAILED, WorkerState.LOST})
@@ -45,10 +38,6 @@ class EngineForeman:
         self._registry = EngineRegistry(engine, library=self._library)
         self._audit = Audit(engine, self._library)
         self._resizer = Resizer(engine, self._library, self._kinds)
-        self._quiet: dict[str, float] = {}
-        """Until when somebody else looks after a queue, monotonic."""
-        self._workers: dict[str, int] = {}
-        """Of each queue; all of them look after all queues."""
 
     async def declare_kind(self, spec: KindSpec, *, reason: str = "") -> None:
         """Add or renew a kind (and its queue, with defaults, if absent). The last declaration wins."""
@@ -101,13 +90,9 @@ class EngineForeman:
         return any(await all_of(self._tick, await self._kinds.shards_seen(queue)))
 
     async def _tick(self, name: str) -> bool:
-        queue, now = place_of(name), time.monotonic()
-        if now < self._quiet.get(queue, now):
-            return False
+        queue = place_of(name)
         due, *present = cast("list[Any]", await self._library.call("crew", queue))
         if not due:
-            self._workers[queue] = present[0] if present else 0
-            self._quiet[queue] = now + min(QUIET_MOST, max(self._workers.values()) * QUIET_EACH)
             return False
         try:
             await self._registry.upkeep()

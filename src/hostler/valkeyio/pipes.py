@@ -185,6 +185,8 @@ class Pipe(asyncio.Protocol):
         except Exception as error:  # noqa: BLE001 - whatever the parser finds wrong, nobody may wait for ever
             self._why = error
             self.abort()
+        if not self.waiting and self._reader.has_data():  # nobody asked for it: what comes next would not be an answer
+            self.abort()
 
     def eof_received(self) -> bool:
         """Close when the server does."""

@@ -3622,12 +3622,12 @@ local function verb_crew(keys, argv)
 -- Who counts as live in this queue; nobody has to look while the last upkeep is fresh.
 -- keys meta
 -- flags no-writes
--- reply {0, workers} when upkeep was done less than half a second ago, else {1, worker, 1 or 0, worker, ...}
+-- reply {0} when upkeep was done less than half a second ago, else {1, worker, 1 or 0, worker, ...}
 -- 0 stands behind a worker that counts as live for less than five seconds more: it is to be introduced again, so that
 -- one that lives and does not claim (it is paused) is never taken for gone between two rounds of upkeep.
 local q = ctx.open(meta_key)
 if q.m.tick > 0 and q.now - q.m.tick < 500000 then
-  return {0, redis.call('HLEN', q.p .. 'w')}
+  return {0}
 end
 local reply, rows = {1}, redis.call('HGETALL', q.p .. 'w')
 for i = 1, #rows, 2 do
@@ -5074,4 +5074,4 @@ return 1
 
 end
 redis.register_function{function_name='hostler1_withdraw', callback=verb_withdraw, flags={'allow-oom'}}
-redis.register_function{function_name='hostler1_version', callback=function() return '10e08673d4f2937724a6197257305f7cf56dcd10df51f1a434044426ed38724b' end, flags={'no-writes'}}
+redis.register_function{function_name='hostler1_version', callback=function() return '025d14cceda53e5b33092a1dc9d1499a58eb0b4cc0174f9f409ccc026508fd2b' end, flags={'no-writes'}}

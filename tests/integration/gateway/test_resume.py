@@ -39,6 +39,7 @@ async def heard(house: House, job: str, after: int, most: int) -> Heard:
 
 async def followed(house: House) -> Report:
     """Follow a job over three connections, and judge what was heard beside what the queue keeps."""
+    await house.announce()  # so that upkeep finds the lane served whenever it looks, and the offsets are in a row
     job = await house.submit()
     lines: list[Line] = [await heard(house, job, 0, 1)]
     await house.finish(await house.claim())
