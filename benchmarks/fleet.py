@@ -14,18 +14,18 @@ from dataclasses import dataclass, field
 from typing import Final
 
 COSTS: Final[dict[str, float]] = {
-    "submit": 102.0,
-    "claim": 159.0,
-    "settle": 86.0,
-    "empty claim": 60.0,
-    "renew": 15.0,
-    "crew": 20.0,
-    "announce": 60.0,
-    "commands": 15.0,
-    "catalogue": 15.0,
-    "roster, each worker": 1.0,
+    "submit": 289.6,
+    "claim": 423.1,
+    "settle": 165.4,
+    "renew": 46.9,
+    "empty claim": 150.4,
+    "crew": 96.0,
+    "catalogue": 36.5,
+    "announce": 149.7,
+    "commands": 58.2,
+    "roster, each worker": 7.3,
 }
-"""Microseconds of the engine's one thread for one of each."""
+"""Microseconds of the engine's one thread for one of each, called alone on two shared cores."""
 BEAT: Final = 3.0
 """Seconds between two beats of a heart: an announcement, a look for commands, the renewal of all that it holds."""
 POLL: Final = 2.6

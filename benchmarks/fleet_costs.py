@@ -21,7 +21,7 @@ from hostler.registry.engine import EngineRegistry
 from hostler.testing.bench import KIND, Bench, Server
 from hostler.worker.system import SystemClock
 
-CALLS, ROUNDS, HELD, ROSTER = 300, 5, 5, 1000
+CALLS, ROUNDS, HELD, ROSTER = 150, 5, 5, 1000
 Call = Callable[[], Awaitable[Any]]
 
 
