@@ -94,7 +94,7 @@ class Play:
         self._fleet, self._dice = fleet, random.Random(seed)
         self._lines: list[deque[float]] = [deque() for _ in range(fleet.shards)]
         self._serves = [self._drawn(worker) for worker in range(fleet.workers)]
-        self._idle: list[list[int]] = [[] for _ in range(fleet.shards)]
+        self._idle: list[deque[int]] = [deque() for _ in range(fleet.shards)]
         """Workers with room that serve a shard; some of them are full by now."""
         self._running = [0] * fleet.workers
         self._ends: list[tuple[float, int]] = []
@@ -159,7 +159,7 @@ class Play:
             self.found.said["empty claim"] += 1
         if was_full:
             for shard in shards:
-                self._idle[shard].insert(0, worker)
+                self._idle[shard].appendleft(worker)
 
 
 def by_the_clock(fleet: Fleet, held: float) -> tuple[dict[str, float], dict[str, float]]:
