@@ -96,20 +96,21 @@ class Pipes:
             await asyncio.wait({self._opening})
         for pipe in tuple(self._pipes):
             pipe.abort()
-        while self._ends or self._pipes:
-            await asyncio.wait(self._ends) if self._ends else await asyncio.sleep(0)
+        if self._ends:
+            await asyncio.wait(self._ends)
 
     def _fit(self) -> "Pipe | None":
         """Return a pipe that takes one more call; those that lead elsewhere by now are given up once they are empty."""
+        least: Pipe | None = None
         for pipe in tuple(self._pipes):
             if pipe.leads_elsewhere:
                 if not pipe.waiting:
                     pipe.abort()
             elif len(pipe.waiting) < MOST:
                 return pipe
-        if self._pool.can_get_connection():
-            return None
-        return min(self._pipes, key=lambda pipe: len(pipe.waiting), default=None)
+            elif least is None or len(pipe.waiting) < len(least.waiting):
+                least = pipe
+        return None if self._pool.can_get_connection() else least
 
     async def _open(self) -> None:
         connection = await self._pool.get_connection()

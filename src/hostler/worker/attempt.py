@@ -114,8 +114,6 @@ class Attempt:
         self._task: asyncio.Task[Any] | None = None
         self._handed_over = self._dropped = self._ran = False
         self._blob: BlobRef | None = None
-        self.over = False
-        """Whether the work is over, and only its end is to be told."""
 
     def begin(self) -> None:
         """Count the call at its endpoint from now on; `run` ends that."""
@@ -179,7 +177,6 @@ class Attempt:
             ending = await self._endings.of(outcome, endpoint=self.run_by.endpoint, blob=self._blob)
             if ending is None:
                 return
-            self.over = True
             self._boss.worked(self)
             await self.reports.flush(self.ref)
             endpoint = self.run_by.endpoint if self._ran else None

@@ -118,12 +118,6 @@ class Crew:
         if (attempt := self._attempts.get(ref)) is not None:
             attempt.tell(cause)
 
-    def away(self, queue: str) -> None:
-        """Free what work of a queue took that is over, and whose end cannot be told: others may be served meanwhile."""
-        for ref, attempt in self._attempts.items():
-            if attempt.over and attempt.lease.queue == queue:
-                self._capacity.give(ref)
-
     def give_back(self) -> None:
         """Tell every attempt, and any that is still to come, to give its job back."""
         self._giving_back = True

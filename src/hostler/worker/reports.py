@@ -15,7 +15,7 @@ from hostler.kernel.errors import HostlerError
 from hostler.kernel.units import Seconds
 from hostler.ports.broker import Broker
 from hostler.ports.clock import Clock, Dice
-from hostler.worker.patience import local, passing, pause
+from hostler.worker.patience import passing, pause
 
 _LOG = structlog.stdlib.get_logger("hostler.worker.reports")
 
@@ -114,8 +114,6 @@ class Reporters:
         stale: Callable[[LeaseRef], None],
     ) -> None:
         self._make = partial(Reports, broker, worker, interval=interval, clock=clock, dice=dice, stale=stale)
-        self.away: Callable[[str], None] = lambda _: None
-        """Hears of a queue each time that its server alone does not answer."""
         self._reports: dict[str, Reports] = {}
         self._new = asyncio.Event()
 
@@ -123,7 +121,7 @@ class Reporters:
         """Return those of a queue."""
         found = self._reports.get(queue)
         if found is None:
-            found = self._reports[queue] = self._make(away=lambda: self.away(queue))
+            found = self._reports[queue] = self._make()
             self._new.set()
         return found
 
@@ -161,7 +159,6 @@ class Reports:
         clock: Clock,
         dice: Dice,
         stale: Callable[[LeaseRef], None],
-        away: Callable[[], None] = lambda: None,
     ) -> None:
         self._broker = broker
         self._worker = worker
@@ -169,7 +166,6 @@ class Reports:
         self._clock = clock
         self._dice = dice
         self._stale = stale
-        self._away = away
         self._tracks: dict[LeaseRef, _Track] = {}
         self._dirty: dict[LeaseRef, _Track] = {}
         self._wake = asyncio.Event()
@@ -237,8 +233,6 @@ class Reports:
                 stale = await self._broker.progress(self._worker, [update for _, update in batch])
             except HostlerError as error:
                 if passing(error):
-                    if local(error):
-                        self._away()
                     self._put_back(batch)
                     await asyncio.sleep(pause(failures, self._dice))
                     failures += 1

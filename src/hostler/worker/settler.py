@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 import structlog
 
@@ -11,7 +11,7 @@ from hostler.contracts.lease import Die, Settled, Settlement, Succeed
 from hostler.kernel.errors import HostlerError
 from hostler.ports.broker import Broker
 from hostler.ports.clock import Dice
-from hostler.worker.patience import local, passing, pause
+from hostler.worker.patience import passing, pause
 
 _LOG = structlog.stdlib.get_logger("hostler.worker.settler")
 
@@ -32,14 +32,12 @@ class Settlers:
         self._worker = worker
         self._dice = dice
         self._settlers: dict[str, Settler] = {}
-        self.away: Callable[[str], None] = lambda _: None
-        """Hears of a queue each time that its server alone does not answer."""
 
     async def settle(self, settlement: Settlement, *, queue: str) -> Settled | None:
         """Return the broker's word on the end of a job of this queue; see `Settler`."""
         settler = self._settlers.get(queue)
         if settler is None:
-            settler = Settler(self._broker, self._worker, dice=self._dice, away=lambda: self.away(queue))
+            settler = Settler(self._broker, self._worker, dice=self._dice)
             self._settlers[queue] = settler
         return await settler.settle(settlement)
 
@@ -52,11 +50,10 @@ class Settlers:
 class Settler:
     """Settles what is of one queue; safe to repeat, since the broker knows an ending by its fence."""
 
-    def __init__(self, broker: Broker, worker: str, *, dice: Dice, away: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, broker: Broker, worker: str, *, dice: Dice) -> None:
         self._broker = broker
         self._worker = worker
         self._dice = dice
-        self._away = away
         self._queue: deque[_Told] = deque()
         self._senders: set[asyncio.Task[None]] = set()
         self._beginning = False
@@ -112,8 +109,6 @@ class Settler:
             except HostlerError as error:
                 if not passing(error):
                     break
-                if local(error):
-                    self._away()
                 await asyncio.sleep(pause(failures, self._dice))
                 failures += 1
             else:

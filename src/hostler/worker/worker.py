@@ -185,7 +185,6 @@ class Worker:
 
     async def _work(self, *, ready: bool) -> None:
         """Work until drained; a part that breaks drains the worker, and is raised when that is done."""
-        self._tools.settlers.away = self._tools.reporters.away = self._crew.away
         parts = [
             asyncio.create_task(part, name=name)
             for name, part in (
