@@ -14,6 +14,7 @@ from hostler.contracts.timeouts import Timeouts
 from hostler.policy.deadline import HEADER
 from hostler.testing.eventually import eventually
 from hostler.testing.fabric import Fabric
+from hostler.testing.sims.grpc import SimulationGRPCService
 from hostler.testing.sims.http import Handler, SimulationHTTPService
 from hostler.testing.sims.knobs import SimKnobs
 from hostler.testing.sims.websocket import SimulationWebsocketService
@@ -99,13 +100,18 @@ async def test_a_service_that_is_told_ends_the_work_by_itself_and_the_job_ends_a
         await fabric.ports.desk.cancel(job, operation="c")
 
 
-@pytest.mark.parametrize("protocol", ["http", "websocket"])
+SERVICES: dict[str, Any] = {
+    "http": SimulationHTTPService,
+    "websocket": SimulationWebsocketService,
+    "grpc": SimulationGRPCService,
+}
+
+
+@pytest.mark.parametrize("protocol", list(SERVICES))
 async def test_work_that_nobody_follows_any_more_ends_with_the_time_that_the_service_was_told(
     fabric: Fabric, protocol: str
 ) -> None:
-    knobs = SimKnobs(duration=60.0)
-    made = SimulationHTTPService(knobs) if protocol == "http" else SimulationWebsocketService(knobs)
-    async with made as service:
+    async with SERVICES[protocol](SimKnobs(duration=60.0)) as service:
         ends = within(1.5)
         async with fabric.worker(connectors=[build(f"simulation-{protocol}", url=service.url)]) as worker:
             job = await fabric.submit("image.generate", IMAGE, deadline=ends)

@@ -33,7 +33,9 @@ from hostler.contracts.service import (
     ServiceCapabilities,
     Step,
 )
+from hostler.kernel.allowance import allowance
 from hostler.kernel.units import Seconds
+from hostler.policy.deadline import pass_on
 
 
 class SimulationGrpcOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -122,17 +124,16 @@ class SimulationGrpcConnector:
             shape = PAYLOADS.get(call.kind)
             if shape is None:
                 return Failed(failure=failure(FailureClass.INVALID_INPUT, f"{self.name} has no kind {call.kind}"))
-            stages = Stages.of(call)
             submission: dict[str, Any] = {
                 "id": call.job_id,
                 "fence": call.fence,
                 "kind": call.kind,
                 "input_json": msgspec.json.encode(open_payload(call.payload, shape)),
             }
-            left, _, _ = stages.left(Stage.RUN)
-            if left is not None:
-                submission["seconds_left"] = left
-            limit, blame, _ = stages.left(Stage.CONNECT)
+            told = pass_on(allowance())
+            if told is not None:
+                submission["seconds_left"] = told
+            limit, blame, _ = Stages.of(call).left(Stage.CONNECT)
             within = self._options.timeout if limit is None else limit
             view = await self._grpc.call(SUBMIT, submission, within=within, stage=blame, codes=CODES)
         except ServiceFaultError as error:
