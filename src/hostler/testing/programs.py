@@ -1,7 +1,9 @@
-"""Servers of others that tests run where they are installed."""
+"""Programs that tests run: servers of others where they are installed, and whether a process has ended."""
 
 import shutil
 from pathlib import Path
+
+import psutil
 
 
 def redis_program() -> Path | None:
@@ -12,3 +14,11 @@ def redis_program() -> Path | None:
     """
     found = shutil.which("redis-server") or shutil.which("redis-check-rdb")
     return Path(found) if found else None
+
+
+def ended(pid: int) -> bool:
+    """Return whether a process has ended; one that its parent has not waited for yet has."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True

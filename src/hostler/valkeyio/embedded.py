@@ -115,11 +115,11 @@ class EmbeddedServer:
             self._attachment = None
 
     async def _ensure(self) -> bool:
-        if is_held(self.folder.server):
-            await self._until_ready()
+        if is_held(self.folder.server) and await self._until_ready():
             return False
-        await self._start()
-        await self._until_ready()
+        await self._start()  # there was none, or it was ending when we came
+        if not await self._until_ready():
+            raise await asyncio.to_thread(_start_failure, self.folder)
         return True
 
     async def _start(self) -> None:
@@ -132,12 +132,13 @@ class EmbeddedServer:
                     f"the engine of {self.folder.root} could not be started ({error})", folder=str(self.folder.root)
                 ) from error
 
-    async def _until_ready(self) -> None:
+    async def _until_ready(self) -> bool:
+        """Wait until it answers; False when it has ended."""
         loop = asyncio.get_running_loop()
         started = heard = loop.time()
         while (state := await ask(self.folder.socket)) != "ready":
             if not is_held(self.folder.server):
-                raise await asyncio.to_thread(_start_failure, self.folder)
+                return False
             now = loop.time()
             if state == "loading":
                 heard = now
@@ -148,6 +149,7 @@ class EmbeddedServer:
                     folder=str(self.folder.root),
                 )
             await asyncio.sleep(_POLL)
+        return True
 
     async def _stop(self) -> None:
         with contextlib.suppress(OSError, TimeoutError):

@@ -9,7 +9,6 @@ import tempfile
 from collections.abc import Generator
 from pathlib import Path
 
-import psutil
 import pytest
 
 from hostler.chaos.disk import SmallDisk, why_not
@@ -18,6 +17,7 @@ from hostler.chaos.server import EngineServer
 from hostler.kernel.errors import EngineUnavailableError
 from hostler.testing.bench import Clients
 from hostler.testing.eventually import eventually
+from hostler.testing.programs import ended
 from hostler.valkeyio.client import send
 from hostler.valkeyio.embedded import ask
 from hostler.valkeyio.faults import mapped
@@ -137,4 +137,4 @@ async def test_even_a_stopped_engine_does_not_outlive_a_killed_owner(folder: Pat
     pid = int(await asyncio.wait_for(owner.stdout.readline(), 30))
     os.kill(owner.pid, signal.SIGKILL)
     await owner.wait()
-    await eventually(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+    await eventually(lambda: ended(pid))

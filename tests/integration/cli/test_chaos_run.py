@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from hostler.chaos.kinds import KINDS
@@ -17,18 +16,15 @@ from hostler.chaos.reading import read_history
 from hostler.chaos.record import Fault
 from hostler.chaos.scenarios import SCENARIOS
 from hostler.testing.eventually import eventually
+from hostler.testing.programs import ended
 
 from .conftest import Ran, Shell
 
 LAST_LINE = ("verdict", "submitted", "lost", "recorded_twice", "executed_again", "faults", "recovery_s", "violations")
 
 
-def gone(pid: int) -> bool:
-    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-
-
 def left_by(ran: Ran) -> list[int]:
-    return [line["pid"] for line in ran.lines if line.get("event") == "started" and not gone(line["pid"])]
+    return [line["pid"] for line in ran.lines if line.get("event") == "started" and not ended(line["pid"])]
 
 
 @pytest.mark.timeout(300)
@@ -98,7 +94,7 @@ async def test_nothing_outlives_a_run_that_is_ended_in_the_middle(shell: Shell, 
         os.kill(frozen, signal.SIGSTOP)
         os.kill(process.pid, how)
         await eventually(lambda: process.poll() is not None, within=30, every=0.1)
-        await eventually(lambda: all(gone(pid) for pid in pids), within=20, every=0.1)
+        await eventually(lambda: all(ended(pid) for pid in pids), within=20, every=0.1)
 
 
 def test_an_unknown_scenario_names_all_and_wrong_numbers_are_wrong_usage(shell: Shell) -> None:

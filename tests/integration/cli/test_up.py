@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-import psutil
 import pytest
 
 from hostler.contracts.queue import NAMING
 from hostler.testing.eventually import eventually
+from hostler.testing.programs import ended
 
 from .conftest import Shell
 
@@ -89,10 +89,6 @@ async def ready(up: Up) -> None:
     await eventually(check, within=50, every=0.1)
 
 
-def gone(pid: int) -> bool:
-    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-
-
 @pytest.mark.timeout(180)
 @pytest.mark.row("003:211", "000:50")
 async def test_one_system_takes_jobs_heals_and_ends_as_a_whole(shell: Shell) -> None:
@@ -143,7 +139,7 @@ async def test_one_system_takes_jobs_heals_and_ends_as_a_whole(shell: Shell) -> 
         up.process.terminate()
         assert up.process.wait(30) == 0
         assert up.said()[-1] == {"event": "stopped"}
-        assert all(gone(pid) for pid in children)
+        assert all(ended(pid) for pid in children)
 
 
 @pytest.mark.timeout(120)
@@ -154,7 +150,7 @@ async def test_the_children_die_with_up_and_the_folder_opens_again(shell: Shell)
         children = [up.last_start(name)["pid"] for name in ("gateway", "worker-handlers")]
         up.process.kill()
         up.process.wait(10)
-        await eventually(lambda: all(gone(pid) for pid in children), within=20, every=0.1)
+        await eventually(lambda: all(ended(pid) for pid in children), within=20, every=0.1)
     with system(shell) as up:
         await ready(up)
         found = shell.run("jobs", "show", job, "--json", "--url", up.url)

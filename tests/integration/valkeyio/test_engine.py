@@ -18,8 +18,11 @@ from hostler.kernel.errors import (
 )
 from hostler.kernel.settings import EngineSettings
 from hostler.testing.eventually import eventually
+from hostler.testing.programs import ended
 from hostler.valkeyio import embedded
 from hostler.valkeyio.engine import Engine
+from hostler.valkeyio.folder import Folder
+from hostler.valkeyio.locks import FileLock, is_held
 
 from .conftest import StartOpener
 
@@ -45,10 +48,6 @@ def names(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir()]
 
 
-def gone(pid: int) -> bool:
-    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-
-
 async def test_an_engine_starts_on_an_empty_folder_and_ends_with_its_last_user(data_folder: Path) -> None:
     settings = EngineSettings(data=str(data_folder))
     async with Engine.open(settings, role="first") as first:
@@ -58,7 +57,7 @@ async def test_an_engine_starts_on_an_empty_folder_and_ends_with_its_last_user(d
         assert first.degraded == ()
         assert first.version.startswith("valkey ")
         assert await first.available()
-    assert gone(pid), "the last one to leave waits until the server has ended"
+    assert ended(pid), "the last one to leave waits until the server has ended"
 
 
 async def test_the_embedded_server_keeps_what_it_acknowledges_and_rewrites_its_log(data_folder: Path) -> None:
@@ -81,7 +80,7 @@ async def test_processes_share_one_server_and_the_one_that_started_it_may_go_fir
         assert await server_pid(engine) == starter.server_pid
         assert starter.finish() == 0
         assert await server_pid(engine) == starter.server_pid
-    assert gone(starter.server_pid)
+    assert ended(starter.server_pid)
 
 
 async def test_openers_at_one_moment_start_one_server(data_folder: Path, start_opener: StartOpener) -> None:
@@ -89,7 +88,7 @@ async def test_openers_at_one_moment_start_one_server(data_folder: Path, start_o
     assert len({opener.server_pid for opener in openers}) == 1
     for opener in openers:
         assert opener.finish() == 0
-    assert gone(openers[0].server_pid)
+    assert ended(openers[0].server_pid)
 
 
 async def test_an_attached_process_heals_a_killed_server_and_acknowledged_writes_are_there(data_folder: Path) -> None:
@@ -161,6 +160,23 @@ async def test_acknowledged_writes_survive_the_kill_of_all_users_and_of_the_serv
         assert acknowledged <= written
 
 
+async def test_who_comes_while_a_killed_server_is_still_ending_starts_the_next(data_folder: Path) -> None:
+    settings = EngineSettings(data=str(data_folder))
+    async with Engine.open(settings, role="first") as engine:
+        await engine.command("SET", "kept", "1")
+    folder = Folder(data_folder)
+    with FileLock(folder.server) as ending:
+        assert ending.take()  # as the server does until the system has ended it
+
+        async def opened() -> bytes:
+            async with Engine.open(settings, role="second") as engine:
+                return await engine.command("GET", "kept")
+
+        opening = asyncio.create_task(opened())
+        await eventually(lambda: is_held(folder.attached))  # it has looked whether there is one, and waits for that
+    assert await opening == b"1"
+
+
 async def test_a_server_whose_users_were_all_killed_is_joined_by_the_next(
     data_folder: Path, start_opener: StartOpener
 ) -> None:
@@ -168,7 +184,7 @@ async def test_a_server_whose_users_were_all_killed_is_joined_by_the_next(
     opener.kill()
     async with Engine.open(EngineSettings(data=str(data_folder)), role="test") as engine:
         assert await server_pid(engine) == opener.server_pid
-    assert gone(opener.server_pid)
+    assert ended(opener.server_pid)
 
 
 async def test_a_server_whose_users_were_all_killed_ends_by_itself(
@@ -176,7 +192,7 @@ async def test_a_server_whose_users_were_all_killed_ends_by_itself(
 ) -> None:
     opener = await asyncio.to_thread(start_opener, data_folder, "hold")
     opener.kill()
-    await eventually(lambda: gone(opener.server_pid), within=embedded.GRACE + 10, every=0.1)
+    await eventually(lambda: ended(opener.server_pid), within=embedded.GRACE + 10, every=0.1)
 
 
 async def test_a_writer_goes_on_through_a_killed_server_and_loses_nothing(

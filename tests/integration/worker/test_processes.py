@@ -15,6 +15,7 @@ from msgspec import Raw
 
 from hostler.contracts.job import Progress
 from hostler.testing.eventually import eventually
+from hostler.testing.programs import ended
 from hostler.worker.call import CallFacts
 from hostler.worker.frames import Done, Work, Wrong
 from hostler.worker.processes import ProcessPool
@@ -164,9 +165,7 @@ async def test_a_cancelled_child_that_spins_is_killed_with_its_whole_group(pool:
     with pytest.raises(asyncio.CancelledError):
         await task
     await eventually(lambda: not psutil.pid_exists(child))
-    await eventually(
-        lambda: not psutil.pid_exists(grandchild) or psutil.Process(grandchild).status() == psutil.STATUS_ZOMBIE
-    )
+    await eventually(lambda: ended(grandchild))
     assert pool.pids == ()
     assert done(await pool.run(work("late"), Heard())).startswith("a coroutine")
 
@@ -241,8 +240,6 @@ async def test_a_child_dies_with_a_worker_that_is_killed(tmp_path: Path, work: A
     child, grandchild = map(int, (await parent.stdout.readline()).split())
     parent.send_signal(signal.SIGKILL)
     await parent.wait()
-    await eventually(lambda: not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE)
-    await eventually(
-        lambda: not psutil.pid_exists(grandchild) or psutil.Process(grandchild).status() == psutil.STATUS_ZOMBIE
-    )
+    await eventually(lambda: ended(child))
+    await eventually(lambda: ended(grandchild))
     del work
