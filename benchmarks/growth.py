@@ -1,0 +1,240 @@
+"""How rate and claim grow with what there is: backlog, lanes, tenants, workers, readers of events, history.
+
+`python -m benchmarks.growth [--only CURVE] [--seconds S] [--most N] [--keep FILE]` measures each point of each curve on
+a server of its own with AOF `always`; four workers (or as many as the curve says) claim sixteen jobs, settle them and
+submit as many again, so that what the curve is about stays as it is. `--most` cuts curves off. `--keep` writes JSON,
+from which `python -m benchmarks.curves` draws.
+"""
+
+import argparse
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+import uvloop
+from msgspec import Struct
+
+from benchmarks.claim_path import engine_time, fill, job, offer, quantile, queue, settle_all, used
+from hostler.broker.desk import EngineDesk
+from hostler.broker.engine_submit import submit_jobs
+from hostler.contracts.queue import Retention
+from hostler.kernel.units import Bytes, Seconds
+from hostler.testing.bench import Bench, Clients
+
+BATCH = 16
+WORKERS = 4
+WAITING = 10_000
+"""Jobs that wait, unless the curve is about them."""
+LANES, TENANTS = 20, 100
+READERS_EACH = 25
+"""Readers that share the connections of one process."""
+
+
+class Point(Struct, frozen=True, kw_only=True):
+    """What was measured at one size."""
+
+    size: int
+    rate: float
+    """Jobs that were submitted, claimed and settled in a second."""
+    p50: Seconds
+    p99: Seconds
+    """Of the wait of a claim of sixteen for its answer."""
+    engine_us: float
+    """Of the engine's functions for each job."""
+    memory: Bytes
+    """That the engine uses."""
+
+
+class Growth(Struct, frozen=True, kw_only=True):
+    """All curves of one run."""
+
+    at: datetime
+    seconds: Seconds
+    curves: dict[str, list[Point]]
+
+
+class Load(Struct, frozen=True, kw_only=True):
+    """What the workers do at one point."""
+
+    lanes: int = LANES
+    tenants: int = TENANTS
+    workers: int = WORKERS
+
+
+async def steady(bench: Bench, size: int, load: Load, *, seconds: Seconds) -> Point:
+    """Let the workers turn jobs over for a while, upkeep included."""
+    waits: list[float] = []
+    done = 0
+    pool = [job(n % load.tenants, n // load.tenants % load.lanes) for n in range(max(load.tenants, 4000))]
+    await bench.tick()
+    await bench.command("CONFIG", "RESETSTAT")
+    began = time.perf_counter()
+
+    async def work(number: int) -> None:
+        nonlocal done
+        request = bench.request(BATCH, worker=f"w{number}", offers=[offer(load.lanes)], slots=100_000)
+        at = number * 97
+        while time.perf_counter() < began + seconds:
+            asked = time.perf_counter()
+            leases = await bench.broker.claim(request, operation=bench.operation())
+            waits.append(time.perf_counter() - asked)
+            await settle_all(bench, leases)
+            again = [pool[(at + n) % len(pool)] for n in range(len(leases))]
+            at, done = at + len(leases), done + len(leases)
+            if again:
+                await submit_jobs(bench.library, bench.queue, again, bench.operation())
+
+    async def upkeep() -> None:
+        while True:
+            await asyncio.sleep(1.0)
+            await bench.tick()
+
+    kept = asyncio.create_task(upkeep())
+    await asyncio.gather(*(work(number) for number in range(load.workers)))
+    took = time.perf_counter() - began
+    kept.cancel()
+    await asyncio.wait({kept})
+    spent = (await engine_time(bench))[1]
+    found = Point(
+        size=size,
+        rate=done / took,
+        p50=quantile(waits, 0.5),
+        p99=quantile(waits, 0.99),
+        engine_us=spent / max(1, done),
+        memory=await used(bench),
+    )
+    waited = f"{found.p50 * 1000:.1f} | {found.p99 * 1000:.1f}"
+    cost = f"{found.engine_us:.0f} | {found.memory / 1e6:,.0f}"
+    print(f"| {size:,} | {found.rate:,.0f} | {waited} | {cost} |", flush=True)
+    return found
+
+
+Curve = Callable[[list[int], Seconds], Awaitable[list[Point]]]
+
+
+async def backlog(sizes: list[int], seconds: Seconds) -> list[Point]:
+    """Let more and more wait in one queue."""
+    found: list[Point] = []
+    async with queue() as bench:
+        waiting = 0
+        for size in sizes:
+            await fill(bench, size - waiting, lanes=LANES, tenants=TENANTS)
+            waiting = size
+            found.append(await steady(bench, size, Load(), seconds=seconds))
+    return found
+
+
+async def lanes(sizes: list[int], seconds: Seconds) -> list[Point]:
+    """Let jobs need more and more different things, all of which every worker has."""
+    return [await _fresh(size, Load(lanes=size), seconds) for size in sizes]
+
+
+async def tenants(sizes: list[int], seconds: Seconds) -> list[Point]:
+    """Let the same backlog belong to more and more tenants."""
+    return [await _fresh(size, Load(tenants=size), seconds) for size in sizes]
+
+
+async def workers(sizes: list[int], seconds: Seconds) -> list[Point]:
+    """Let more and more workers claim at the same time."""
+    return [await _fresh(size, Load(workers=size), seconds) for size in sizes]
+
+
+async def readers(sizes: list[int], seconds: Seconds) -> list[Point]:
+    """Let more and more gateways read all events as they come."""
+    found: list[Point] = []
+    for size in sizes:
+        async with queue() as bench:
+            await fill(bench, WAITING, lanes=LANES, tenants=TENANTS)
+            async with _reading(bench, size):
+                found.append(await steady(bench, size, Load(), seconds=seconds))
+    return found
+
+
+async def history(sizes: list[int], seconds: Seconds) -> list[Point]:
+    """Let more and more jobs be kept that have ended."""
+    found: list[Point] = []
+    async with queue() as bench:
+        await bench.configure(retention=Retention(terminal_count=100_000_000))
+        ended = 0
+        request = bench.request(64, offers=[offer(LANES)], slots=100_000)
+        for size in sizes:
+            await fill(bench, size - ended, lanes=LANES, tenants=TENANTS)
+            while leases := await bench.broker.claim(request, operation=bench.operation()):
+                await settle_all(bench, leases)
+            ended = size
+            await fill(bench, WAITING, lanes=LANES, tenants=TENANTS)
+            point = await steady(bench, size, Load(), seconds=seconds)
+            while leases := await bench.broker.claim(request, operation=bench.operation()):
+                await settle_all(bench, leases)
+            ended += WAITING + round(point.rate * seconds)
+            found.append(point)
+    return found
+
+
+async def _fresh(size: int, load: Load, seconds: Seconds) -> Point:
+    async with queue() as bench:
+        await fill(bench, WAITING, lanes=load.lanes, tenants=load.tenants)
+        return await steady(bench, size, load, seconds=seconds)
+
+
+@asynccontextmanager
+async def _reading(bench: Bench, many: int) -> AsyncGenerator[None]:
+    """Read the queue's events to their end, again and again, as often as `many`."""
+    groups = [Clients(bench.server.socket) for _ in range(-(-many // READERS_EACH))]
+
+    async def read(desk: EngineDesk) -> None:
+        after = int((await bench.meta())["off"])
+        while True:
+            page = await desk.events(bench.queue, after=after, wait=10.0)
+            after = page.events[-1].offset if page.events else after
+
+    desks = [EngineDesk(groups[number // READERS_EACH]) for number in range(many)]
+    tasks = [asyncio.create_task(read(desk)) for desk in desks]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for group in groups:
+            await group.aclose()
+
+
+CURVES: dict[str, tuple[Curve, list[int]]] = {
+    "waiting jobs": (backlog, [1_000, 10_000, 100_000, 1_000_000]),
+    "lanes": (lanes, [1, 10, 100, 1_000]),
+    "tenants": (tenants, [1, 10, 100, 1_000, 10_000]),
+    "workers": (workers, [1, 2, 4, 8, 16, 32, 64]),
+    "readers of events": (readers, [1, 3, 10, 30, 100]),
+    "ended jobs": (history, [10_000, 100_000, 1_000_000, 10_000_000]),
+}
+
+
+COLUMNS = "jobs/s | claim p50 ms | p99 ms | engine us a job | engine memory, MB"
+RULES = "\n" + "|---" * 6 + "|"
+
+
+async def main() -> None:
+    """Measure all curves, or one."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", choices=sorted(CURVES))
+    parser.add_argument("--seconds", type=float, default=6.0)
+    parser.add_argument("--most", type=int, default=10_000_000)
+    parser.add_argument("--keep", type=Path)
+    options = parser.parse_args()
+    found: dict[str, list[Point]] = {}
+    for name, (curve, sizes) in CURVES.items():
+        if options.only in {None, name}:
+            print(f"\n| {name} | {COLUMNS} |{RULES}")
+            found[name] = await curve([size for size in sizes if size <= options.most], options.seconds)
+    if options.keep is not None:
+        kept = Growth(at=datetime.now(UTC).replace(microsecond=0), seconds=options.seconds, curves=found)
+        options.keep.write_bytes(msgspec.json.format(msgspec.json.encode(kept), indent=1) + b"\n")
+
+
+if __name__ == "__main__":
+    uvloop.run(main())
