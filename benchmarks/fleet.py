@@ -22,19 +22,18 @@ COSTS: Final[dict[str, float]] = {
     "crew": 96.0,
     "catalogue": 36.5,
     "announce": 149.7,
-    "commands": 58.2,
     "roster, each worker": 7.3,
 }
 """Microseconds of the engine's one thread for one of each, called alone on two shared cores."""
 BEAT: Final = 3.0
-"""Seconds between two beats of a heart: an announcement, a look for commands, the renewal of all that it holds."""
+"""Seconds between two beats of a heart: an announcement, the renewal of all that it holds."""
 POLL: Final = 2.6
 """Seconds after which a worker that hears nothing asks all its shards."""
-ASKS: Final = 1.0
-"""Seconds after which a worker looks again whether the upkeep of a shard is due."""
+ASKS: Final = 3.0
+"""Seconds after which a worker looks again whether the upkeep of a shard is due, when others do it."""
 TICK: Final = 1.0
 """Seconds between two upkeeps of a shard; each reads the whole roster."""
-LOOKS: Final = 1.0
+LOOKS: Final = 3.0
 """Seconds between two looks of a worker at the catalogue of kinds and queues."""
 CONNECTIONS: Final = 3
 """Of one worker to each primary that it speaks to: calls, the wait for wake-ups, its heart's own."""
@@ -174,7 +173,6 @@ def by_the_clock(fleet: Fleet, held: float) -> tuple[dict[str, float], dict[str,
     }
     registry = {
         "announce": fleet.workers / BEAT,
-        "commands": fleet.workers / BEAT,
         "catalogue": fleet.workers / LOOKS,
         "roster, each worker": fleet.shards * fleet.workers / TICK,
     }

@@ -48,7 +48,7 @@ class Upkeep:
         more = True
         while more:
             before = await self._busy()
-            more = await tick(self.bench.library, self.bench.queue)
+            more = (await tick(self.bench.library, self.bench.queue)).more
             costs.append(round((await self._busy() - before) * _SECOND))
         return costs
 

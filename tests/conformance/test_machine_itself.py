@@ -13,6 +13,7 @@ from hostler.broker.model_room import Choice, Room
 from hostler.broker.model_state import JobRecord, Kept, QueueRecord
 from hostler.contracts.job import JobState
 from hostler.contracts.lease import Again, ClaimRequest, Lease, Settlement
+from hostler.contracts.queue import UpkeepReport
 from hostler.testing.broker import BrokerHarness
 from hostler.testing.clock import FakeClock
 from hostler.testing.machine import BrokerMachine
@@ -132,7 +133,7 @@ class DeadlinesAreIgnored(ModelBroker):
 class DeadJobsVanish(ModelBroker):
     """What is dead is not kept."""
 
-    async def tick(self, queue: str) -> bool:
+    async def tick(self, queue: str) -> UpkeepReport:
         record = self._queues[queue]
         for job in record.jobs_in(JobState.DEAD):
             del record.jobs[job.id]

@@ -1,7 +1,7 @@
 """The broker on the engine, for operators and for upkeep."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 import msgspec
@@ -9,15 +9,17 @@ import structlog
 
 from hostler.broker.desk_audit import Audit
 from hostler.broker.engine_match import Cover, WorkerClass, worker_class
+from hostler.broker.engine_tick import promote as promote_queue
 from hostler.broker.engine_tick import tick as tick_queue
 from hostler.broker.foreman_shards import Resizer
 from hostler.broker.foreman_stats import stats_of, summed
 from hostler.broker.records import pack
 from hostler.broker.shards import all_of
 from hostler.contracts.offer import Pool
-from hostler.contracts.queue import KindSpec, QueueSpec, QueueStats, RegistryRow
+from hostler.contracts.queue import KindSpec, QueueSpec, QueueStats, RegistryRow, UpkeepReport
 from hostler.contracts.worker import Worker, WorkerState
 from hostler.kernel.errors import EngineTimeoutError, EngineUnavailableError
+from hostler.kernel.units import Seconds
 from hostler.policy.sharding import MARK, home_of, place_of
 from hostler.registry.engine import EngineRegistry
 from hostler.registry.kinds import Kinds
@@ -85,15 +87,28 @@ class EngineForeman:
 
         await all_of(one, await self._kinds.shards(queue))
 
-    async def tick(self, queue: str) -> bool:
+    async def tick(self, queue: str) -> UpkeepReport:
         """Do one slice of upkeep of each shard, and of the worker registry too; see the port."""
-        return any(await all_of(self._tick, await self._kinds.shards_seen(queue)))
+        parts = await all_of(self._tick, await self._kinds.shards_seen(queue))
+        return UpkeepReport(
+            more=any(part.more for part in parts),
+            fresh=all(part.fresh for part in parts),
+            due_in=_soonest(part.due_in for part in parts),
+        )
 
-    async def _tick(self, name: str) -> bool:
+    async def promote(self, queue: str) -> Seconds | None:
+        """Make delayed jobs of each shard that are due ready; see the port."""
+
+        async def one(name: str) -> Seconds | None:
+            return await promote_queue(self._library, place_of(name))
+
+        return _soonest(await all_of(one, await self._kinds.shards_seen(queue)))
+
+    async def _tick(self, name: str) -> UpkeepReport:
         queue = place_of(name)
         due, *present = cast("list[Any]", await self._library.call("crew", queue))
         if not due:
-            return False
+            return UpkeepReport(fresh=True)
         try:
             await self._registry.upkeep()
             await self._muster(
@@ -148,3 +163,7 @@ class EngineForeman:
             upto=cover.upto,
         )
         return cast("list[Any]", reply[-1])
+
+
+def _soonest(waits: Iterable[Seconds | None]) -> Seconds | None:
+    return min((wait for wait in waits if wait is not None), default=None)

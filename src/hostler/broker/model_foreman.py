@@ -5,7 +5,8 @@ from datetime import datetime, timedelta
 from hostler.broker.model_life import ModelLife
 from hostler.broker.model_state import JobRecord, QueueRecord, seconds
 from hostler.contracts.job import JobState
-from hostler.contracts.queue import KindSpec, QueueSpec, QueueStats, RegistryRow
+from hostler.contracts.queue import KindSpec, QueueSpec, QueueStats, RegistryRow, UpkeepReport
+from hostler.kernel.units import Seconds
 from hostler.policy.lanes import lane_key
 from hostler.policy.lifecycle import Verb
 
@@ -100,12 +101,12 @@ class ModelForeman(ModelLife):
             record.draining, record.reason = True, reason
             record.emit(now, "drain", reason=reason)
 
-    async def tick(self, queue: str) -> bool:
+    async def tick(self, queue: str) -> UpkeepReport:
         """Do one round of upkeep."""
         record, now = self._queue(queue), self._now()
         since = None if record.ticked is None else now - record.ticked
         if since is not None and since < seconds(TICK) and not self._restarted:
-            return False
+            return UpkeepReport(fresh=True)
         record.hear(now)
         if self._restarted or record.silent:
             self._grace(record, now)
@@ -119,7 +120,14 @@ class ModelForeman(ModelLife):
             self._mark_lane(record, job.lane, now)
         self._retire(record, now)
         self._trim(record, now)
-        return False
+        return UpkeepReport(due_in=_due_in(record, now))
+
+    async def promote(self, queue: str) -> Seconds | None:
+        """Make delayed jobs that are due ready."""
+        record, now = self._queue(queue), self._now()
+        record.hear(now)
+        self._wake_due(record, now)
+        return _due_in(record, now)
 
     async def audit(self, queue: str, *, repair: bool = False) -> tuple[str, ...]:
         """Return no difference: the model has no index that could differ."""
@@ -165,6 +173,11 @@ class ModelForeman(ModelLife):
         for job in queue.jobs_in(S.DEAD):
             if _age(job, now) >= seconds(kept.dead):
                 self._forget(queue, job)
+
+
+def _due_in(queue: QueueRecord, now: datetime) -> Seconds | None:
+    due = [job.due for job in queue.jobs_in(S.SCHEDULED, S.WAITING) if job.due is not None]
+    return max(0.0, (min(due) - now).total_seconds()) if due else None
 
 
 def _age(job: JobRecord, now: datetime) -> timedelta:

@@ -146,6 +146,17 @@ class KindSpec(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unk
     """Announced but not served yet: a submit is refused with that word."""
 
 
+class UpkeepReport(Struct, frozen=True, kw_only=True):
+    """What came of a slice of upkeep."""
+
+    more: bool = False
+    """More is left to do at once."""
+    fresh: bool = False
+    """Nothing was done: somebody did it less than half a second ago."""
+    due_in: Seconds | None = None
+    """When the next delayed job may be due; None when none waits, and where nothing was done."""
+
+
 class QueueStats(Struct, frozen=True, kw_only=True):
     """Exact counters of one queue, and what follows from them."""
 

@@ -1,11 +1,11 @@
-"""What the gateway does unasked: ticks every queue once a second and keeps the readers of their streams."""
+"""What the gateway does unasked: goes the rounds of every queue and keeps the readers of their streams."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import Final
 
+from hostler.dispatch.rounds import EVERY, Rounds, about
 from hostler.gateway.hub import Hub
 from hostler.gateway.tail import Tails
 from hostler.kernel.errors import HostlerError
@@ -16,11 +16,8 @@ from hostler.ports.clock import Dice
 from hostler.telemetry.logs import logger
 
 _LOG = logger("gateway")
-EVERY: Final[Seconds] = 1.0
-JITTER: Final = 0.2
-"""Share of `EVERY`, so that several gateways do not knock together."""
-SLICES: Final = 50
-"""Most slices of upkeep of one queue in a row, so that one cannot starve the others."""
+ROWS: Final[Seconds] = 1.0
+"""How often the registry is read."""
 
 
 class Upkeep:
@@ -39,7 +36,7 @@ class Upkeep:
     async def run(self) -> None:
         """Look after every queue, until cancelled."""
         try:
-            await self._again_and_again("registry", self._find)
+            await self._again_and_again("registry", self._find, pause=ROWS)
         finally:
             for task in self._ticking.values():
                 task.cancel()
@@ -49,7 +46,7 @@ class Upkeep:
         shards = {shard for row in await self._foreman.registry() for shard in shards_of(row.queue)}
         self._tails.follow(shards)
         for shard in sorted(shards - self._ticking.keys()):
-            ticks = self._again_and_again(f"tick-{shard}", partial(self._tick, shard))
+            ticks = self._again_and_again(f"tick-{shard}", Rounds(self._foreman, shard, self._dice).turn)
             self._ticking[shard] = asyncio.create_task(ticks, name=f"tick-{shard}")
         for shard in sorted(self._ticking.keys() - shards):
             self._ticking.pop(shard).cancel()
@@ -57,27 +54,25 @@ class Upkeep:
             if task.done():
                 task.result()
 
-    async def _tick(self, queue: str) -> None:
-        for _ in range(SLICES):
-            if not await self._foreman.tick(queue):
-                break
-
-    async def _again_and_again(self, task: str, do: Callable[[], Awaitable[None]]) -> None:
+    async def _again_and_again(self, task: str, do: Callable[[], Awaitable[None]], pause: Seconds = 0.0) -> None:
         failing = False
         while True:
             try:
                 await do()
+                rest = pause
             except HostlerError as error:
+                rest = EVERY
                 if not failing:
                     _LOG.warning("upkeep.failing", task=task, error=error.message, code=error.code)
                 failing = True
             except Exception:  # noqa: BLE001 - whatever it is, the next turn comes
+                rest = EVERY
                 _LOG.exception("upkeep.broke", task=task)
             else:
                 if failing:
                     _LOG.info("upkeep.recovered", task=task)
                 failing = False
-            await asyncio.sleep(EVERY * (1 + JITTER * (2 * self._dice.roll() - 1)))
+            await asyncio.sleep(about(rest, self._dice))
 
 
 @asynccontextmanager

@@ -20,7 +20,8 @@ from hostler.contracts.explain import Explanation
 from hostler.contracts.job import Job, JobRequest, JobState, Submitted
 from hostler.contracts.lease import ClaimRequest, Lease, LeaseRef, Renewal, Settled, Settlement, Update
 from hostler.contracts.preview import Preview
-from hostler.contracts.queue import Demand, KindSpec, QueueSpec, QueueStats, RegistryRow
+from hostler.contracts.queue import Demand, KindSpec, QueueSpec, QueueStats, RegistryRow, UpkeepReport
+from hostler.kernel.units import Seconds
 
 
 class Broker(Protocol):
@@ -187,12 +188,18 @@ class Foreman(Protocol):
         """Refuse new submits (`CapacityError`) and let what is there run out. Idempotent."""
         ...
 
-    async def tick(self, queue: str) -> bool:
+    async def tick(self, queue: str) -> UpkeepReport:
         """Do one slice of upkeep: wake due jobs, reap lost leases, expire, escalate, mark lanes, retire old jobs.
 
-        Any process may call it as often as it likes: the engine does the work at most every half second.
-        Returns True when more is left to do at once. After an engine restart or stall every live lease first
-        gets one lease of grace.
+        Any process may call it as often as it likes: the engine does the work at most every half second. After an
+        engine restart or stall every live lease first gets one lease of grace.
+        """
+        ...
+
+    async def promote(self, queue: str) -> Seconds | None:
+        """Make delayed jobs that are due ready; return when the next one may be due, None when none waits.
+
+        Upkeep does that too; this is for whoever knows from it when the next one is due.
         """
         ...
 

@@ -10,10 +10,11 @@ from hostler.contracts.worker import Worker
 class Registry(Protocol):
     """Workers with a lease: they vanish when it lapses."""
 
-    async def announce(self, worker: Worker, *, ttl: float = 10.0) -> None:
+    async def announce(self, worker: Worker, *, ttl: float = 10.0) -> bool:
         """Store or renew what a worker offers and how it is; it counts as live for `ttl` seconds.
 
-        A change of `state` is one event. Offers decide which lanes it fits from now on.
+        Returns whether commands may wait for it. A change of `state` is one event. Offers decide which lanes it fits
+        from now on.
         """
         ...
 

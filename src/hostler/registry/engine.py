@@ -47,12 +47,13 @@ class EngineRegistry:
         self._heard: dict[str, int] = {}
         """By worker: the number of the last command that came through this object."""
 
-    async def announce(self, worker: Worker, *, ttl: Seconds = 10.0) -> None:
+    async def announce(self, worker: Worker, *, ttl: Seconds = 10.0) -> bool:
         """Store or renew what a worker offers and how it is; it counts as live for `ttl` seconds.
 
+        Returns whether commands may wait for it.
         `StateConflictError` when the life of a worker has no way from the state that is known to this one.
         """
-        code, before = await self._library.call_registry(
+        code, word = await self._library.call_registry(
             "announce",
             worker=worker.id,
             state=worker.state.value,
@@ -62,7 +63,7 @@ class EngineRegistry:
             reason=worker.reason or "",
         )
         if code == 0:
-            was = cast("bytes", before).decode()
+            was = cast("bytes", word).decode()
             known = "unknown" if was == UNKNOWN else was
             raise StateConflictError(
                 f"the worker {worker.id} is {known} and cannot become {worker.state}: it announces itself anew "
@@ -70,6 +71,7 @@ class EngineRegistry:
                 worker=worker.id,
                 state=known,
             )
+        return bool(word)
 
     async def now(self) -> Instant:
         """Return the engine's clock."""

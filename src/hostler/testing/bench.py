@@ -92,6 +92,7 @@ class Glass:
     """Looks at one queue from outside: what the engine really holds."""
 
     def __init__(self, server: Server, queue: str) -> None:
+        self.server = server
         self.queue = queue
         self.engine = Clients(server.socket)
 
@@ -201,7 +202,7 @@ class Bench(Glass):
 
     async def tick(self) -> None:
         """Do all upkeep that is due."""
-        while await tick(self.library, self.queue):
+        while (await tick(self.library, self.queue)).more:
             pass
 
     async def until(self, check: Callable[[], Awaitable[Any]], *, within: float = 10.0) -> None:

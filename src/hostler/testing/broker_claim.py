@@ -89,6 +89,26 @@ class OrderPromises:
         await house.claim_one(job_id)
         assert await house.types(job_id) == ["submit", "wake", "claim"]
 
+    async def test_upkeep_says_when_the_next_delayed_job_may_be_due_and_a_promotion_makes_it_ready(
+        self, house: House
+    ) -> None:
+        await house.tick()
+        later, sooner = await house.submit(delay=9.0), await house.submit(delay=5.0)
+        await house.advance(1.0)
+        report = await house.foreman.tick(QUEUE)
+        assert (report.more, report.fresh) == (False, False)
+        assert report.due_in == pytest.approx(4.0, abs=0.1)
+        assert (await house.foreman.tick(QUEUE)).fresh
+        await house.advance(3.0)
+        assert await house.foreman.promote(QUEUE) == pytest.approx(1.0, abs=0.1)
+        assert await house.state(sooner) is JobState.SCHEDULED
+        await house.advance(1.1)
+        assert await house.foreman.promote(QUEUE) == pytest.approx(3.9, abs=0.1)
+        assert (await house.state(sooner), await house.state(later)) == (JobState.READY, JobState.SCHEDULED)
+        await house.advance(4.0)
+        assert await house.foreman.promote(QUEUE) is None
+        assert await house.types(later) == ["submit", "wake"]
+
     async def test_a_paused_queue_gives_nothing_and_running_work_goes_on(self, house: House) -> None:
         await house.submit_many(2)
         lease = await house.claim_one()

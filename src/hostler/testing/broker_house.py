@@ -246,7 +246,7 @@ class House(HouseOfJobs):
     async def tick(self) -> None:
         """Let a little more than one round of upkeep happen (0.6 s)."""
         await self.advance(0.6)
-        while await self.foreman.tick(QUEUE):
+        while (await self.foreman.tick(QUEUE)).more:
             pass
 
     async def pass_time(self, seconds: float) -> None:
@@ -258,7 +258,7 @@ class House(HouseOfJobs):
             passed += 1
             for worker, offers in self._hired.items() if passed % 3 == 0 else ():
                 await self.show_up(worker, offers)
-            while await self.foreman.tick(QUEUE):
+            while (await self.foreman.tick(QUEUE)).more:
                 pass
             seconds -= step
         await self.tick()

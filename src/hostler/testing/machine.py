@@ -278,6 +278,11 @@ class BrokerMachine(WorkerMachine):
         self.twins.advance(seconds)
         self.twins.tick()
 
+    @rule(seconds=st.sampled_from([0.001, 0.6, 3.0]))
+    def promote(self, seconds: float) -> None:
+        self.twins.advance(seconds)
+        self.twins.promote()
+
     @rule()
     def lose_leases(self) -> None:
         for _ in range(5):

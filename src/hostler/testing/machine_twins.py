@@ -168,9 +168,14 @@ class Twins:
     def tick(self) -> None:
         """Let both do their upkeep."""
         self._untended = 0.0
-        while self.run(self.real.foreman.tick(QUEUE)):
+        while self.run(self.real.foreman.tick(QUEUE)).more:
             pass
         self.at_once(self.model.tick(QUEUE))
+
+    def promote(self) -> None:
+        """Let both make ready what is due."""
+        self.run(self.real.foreman.promote(QUEUE))
+        self.at_once(self.model.promote(QUEUE))
 
     def compare(self) -> None:
         """Compare every job and counter, and ask the broker for its own audit."""

@@ -83,7 +83,7 @@ def _queues(verb: str, args: tuple[Any, ...]) -> set[str]:
     match verb:
         case "claim":
             return {args[0].queue}
-        case "demand" | "tick" | "stats" | "audit":
+        case "demand" | "tick" | "promote" | "stats" | "audit":
             return {args[0]}
         case "renew" | "progress" | "settle":
             return {each.job_id.rpartition(".")[0] for each in args[1]}

@@ -183,7 +183,8 @@ META: Final = (
     "epoch",  # raised with every new life
     "reason",
     "heir",  # since when leases are owed a grace: a server took over, or nobody was heard for a while; else 0
-    "tick",  # when it did
+    "tick",  # when upkeep was last done
+    "turn",  # since when somebody is about to do it, 0 when nobody is
     "sweep",  # when the last sweep over lanes began
     "cursor",  # where the sweep is
     "mark_at",  # events: when the younger mark was set

@@ -142,9 +142,9 @@ class Heartbeat:
             due = beaten + self._interval()
             if now >= quiet and (now >= due or self._board.next() is not None or self._ending is not None):
                 try:
-                    await self._announce(registry, beat=now >= due)
-                    if now >= due:
+                    if await self._announce(registry, beat=now >= due):
                         await self._commands(registry)
+                    if now >= due:
                         beaten, due = now, now + self._interval()
                     if self._ending is not None:
                         last = self._board.record
@@ -163,26 +163,28 @@ class Heartbeat:
         shortest = self._board.shortest
         return self._tempo.beat if shortest is None else min(self._tempo.beat, max(0.02, shortest / 3))
 
-    async def _announce(self, registry: Registry, *, beat: bool) -> None:
-        told = False
+    async def _announce(self, registry: Registry, *, beat: bool) -> bool:
+        """Say what is new, and once in a beat how things are; return whether commands may wait."""
+        told = waiting = False
         while (change := self._board.next()) is not None:
             number, record = change
-            await self._say(registry, record)
+            waiting = await self._say(registry, record)
             self._board.announced(number)
             self._tell(News(announced=number))
             told = True
         if beat and not told and self._ending is None and (latest := self._board.record) is not None:
-            await self._say(registry, latest)
+            waiting = await self._say(registry, latest)
+        return waiting
 
-    async def _say(self, registry: Registry, record: Worker) -> None:
+    async def _say(self, registry: Registry, record: Worker) -> bool:
         """Announce one record; known as ended (by a restore, or by another process of our name), begin anew."""
         stamped = self._stamped(record)
         try:
-            await registry.announce(stamped, ttl=self._tempo.ttl)
+            return await registry.announce(stamped, ttl=self._tempo.ttl)
         except StateConflictError:
             anew = msgspec.structs.replace(stamped, state=WorkerState.STARTING)
             await registry.announce(anew, ttl=self._tempo.ttl)
-            await registry.announce(stamped, ttl=self._tempo.ttl)
+            return await registry.announce(stamped, ttl=self._tempo.ttl)
 
     async def _renew(self, broker: Broker, queue: str) -> None:
         """Renew the leases of one queue, through an outage of its server."""

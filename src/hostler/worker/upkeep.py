@@ -8,6 +8,7 @@ import structlog
 from hostler.contracts.needs import Lane
 from hostler.contracts.queue import RegistryRow
 from hostler.contracts.worker import Worker, WorkerState
+from hostler.dispatch.rounds import EVERY, Rounds, about
 from hostler.kernel.errors import HostlerError
 from hostler.kernel.units import Seconds
 from hostler.policy.matching import fits
@@ -20,30 +21,31 @@ from hostler.worker.patience import passing
 
 _LOG = structlog.stdlib.get_logger("hostler.worker.upkeep")
 
-TICK: Seconds = 1.0
-SLICES = 20
-"""Slices of one queue's upkeep in a row at most."""
+ROWS: Seconds = 3.0
+"""How often the registry is read."""
 NEIGHBOURS_KEPT: Seconds = 3.0
 """How old the list of other workers may be."""
 _TAKING = frozenset({WorkerState.READY, WorkerState.BUSY})
 
 
 async def turn(foreman: Foreman, registered: Callable[[tuple[RegistryRow, ...]], object], dice: Dice) -> None:
-    """Read the registry and tick each queue about once a second, until cancelled; `registered` is told the rows.
+    """Read the registry and go the rounds of each queue, until cancelled; `registered` is told the rows.
 
-    The engine sees to it that upkeep is not done too often, however many ask. In a cluster the registry and each queue
-    may be away by itself: the queues that were known are ticked on, and none waits for another.
+    In a cluster the registry and each queue may be away by itself: the queues that were known are looked after, and
+    none waits for another.
     """
+    known = False
     ticks = Apart(lambda queue: _tick(foreman, queue, dice), name="tick")
     try:
         while True:
-            await asyncio.sleep(_about(TICK, dice))
+            await asyncio.sleep(about(ROWS if known else EVERY, dice))
             try:
                 rows = await foreman.registry()
             except HostlerError as error:
                 if not passing(error):
                     _LOG.warning("the registry was refused", code=error.code, error=error.message)
             else:
+                known = bool(rows)
                 registered(rows)
                 shards = [shard for row in rows for shard in shards_of(row.queue)]
                 ticks.only(shards)
@@ -53,21 +55,16 @@ async def turn(foreman: Foreman, registered: Callable[[tuple[RegistryRow, ...]],
 
 
 async def _tick(foreman: Foreman, queue: str, dice: Dice) -> None:
-    """Tick one queue until cancelled; not at the same moment as the others."""
-    await asyncio.sleep(TICK * dice.roll())
+    """Go the rounds of one queue until cancelled; not at the same moment as the others."""
+    rounds = Rounds(foreman, queue, dice)
+    await asyncio.sleep(EVERY * dice.roll())
     while True:
         try:
-            for _ in range(SLICES):
-                if not await foreman.tick(queue):
-                    break
+            await rounds.turn()
         except HostlerError as error:
             if not passing(error):
                 _LOG.warning("upkeep was refused", queue=queue, code=error.code, error=error.message)
-        await asyncio.sleep(_about(TICK, dice))
-
-
-def _about(seconds: Seconds, dice: Dice) -> Seconds:
-    return seconds * (0.75 + 0.5 * dice.roll())
+            await asyncio.sleep(about(EVERY, dice))
 
 
 class Neighbours:

@@ -4,9 +4,9 @@ local CLOCK = 'server'
 local MOVES = {[101] = true, [102] = true, [223] = true, [535] = true, [636] = true, [731] = true, [732] = true, [834] = true, [912] = true, [942] = true, [1018] = true, [1028] = true, [1038] = true, [1048] = true, [1117] = true, [1127] = true, [1137] = true, [1147] = true, [1236] = true, [1362] = true, [1432] = true}
 local STATES = {'scheduled', 'ready', 'running', 'waiting', 'succeeded', 'dead', 'cancelled', 'expired'}
 local COUNTS = {'n_scheduled', 'n_ready', 'n_running', 'n_waiting', 'n_succeeded', 'n_dead', 'n_cancelled', 'n_expired'}
-local META = {'born', 'last', 'arrival', 'off', 'seq', 'lane', 'cfg', 'paused', 'draining', 'V', 'due', 'exp', 'life', 'run', 'idle', 'bytes', 'n_ready', 'n_scheduled', 'n_running', 'n_waiting', 'n_succeeded', 't_submitted', 't_claimed', 't_succeeded', 'epoch', 'reason', 'heir', 'tick', 'sweep', 'cursor', 'mark_at', 'mark_off', 'trim_to', 'apart', 'n_dead', 'n_cancelled', 'n_expired', 't_deduplicated', 't_dead', 't_cancelled', 't_expired', 't_replayed', 't_purged', 't_retried', 't_reaped', 't_rejected'}
+local META = {'born', 'last', 'arrival', 'off', 'seq', 'lane', 'cfg', 'paused', 'draining', 'V', 'due', 'exp', 'life', 'run', 'idle', 'bytes', 'n_ready', 'n_scheduled', 'n_running', 'n_waiting', 'n_succeeded', 't_submitted', 't_claimed', 't_succeeded', 'epoch', 'reason', 'heir', 'tick', 'turn', 'sweep', 'cursor', 'mark_at', 'mark_off', 'trim_to', 'apart', 'n_dead', 'n_cancelled', 'n_expired', 't_deduplicated', 't_dead', 't_cancelled', 't_expired', 't_replayed', 't_purged', 't_retried', 't_reaped', 't_rejected'}
 local META_HOT = 24
-local META_AT = {born = 1, last = 2, arrival = 3, off = 4, seq = 5, lane = 6, cfg = 7, paused = 8, draining = 9, V = 10, due = 11, exp = 12, life = 13, run = 14, idle = 15, bytes = 16, n_ready = 17, n_scheduled = 18, n_running = 19, n_waiting = 20, n_succeeded = 21, t_submitted = 22, t_claimed = 23, t_succeeded = 24, epoch = 25, reason = 26, heir = 27, tick = 28, sweep = 29, cursor = 30, mark_at = 31, mark_off = 32, trim_to = 33, apart = 34, n_dead = 35, n_cancelled = 36, n_expired = 37, t_deduplicated = 38, t_dead = 39, t_cancelled = 40, t_expired = 41, t_replayed = 42, t_purged = 43, t_retried = 44, t_reaped = 45, t_rejected = 46}
+local META_AT = {born = 1, last = 2, arrival = 3, off = 4, seq = 5, lane = 6, cfg = 7, paused = 8, draining = 9, V = 10, due = 11, exp = 12, life = 13, run = 14, idle = 15, bytes = 16, n_ready = 17, n_scheduled = 18, n_running = 19, n_waiting = 20, n_succeeded = 21, t_submitted = 22, t_claimed = 23, t_succeeded = 24, epoch = 25, reason = 26, heir = 27, tick = 28, turn = 29, sweep = 30, cursor = 31, mark_at = 32, mark_off = 33, trim_to = 34, apart = 35, n_dead = 36, n_cancelled = 37, n_expired = 38, t_deduplicated = 39, t_dead = 40, t_cancelled = 41, t_expired = 42, t_replayed = 43, t_purged = 44, t_retried = 45, t_reaped = 46, t_rejected = 47}
 local CONFIG = {10000000, 60000000, 30000000, 30000000, 1000000, 4294967296, 0, 10000, 1, 86400000000, 100000, 2592000000000, 100000, 3600000, 600000, {}, 1800000, 1}
 local SEQ_BASE = 100000000000
 local SEQ_BEGIN = 1767225600
@@ -1942,6 +1942,11 @@ function due.promote(q, most)
   return #seqs
 end
 
+-- Microseconds until a job may be due, -1 when none waits.
+function due.left(q)
+  return q.m.due == 0 and -1 or math.max(0, q.m.due - q.now)
+end
+
 local function lost_failure(record)
   return cmsgpack.pack({class = 'lost', message = 'the lease of worker ' .. (record[11] or '?') .. ' ran out'})
 end
@@ -3049,7 +3054,7 @@ local function verb_announce(keys, argv)
 -- A worker says that it lives, how it is and what it offers; an illegal move of its state is refused.
 -- keys meta
 -- args worker:text state:text ttl:int paths:pack said:blob reason:text
--- reply {1, state before} or {0, state before} when there is no such move
+-- reply {1, 1 when commands wait for it, else 0} or {0, state before} when there is no such move
 -- `paths` maps the state before ('none' for an unknown worker) to the states that lead to the new one.
 local q = ctx.open(meta_key)
 local row = staff.row(q, worker) or {false, 0, '', ''}
@@ -3068,7 +3073,7 @@ staff.keep(q, worker, {state, q.now, reason, said})
 write.zadd(q, 'alive', q.now + ttl, worker)
 write.zrem(q, 'gone', worker)
 ctx.commit(q)
-return {1, before}
+return {1, redis.call('EXISTS', q.p .. 'cmd:' .. worker)}
 
 end
 redis.register_function{function_name='hostler1_announce', callback=verb_announce, flags={}}
@@ -3618,29 +3623,33 @@ end
 redis.register_function{function_name='hostler1_configure', callback=verb_configure, flags={'allow-oom'}}
 local function verb_crew(keys, argv)
   local meta_key = keys[1]
-  ctx.writes = false
--- Who counts as live in this queue; nobody has to look while the last upkeep is fresh.
--- keys meta
--- flags no-writes
--- reply {0} when upkeep was done less than half a second ago, else {1, worker, 1 or 0, worker, ...}
--- 0 stands behind a worker that counts as live for less than five seconds more: it is to be introduced again, so that
+  ctx.writes = true
+-- Begin a round of upkeep, unless another's is fresh or under way: who counts as live in this queue.
+-- keys  meta
+-- flags allow-oom
+-- reply {0} when there is nothing to do, else {1, worker, 1 or 0, worker, ...}
+-- 0 stands behind a worker that counts as live for less than four seconds more: it is to be introduced again, so that
 -- one that lives and does not claim (it is paused) is never taken for gone between two rounds of upkeep.
 local q = ctx.open(meta_key)
-if q.m.tick > 0 and q.now - q.m.tick < 500000 then
-  return {0}
+for _, at in ipairs({q.m.tick, q.m.turn}) do
+  if at > 0 and q.now - at < 500000 then
+    return {0}
+  end
 end
+q.m.turn = q.now
+ctx.commit(q)
 local reply, rows = {1}, redis.call('HGETALL', q.p .. 'w')
 for i = 1, #rows, 2 do
   local ends = cmsgpack.unpack(rows[i + 1])[1]
   if ends > q.now then
     reply[#reply + 1] = rows[i]
-    reply[#reply + 1] = ends > q.now + 5000000 and 1 or 0
+    reply[#reply + 1] = ends > q.now + 4000000 and 1 or 0
   end
 end
 return reply
 
 end
-redis.register_function{function_name='hostler1_crew', callback=verb_crew, flags={'no-writes'}}
+redis.register_function{function_name='hostler1_crew', callback=verb_crew, flags={'allow-oom'}}
 local function verb_declare(keys, argv)
   local meta_key = keys[1]
   ctx.writes = true
@@ -4403,6 +4412,20 @@ return status
 
 end
 redis.register_function{function_name='hostler1_progress', callback=verb_progress, flags={'allow-oom'}}
+local function verb_promote(keys, argv)
+  local meta_key = keys[1]
+  ctx.writes = true
+-- Make delayed jobs that are due ready.
+-- keys  meta
+-- flags allow-oom
+-- reply microseconds until one may be due, below zero when none waits
+local q = ctx.open(meta_key)
+due.promote(q, 100)
+ctx.commit(q)
+return due.left(q)
+
+end
+redis.register_function{function_name='hostler1_promote', callback=verb_promote, flags={'allow-oom'}}
 local function verb_purge(keys, argv)
   local meta_key = keys[1]
   ctx.writes = true
@@ -4926,16 +4949,17 @@ local function verb_tick(keys, argv)
 -- Do one slice of upkeep; at most every half second, unless the last one left work behind.
 -- keys  meta
 -- flags allow-oom
--- reply 1 when more is left to do at once, else 0
+-- reply {1 when more is left to do at once, 2 when the last one is fresh, else 0; microseconds to a job that may be due}
 local q = ctx.open(meta_key)
 if q.m.tick > 0 and q.now - q.m.tick < 500000 then
-  return 0
+  return {2, -1}
 end
+q.m.turn = 0
 local cfg = ctx.config(q)
 if upkeep.grace(q) then
   q.m.tick = q.now - 500000
   ctx.commit(q)
-  return 1
+  return {1, due.left(q)}
 end
 local most = math.max(due.promote(q, 100), due.reap(q, 100), upkeep.escalate(q), upkeep.expire(q), upkeep.retire(q, cfg))
 apart.wake(q)
@@ -4952,7 +4976,7 @@ if q.m.cursor ~= 0 or q.now - q.m.sweep >= 1000000 then
 end
 q.m.tick = more and q.now - 500000 or q.now
 ctx.commit(q)
-return more and 1 or 0
+return {more and 1 or 0, due.left(q)}
 
 end
 redis.register_function{function_name='hostler1_tick', callback=verb_tick, flags={'allow-oom'}}
@@ -5074,4 +5098,4 @@ return 1
 
 end
 redis.register_function{function_name='hostler1_withdraw', callback=verb_withdraw, flags={'allow-oom'}}
-redis.register_function{function_name='hostler1_version', callback=function() return '025d14cceda53e5b33092a1dc9d1499a58eb0b4cc0174f9f409ccc026508fd2b' end, flags={'no-writes'}}
+redis.register_function{function_name='hostler1_version', callback=function() return 'f9a4813caf2d78a9f0060823da8c3ca3305228917098fce07e76d4fe14b14bb9' end, flags={'no-writes'}}

@@ -180,5 +180,5 @@ async def test_upkeep_runs_at_most_every_half_second(bench: Bench) -> None:
     await bench.one()
     await bench.tick()
     sweep = (await bench.meta())["tick"]
-    assert not await tick(bench.library, bench.queue)
+    assert not (await tick(bench.library, bench.queue)).more
     assert (await bench.meta())["tick"] == sweep

@@ -63,7 +63,7 @@ async def test_no_lease_is_taken_back_before_every_one_has_got_its_grace(queue: 
     assert await claimed(queue) == MANY
     await at(queue, 60)
     for left in (MANY - 500, MANY - 1000):
-        assert await tick(queue.library, queue.queue)
+        assert (await tick(queue.library, queue.queue)).more
         assert await count(queue, "ZCARD", "gracing") == left
         assert (await queue.meta())["n_running"] == MANY
     await queue.tick()
@@ -87,7 +87,7 @@ async def gone(bench: Bench) -> str:
 
 async def test_a_worker_that_comes_back_while_its_class_is_being_dropped_covers_every_lane_again(queue: Bench) -> None:
     name = await gone(queue)
-    assert await tick(queue.library, queue.queue)
+    assert (await tick(queue.library, queue.queue)).more
     left = await count(queue, "HLEN", f"cl:{name}")
     assert 0 < left < MANY
     assert await claimed(queue) == MANY

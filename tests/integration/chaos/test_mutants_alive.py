@@ -139,7 +139,7 @@ class Neighbour:
     async def _turn(self) -> None:
         async with ports_of(self._settings) as ports:
             while not await asyncio.to_thread(self._stop.wait, 0.05):
-                while await ports.foreman.tick(QUEUE):
+                while (await ports.foreman.tick(QUEUE)).more:
                     pass
                 page = await ports.desk.events(QUEUE, after=0)
                 if any(event.type == "reap" for event in page.events):

@@ -97,7 +97,7 @@ class Workload:
             await self.house.advance(1.0)
             if held and second % 3 == 0:
                 await self.workers["w1"].renew("w1", [ref(lease) for lease in held])
-            while await self.house.foreman.tick(QUEUE):
+            while (await self.house.foreman.tick(QUEUE)).more:
                 pass
 
     async def run(self) -> None:

@@ -1,5 +1,6 @@
 """Handlers run on the loop, in threads and in child processes, and their words reach the broker."""
 
+import asyncio
 import threading
 from typing import Any
 
@@ -47,3 +48,23 @@ async def test_a_plain_function_runs_in_a_thread_of_its_own_and_its_text_is_appe
         assert (await fabric.result(job)).startswith("handler ")
         events = await fabric.events(job)
         assert "".join(event.data.get("text", "") for event in events if event.type == "progress") == "half way"
+
+
+async def test_long_jobs_never_delay_short_ones_while_a_slot_is_free(fabric: Fabric) -> None:
+    begun, over = asyncio.Semaphore(0), asyncio.Event()
+
+    @hostler.handler("t.long")
+    async def long(call: hostler.Call[Any]) -> None:
+        begun.release()
+        await over.wait()
+
+    async with fabric.worker(add, long, slots=4):
+        long_ones = [await fabric.submit("t.long") for _ in range(3)]
+        for _ in long_ones:
+            await begun.acquire()
+        short_ones = [await fabric.submit("t.add", {"left": n, "right": 1}) for n in range(40)]
+        assert [await fabric.result(job) for job in short_ones] == list(range(1, 41))
+        assert {(await fabric.get(job)).state for job in long_ones} == {"running"}
+        over.set()
+        for job in long_ones:
+            await fabric.result(job)

@@ -43,6 +43,11 @@ function due.promote(q, most)
   return #seqs
 end
 
+-- Microseconds until a job may be due, -1 when none waits.
+function due.left(q)
+  return q.m.due == 0 and -1 or math.max(0, q.m.due - q.now)
+end
+
 local function lost_failure(record)
   return cmsgpack.pack({class = 'lost', message = 'the lease of worker ' .. (record[F.worker] or '?') .. ' ran out'})
 end

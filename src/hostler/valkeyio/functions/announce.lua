@@ -1,7 +1,7 @@
 -- A worker says that it lives, how it is and what it offers; an illegal move of its state is refused.
 -- keys meta
 -- args worker:text state:text ttl:int paths:pack said:blob reason:text
--- reply {1, state before} or {0, state before} when there is no such move
+-- reply {1, 1 when commands wait for it, else 0} or {0, state before} when there is no such move
 -- `paths` maps the state before ('none' for an unknown worker) to the states that lead to the new one.
 local q = ctx.open(meta_key)
 local row = staff.row(q, worker) or {false, 0, '', ''}
@@ -20,4 +20,4 @@ staff.keep(q, worker, {state, q.now, reason, said})
 write.zadd(q, 'alive', q.now + ttl, worker)
 write.zrem(q, 'gone', worker)
 ctx.commit(q)
-return {1, before}
+return {1, redis.call('EXISTS', q.p .. 'cmd:' .. worker)}

@@ -1,16 +1,17 @@
 -- Do one slice of upkeep; at most every half second, unless the last one left work behind.
 -- keys  meta
 -- flags allow-oom
--- reply 1 when more is left to do at once, else 0
+-- reply {1 when more is left to do at once, 2 when the last one is fresh, else 0; microseconds to a job that may be due}
 local q = ctx.open(meta_key)
 if q.m.tick > 0 and q.now - q.m.tick < 500000 then
-  return 0
+  return {2, -1}
 end
+q.m.turn = 0
 local cfg = ctx.config(q)
 if upkeep.grace(q) then
   q.m.tick = q.now - 500000
   ctx.commit(q)
-  return 1
+  return {1, due.left(q)}
 end
 local most = math.max(due.promote(q, 100), due.reap(q, 100), upkeep.escalate(q), upkeep.expire(q), upkeep.retire(q, cfg))
 apart.wake(q)
@@ -27,4 +28,4 @@ if q.m.cursor ~= 0 or q.now - q.m.sweep >= 1000000 then
 end
 q.m.tick = more and q.now - 500000 or q.now
 ctx.commit(q)
-return more and 1 or 0
+return {more and 1 or 0, due.left(q)}
