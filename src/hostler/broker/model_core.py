@@ -12,7 +12,6 @@ from hostler.contracts.offer import Pool
 from hostler.contracts.queue import KindSpec, QueueSpec, RetryPolicy
 from hostler.contracts.worker import WorkerState
 from hostler.kernel.errors import NotFoundError, UnknownQueueError
-from hostler.policy.lanes import lane_key
 from hostler.policy.matching import fits
 from hostler.policy.sharding import home_of
 from hostler.policy.suspicion import suspicion
@@ -50,6 +49,11 @@ class ModelCore:
     def offset(self, queue: str) -> int:
         """Return how many events there were in one of them."""
         return self._queue(queue).offset
+
+    @property
+    def waits(self) -> bool:
+        """Tell whether there is anything that a worker might be given."""
+        return any(job.state is S.READY for queue in self._queues.values() for job in queue.jobs.values())
 
     @property
     def left(self) -> list[str]:
@@ -114,9 +118,8 @@ class ModelCore:
             if record.worker.id not in lane.avoid.shunned and record.worker.state in ACCEPTING
         )
 
-    def _mark_lane(self, queue: QueueRecord, lane: Lane, now: datetime) -> None:
+    def _mark_lane(self, queue: QueueRecord, key: str, lane: Lane, now: datetime) -> None:
         """Mark one lane unworkable, or workable again; each change is one event."""
-        key = lane_key(lane)
         served = any(self._serves(record, lane) for record in self._live_workers(now))
         if served and key in queue.unworkable:
             queue.unworkable.discard(key)

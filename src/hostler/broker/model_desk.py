@@ -232,7 +232,7 @@ class ModelDesk(ModelLife):
         limits, live = queue.spec.limits, [job for job in queue.jobs.values() if job.live]
         tenant = sum(1 for job in live if job.request.tenant == request.tenant)
         used = sum(job.size for job in live)
-        lanes = {lane_key(job.lane) for job in live} | {lane_key(lane_of(request))}
+        lanes = {job.lane_key for job in live} | {lane_key(lane_of(request))}
         for what, limit, would_be in (
             ("depth", limits.depth, len(live) + 1),
             ("bytes", limits.bytes, used + len(bytes(request.payload))),
@@ -280,7 +280,7 @@ class ModelDesk(ModelLife):
     # views
 
     def _is_unworkable(self, queue: QueueRecord, job: JobRecord) -> bool:
-        return job.state is S.READY and lane_key(job.lane) in queue.unworkable
+        return job.state is S.READY and job.lane_key in queue.unworkable
 
     def _lacking(self, job: JobRecord, now: datetime) -> tuple[Lacking, ...]:
         missing: dict[str, tuple[object, list[Holding]]] = {}

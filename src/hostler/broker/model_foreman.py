@@ -7,7 +7,6 @@ from hostler.broker.model_state import JobRecord, QueueRecord, seconds
 from hostler.contracts.job import JobState
 from hostler.contracts.queue import KindSpec, QueueSpec, QueueStats, RegistryRow, UpkeepReport
 from hostler.kernel.units import Seconds
-from hostler.policy.lanes import lane_key
 from hostler.policy.lifecycle import Verb
 
 S = JobState
@@ -63,12 +62,12 @@ class ModelForeman(ModelLife):
             scheduled=len(record.jobs_in(S.SCHEDULED)),
             running=len(record.jobs_in(S.RUNNING)),
             waiting=len(record.jobs_in(S.WAITING)),
-            unworkable=sum(1 for job in ready if lane_key(job.lane) in record.unworkable),
+            unworkable=sum(1 for job in ready if job.lane_key in record.unworkable),
             depth=len(live),
             bytes=sum(job.size for job in live),
             totals=dict(record.totals),
             kept={str(state): len(record.jobs_in(state)) for state in S if state.terminal},
-            lanes=len({lane_key(job.lane) for job in live}),
+            lanes=len({job.lane_key for job in live}),
             tenants=len({job.request.tenant for job in live}),
             workers=sum(1 for worker in self._live_workers(now) if queue in worker.worker.queues),
             oldest_ready_at=min((job.ready_at for job in ready if job.ready_at), default=None),
@@ -116,8 +115,8 @@ class ModelForeman(ModelLife):
         self._reap(record, now)
         self._escalate(record, now)
         self._expire(record, now)
-        for job in record.jobs_in(S.READY):
-            self._mark_lane(record, job.lane, now)
+        for key, lane in {job.lane_key: job.lane for job in record.jobs_in(S.READY)}.items():
+            self._mark_lane(record, key, lane, now)
         self._retire(record, now)
         self._trim(record, now)
         return UpkeepReport(due_in=_due_in(record, now))

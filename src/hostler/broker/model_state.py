@@ -16,6 +16,7 @@ from hostler.contracts.preview import Preview
 from hostler.contracts.queue import QueueSpec
 from hostler.contracts.worker import Worker
 from hostler.kernel.units import Json, Seconds
+from hostler.policy.lanes import lane_key
 from hostler.policy.lifecycle import Verb, advance
 
 SILENCE = 5.0
@@ -96,6 +97,15 @@ class JobRecord:
     """Workers that lost their lease on it."""
     affinity: str | None = None
     """What the jobs of its session share."""
+    named: tuple[Lane, str] | None = None
+    """The lane that was last asked for its name, and the name."""
+
+    @property
+    def lane_key(self) -> str:
+        """Return the name of its lane, which takes longer to make than all else that a claim asks of a job."""
+        if self.named is None or self.named[0] is not self.lane:
+            self.named = self.lane, lane_key(self.lane)
+        return self.named[1]
 
     @property
     def size(self) -> int:

@@ -28,7 +28,6 @@ from hostler.contracts.preview import PREVIEW_LIFE
 from hostler.contracts.queue import Demand
 from hostler.kernel.units import Json
 from hostler.policy.balance import Way, admits, best, standings_of
-from hostler.policy.lanes import lane_key
 from hostler.policy.lifecycle import Verb
 from hostler.policy.matching import fits
 
@@ -69,7 +68,7 @@ class ModelWork(ModelLife):
         running = self._keys_running(record)
         found: dict[str, Demand] = {}
         for job in () if record.paused or record.draining else record.jobs_in(S.READY):
-            key = lane_key(job.lane)
+            key = job.lane_key
             if job.lane.needs.models and not _key_is_full(record, job, running):
                 known = found.get(key, Demand(lane=job.lane, waiting=0, oldest=0.0))
                 age = (now - (job.ready_at or now)).total_seconds()
@@ -151,7 +150,7 @@ class ModelWork(ModelLife):
     ) -> Iterator[Choice]:
         short: list[tuple[str, str]] = []
         roomy: list[tuple[Choice, Way]] = []
-        lane, judged = lane_key(job.lane), False
+        lane, judged = job.lane_key, False
         home = queue.home(job, now)
         standings = standings_of(request)
         for index, offer in enumerate(() if lane in room.blocked else request.offers):

@@ -29,8 +29,6 @@ _LOG = structlog.stdlib.get_logger("hostler.worker.heartbeat")
 Link = Callable[[], AbstractAsyncContextManager[tuple[Broker, Registry]]]
 """Opens a connection of the heartbeat's own, on the loop that calls it."""
 
-SAMPLE: Seconds = 0.25
-"""How often the work loop's age is looked at."""
 END_LIMIT: Seconds = 3.0
 """How long the last announcements may take when the worker ends."""
 
@@ -41,6 +39,10 @@ class Tempo:
 
     beat: Seconds = 3.0
     ttl: Seconds = 10.0
+    pulse: Seconds = 0.2
+    """How often the work loop shows that it turns."""
+    sample: Seconds = 0.25
+    """How often the work loop's age is looked at, and whether leases are to be renewed sooner than was said before."""
     blocked_after: Seconds = 0.75
     """A work loop that has not turned for this long is reported with its stack, once."""
     stuck_after: Seconds = 30.0
@@ -127,7 +129,7 @@ class Heartbeat:
                 if now >= due:
                     renewals.turn(self._board.queues())
                     beaten, due = now, now + self._interval()
-                await self._rest(min(SAMPLE, due - self._clock.monotonic()))
+                await self._rest(min(self._tempo.sample, due - self._clock.monotonic()))
             announcing.result()
         finally:
             announcing.cancel()
@@ -157,7 +159,7 @@ class Heartbeat:
                         _LOG.warning("heartbeat is not answered, beating on", code=error.code, error=error.message)
                     quiet = now + pause(self._failures, self._dice)
                     self._failures += 1
-            await self._rest(min(SAMPLE, max(quiet, due) - self._clock.monotonic()))
+            await self._rest(min(self._tempo.sample, max(quiet, due) - self._clock.monotonic()))
 
     def _interval(self) -> Seconds:
         shortest = self._board.shortest

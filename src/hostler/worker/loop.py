@@ -137,7 +137,8 @@ class ClaimLoop:
         A submit may name any queue, but hardly any does: a busy worker does not pay for empty claims elsewhere.
         """
         queues = self._stock.shards()
-        own = frozenset(shard for shard in queues if home_of(shard) in self._stock.own())
+        mine = self._stock.own()
+        own = frozenset(shard for shard in queues if home_of(shard) in mine)
         now = self._clock.monotonic()
         self._turn += 1
         if now < self._elsewhere_at and (found := await self._round([queue for queue in queues if queue in own])):

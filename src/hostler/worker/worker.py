@@ -50,8 +50,6 @@ from hostler.worker.upkeep import Neighbours, turn
 
 _LOG = structlog.stdlib.get_logger("hostler.worker")
 
-PULSE: Seconds = 0.2
-"""How often the work loop shows that it turns."""
 REFRESH = 5
 """Turns after which its record is written anew: a beat, which tells it, is seconds away."""
 LAST_WORDS: Seconds = 8.0
@@ -111,9 +109,9 @@ class Worker:
             results=results,
         )
         self._crew = Crew(self._tools, self._capacity, self._board, self._count)
-        tempo = tempo or Tempo(beat=settings.heartbeat, ttl=settings.ttl)
+        self._tempo = tempo or Tempo(beat=settings.heartbeat, ttl=settings.ttl)
         self._presence = Presence(
-            self._board, (broker, registry), heartbeat_link, tempo, clock=clock, dice=dice, hear=self._hear
+            self._board, (broker, registry), heartbeat_link, self._tempo, clock=clock, dice=dice, hear=self._hear
         )
         self._claims = ClaimLoop(
             broker,
@@ -271,7 +269,7 @@ class Worker:
             self._board.turn(self._clock.monotonic())
             if turn_ % REFRESH == 0:
                 self._presence.refresh(self._record())
-            await asyncio.sleep(PULSE)
+            await asyncio.sleep(self._tempo.pulse)
 
     def _hear(self, news: News) -> None:
         if news.renewal is not None:

@@ -20,7 +20,7 @@ from hostler.testing.simulation.story import tell
 from hostler.worker.attempt import Attempt
 from hostler.worker.heartbeat import Heartbeat
 
-MOST = 100
+MOST = 300
 """Seeds within which a broken promise has to be found."""
 PLAY = (sys.executable, "-m", "hostler.testing.simulation")
 

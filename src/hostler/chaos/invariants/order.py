@@ -71,6 +71,8 @@ class _Order:
     def __init__(self, history: History) -> None:
         self._history = history
         self._born: dict[str, Event] = {}
+        self._lanes: dict[str, str] = {}
+        """Key of each job's lane: there are many events for one job."""
         self._lines: dict[str, dict[str, dict[str, tuple[float, int]]]] = {}
         self._passes: dict[str, int] = {}
         self._virtual = 0
@@ -98,9 +100,13 @@ class _Order:
             self._line(job)[job] = self._arrival(job)
 
     def _line(self, job: str) -> dict[str, tuple[float, int]]:
-        request = self._history.requests[job]
-        lane = self._lines.setdefault(lane_key(lane_of(request)), {})
-        return lane.setdefault(request.tenant, {})
+        return self._lane(job).setdefault(self._history.requests[job].tenant, {})
+
+    def _lane(self, job: str) -> dict[str, dict[str, tuple[float, int]]]:
+        key = self._lanes.get(job)
+        if key is None:
+            key = self._lanes[job] = lane_key(lane_of(self._history.requests[job]))
+        return self._lines.setdefault(key, {})
 
     def _arrival(self, job: str) -> tuple[float, int]:
         born, request = self._born[job], self._history.requests[job]
@@ -133,7 +139,7 @@ class _Order:
             self._found.append(_finding("S11", sentence, (job, first), self._born[first], event))
 
     def _out_of_turn(self, event: Event, job: str, tenant: str) -> None:
-        lane = self._lines[lane_key(lane_of(self._history.requests[job]))]
+        lane = self._lane(job)
         mine = max(self._passes.get(tenant, 0), self._virtual)
         for other, line in lane.items():
             theirs = max(self._passes.get(other, 0), self._virtual)

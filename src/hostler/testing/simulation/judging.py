@@ -10,6 +10,8 @@ from msgspec import Struct
 from hostler.broker.model import ModelBroker
 from hostler.chaos.check import Submission, check
 from hostler.chaos.check import Told as Settled
+from hostler.chaos.facts import Finding, History
+from hostler.chaos.invariants.life import effects_fenced
 from hostler.chaos.invariants.service import listened
 from hostler.chaos.record import Effect, Heard, Terms
 from hostler.contracts.event import Event
@@ -88,23 +90,37 @@ async def _broken(record: Record, queue: str, events: Sequence[Event], jobs: dic
         [Effect(job=each.job, fence=each.fence) for each in log if each.type == "finished" and each.job in mine]
         for log in record.effects
     ]
-    verdicts = [
-        check(
-            events,
-            submitted=[one for one in record.submitted if one.id in mine],
-            final=mine,
-            told=[one for one in record.told if one.job in mine],
-            effects=sorted((effect for log in logs for effect in log), key=lambda one: one.fence),
-            stats=await record.model.stats(queue),
-            audit=await record.model.audit(queue),
-            terms=Terms(slots=record.slots, effectful=frozenset({"sim.echo"})),
-        ),
-        *(check(events, effects=log) for log in logs),
-    ]
-    found = [str(finding) for verdict in verdicts for finding in verdict.findings]
+    verdict = check(
+        events,
+        submitted=[one for one in record.submitted if one.id in mine],
+        final=mine,
+        told=[one for one in record.told if one.job in mine],
+        effects=sorted((effect for log in logs for effect in log), key=lambda one: one.fence),
+        stats=await record.model.stats(queue),
+        audit=await record.model.audit(queue),
+        terms=Terms(slots=record.slots, effectful=frozenset({"sim.echo"})),
+    )
+    findings = [*verdict.findings, *(finding for log in logs if log for finding in _effects(events, log))]
     for reader, lines in record.heard.items():
-        found += [str(finding) for finding in listened(reader, events, [line for line in lines if line.queue == queue])]
+        if mentioned := [line for line in lines if line.queue == queue]:
+            findings += listened(reader, events, mentioned)
+    found = [str(finding) for finding in findings]
     if not record.plot.faults:
         losses = [event for event in events if event.type in LOSSES]
         found += [f"nothing went wrong, and yet there is {event.type} of {event.job}" for event in losses]
     return found
+
+
+def _effects(events: Sequence[Event], log: Sequence[Effect]) -> list[Finding]:
+    """Judge what one process of a service did, in its order; the rest is judged of all of them."""
+    history = History(
+        events=tuple(events),
+        submitted=None,
+        final=None,
+        told=None,
+        effects=log,
+        stats=None,
+        audit=None,
+        terms=Terms(),
+    )
+    return effects_fenced(history) or []

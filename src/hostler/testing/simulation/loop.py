@@ -138,7 +138,10 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self, delay: float, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:
         """Run a callback after this time."""
-        return self.call_at(self._elapsed + delay, callback, *args, context=context)
+        when = self._elapsed + delay
+        timer = _Timer(when, callback, args, context)
+        heapq.heappush(self._timers, (when, next(self._numbers), timer))
+        return timer
 
     def call_at(  # pyright: ignore[reportIncompatibleMethodOverride] - as above
         self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None

@@ -59,14 +59,14 @@ class Path:
 
     def exchange(
         self, what: Callable[[], "asyncio.Future[T] | T"], *, limit: Seconds = CALL_LIMIT
-    ) -> Coroutine[Any, Any, T]:
+    ) -> "asyncio.Future[T]":
         """Have something done on the other side and return what it says, or raise what it raises.
 
         What the other side has to wait for is a future, which runs on when nobody waits for the answer any more.
         """
         request = _Request(self._loop, what, limit, self.weather)
         self._loop.call_later(self._roll() * self.weather.delay, self._arrive, request, context=self._context)
-        return request.answered()
+        return request.answer
 
     def _arrive(self, request: "_Request") -> None:
         if self.weather.refused:
@@ -111,40 +111,33 @@ class Path:
 class _Request:
     """One request on its way, until there is an answer or it is given up."""
 
-    __slots__ = ("_answer", "_caller", "_ends", "_limited", "_loop", "weather", "what")
+    __slots__ = ("_caller", "_ends", "_limited", "_loop", "answer", "weather", "what")
 
     def __init__(self, loop: VirtualLoop, what: Callable[[], Any], limit: Seconds, weather: Weather) -> None:
         self.what = what
         self.weather = weather
         """When it was sent: losses and delays are that moment's."""
         self._loop = loop
-        self._answer: asyncio.Future[Any] = loop.create_future()
+        self.answer: asyncio.Future[Any] = asyncio.Future(loop=loop)
+        """What there is, or what comes instead of it."""
         self._caller = contextvars.copy_context()
         self._ends = loop.time() + limit
-        self._limited: asyncio.TimerHandle | None = None
-
-    async def answered(self) -> Any:
-        """Return the answer, or raise what came instead of it."""
-        try:
-            return await self._answer
-        finally:
-            if self._limited is not None:
-                self._limited.cancel()
+        self._limited = False
 
     def end(self, *, result: Any = None, error: Exception | None = None) -> None:
         """Answer, if anybody still waits for it."""
-        if self._answer.done():
+        if self.answer.done():
             return
         if error is None:
-            self._answer.set_result(result)
+            self.answer.set_result(result)
         else:
-            self._answer.set_exception(error)
+            self.answer.set_exception(error)
 
     def lose(self) -> None:
         """Let whoever asked give up when his time comes: it is he who waits, so not while he is frozen."""
-        if self._limited is None and not self._answer.done():
-            ends = max(self._ends, self._loop.time())
-            self._limited = self._loop.call_at(ends, self._give_up, context=self._caller)
+        if not self._limited and not self.answer.done():
+            self._limited = True
+            self._loop.call_at(max(self._ends, self._loop.time()), self._give_up, context=self._caller)
 
     def _give_up(self) -> None:
         self.end(error=NoAnswerError())
@@ -196,7 +189,7 @@ class EngineLine:
         return True
 
 
-WAKING: Final = frozenset({"submit", "settle", "tick", "cancel", "replay", "wake", "resume"})
+WAKING: Final = frozenset({"submit", "settle", "tick", "promote", "cancel", "replay", "wake", "resume"})
 """Verbs after which there may be work that was not there before."""
 
 
@@ -219,7 +212,7 @@ class SharedEngine:
             self._note(words[1], answer)
         if (moves := self.model.moves) != self._moves:
             self._moves = moves
-            if verb in WAKING:
+            if verb in WAKING and self.model.waits:
                 self.changed.set()
                 self.changed = asyncio.Event()
             self._readers = [read for read in self._readers if not read()]

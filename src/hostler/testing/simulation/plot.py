@@ -147,9 +147,7 @@ def _asked(dice: random.Random, busy: Seconds, share: float) -> Asked:
 
 
 def _fault(dice: random.Random, busy: Seconds) -> Fault:
-    return Fault(
-        at=round(dice.random() * busy, 3),
-        kind=dice.choice(FAULTS),
-        target=dice.randrange(8),
-        length=round(dice.random() ** 2 * LONGEST, 3),
-    )
+    kind = dice.choice(FAULTS)
+    share = dice.random()
+    length = share * LONGEST if kind == "freeze" else share**2 * LONGEST  # a freeze shows most when it outlasts a lease
+    return Fault(at=round(dice.random() * busy, 3), kind=kind, target=dice.randrange(8), length=round(length, 3))

@@ -35,7 +35,7 @@ from hostler.testing.simulation.network import NoAnswerError, Path, RefusedError
 
 T = TypeVar("T")
 
-POLL: Final[Seconds] = 0.25
+POLL: Final[Seconds] = 0.5
 LIMIT: Final[Seconds] = 2.0
 STRIKES: Final = 5
 """Questions in a row without an answer after which the way to the service has failed."""

@@ -32,6 +32,7 @@ from hostler.testing.simulation.plot import BUSY, LEASE, LONGEST, Asked, Fault, 
 from hostler.testing.simulation.service import KINDS, Service, SimulatedConnector
 from hostler.worker.call import Call
 from hostler.worker.handlers import HandlerSet, handler
+from hostler.worker.heartbeat import Tempo
 from hostler.worker.worker import Worker
 
 T = TypeVar("T")
@@ -44,10 +45,14 @@ PATIENCE: Final[Seconds] = 1_200.0
 still fail or hang, so that a breaker may let one try a minute through: sixteen jobs, a quarter of a minute each."""
 STANDSTILL: Final[Seconds] = 600.0
 """When nothing happens for so long, nothing will: a breaker lets somebody try each minute."""
+LOOK: Final[Seconds] = 0.25
+"""How often it is looked whether everything has come to its end."""
 SUCCESSOR: Final[Seconds] = 2.0
 """After so long a worker that was killed or drained has a successor."""
 QUEUES: Final = ("image", "default")
 """Of the simulated service's kinds and of handlers."""
+TEMPO: Final = Tempo(pulse=1.0, sample=1.0)
+"""A loop cannot be stuck here while the heart beats on, so nothing depends on how often that is looked at."""
 LOSSY: Final = Weather(delay=0.2, lost_requests=0.2, lost_answers=0.2)
 AWAY: Final = Weather(refused=True)
 
@@ -57,11 +62,11 @@ class VirtualClock:
 
     def __init__(self, loop: VirtualLoop, skew: Seconds = 0.0) -> None:
         self._loop = loop
-        self._skew = timedelta(seconds=skew)
+        self._began = EPOCH + timedelta(seconds=skew)
 
     def now(self) -> datetime:
         """Return the wall clock."""
-        return EPOCH + self._skew + timedelta(seconds=self._loop.time())
+        return self._began + timedelta(seconds=self._loop.time())
 
     def monotonic(self) -> float:
         """Return seconds that only rise."""
@@ -177,6 +182,7 @@ class Story:
             clock=clock,
             dice=SeededDice(self._dice.randrange(2**32)),
             machine="here",
+            tempo=TEMPO,
         )
         await member.worker.run()
 
@@ -283,14 +289,14 @@ class Story:
                     f"L1: not ended after {now:.0f} s, nothing since {moved:.0f} s: {', '.join(left)}"
                 )
                 return
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(LOOK)
             if now > WELL:
                 for service in self._services:
                     service.be_well()
 
     async def _stop(self) -> None:
         """Drain the workers that live; each must end, and leave nothing running."""
-        await asyncio.sleep(1.0)  # who was hired last begins first
+        await asyncio.sleep(LOOK)  # who was hired last begins first
         living = [member for member in self._all if not member.dead]
         for member in living:
             if member.worker is not None:
@@ -357,7 +363,7 @@ def tell(plot: Plot) -> Told:
             told = Told(
                 seed=plot.seed, findings=(str(error),), jobs=0, claims=0, heard=0, seconds=loop.time(), digest=""
             )
-        gc.collect()  # what nobody heard is known when the task is gone
+        gc.collect(0)  # what nobody heard is known when the task is gone; all that the story made is young
         told = msgspec.structs.replace(told, findings=(*told.findings, *unheard))
         loop.end()
     return told
