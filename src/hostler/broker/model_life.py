@@ -96,7 +96,8 @@ class ModelLife(ModelCore):
         lease = job.lease
         if lease is None:
             raise AssertionError(f"{job.id} has no lease to lose")
-        if job.grace != lease.ends:
+        excused: dict[str, Any] = {} if job.grace != lease.ends else {"charged": False}
+        if not excused:
             job.crashes += 1
             job.down.append(lease.worker)
         failure = Failure(class_=FailureClass.LOST, message=f"the lease of worker {lease.worker} ran out")
@@ -113,4 +114,4 @@ class ModelLife(ModelCore):
             self._end(queue, job, now, Verb.BURY, S.DEAD, worker=lease.worker)
         else:
             self._close_attempt(job, now, "reap", failure=failure)
-            self._ready(queue, job, now, Verb.REAP, worker=lease.worker)
+            self._ready(queue, job, now, Verb.REAP, worker=lease.worker, **excused)

@@ -268,6 +268,16 @@ SEEDED: dict[str, tuple[str, Callable[[], Verdict]]] = {
             .check(told=[Told(job=J, fence=1, accepted=True, delay=8.0)])
         ),
     ),
+    "a retry at once, of which its worker asked that it wait": (
+        "S8",
+        lambda: (
+            Tape()
+            .submit()
+            .claim()
+            .add(J, "retry", "ready", fence=1, worker="w")
+            .check(told=[Told(job=J, fence=1, accepted=True, delay=8.0)])
+        ),
+    ),
     "a backoff beyond its cap": (
         "S8",
         lambda: (

@@ -7,16 +7,19 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 
 from hostler.broker.model import ModelBroker
 from hostler.contracts.event import Event
+from hostler.contracts.lease import Again
 from hostler.gateway.follow import Story as FollowedJob
 from hostler.gateway.hub import Subscription
 from hostler.gateway.tail import Tails
 from hostler.testing.simulation.loop import StalledError, VirtualLoop
 from hostler.testing.simulation.plot import FAULTS, plot
 from hostler.testing.simulation.story import tell
+from hostler.worker.aside import Aside, Unanswered
 from hostler.worker.attempt import Attempt
 from hostler.worker.heartbeat import Heartbeat
 
@@ -138,6 +141,51 @@ def read_on_after_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Tails, "stop", stop)
 
 
+def retry_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do not let a retry wait."""
+    again = ModelBroker._again  # pyright: ignore[reportPrivateUsage] - broken on purpose
+
+    def hurry(model: ModelBroker, queue: Any, job: Any, ending: Again, *rest: Any) -> None:
+        again(model, queue, job, msgspec.structs.replace(ending, delay=0.0), *rest)
+
+    monkeypatch.setattr(ModelBroker, "_again", hurry)
+
+
+def never_count_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep attempts in a job's history, and do not count them."""
+    close = ModelBroker._close_attempt  # pyright: ignore[reportPrivateUsage] - broken on purpose
+
+    def forget(model: ModelBroker, job: Any, *rest: Any, **named: Any) -> None:
+        used = job.attempts_used
+        close(model, job, *rest, **named)
+        job.attempts_used = used
+
+    monkeypatch.setattr(ModelBroker, "_close_attempt", forget)
+
+
+def leave_aside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Never come back to a queue whose server was away."""
+
+    async def wait(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(Aside, "_ask", wait)
+
+
+def test_a_queue_whose_server_is_away_is_set_aside_and_the_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    put, back = Aside.put, list[bool]()
+
+    def note(aside: Aside, claim: Unanswered) -> None:
+        back.append(claim.doubtful)
+        put(aside, claim)
+
+    monkeypatch.setattr(Aside, "put", note)
+    struck = [each for each in map(plot, range(200)) if "queue away" in {fault.kind for fault in each.faults}]
+
+    assert [told.findings for told in map(tell, struck) if told.findings] == []
+    assert set(back) == {True, False}  # claims whose answer broke off, and claims that nobody took
+
+
 @pytest.mark.parametrize(
     ("breaks", "needed"),
     [
@@ -149,6 +197,9 @@ def read_on_after_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
         (resume_behind, None),
         (keep_one_event, None),
         (read_on_after_the_end, None),
+        (retry_at_once, None),
+        (never_count_attempts, None),
+        (leave_aside, "queue away"),
     ],
 )
 def test_a_broken_part_is_found(

@@ -11,6 +11,8 @@ from hostler.policy.lifecycle import JOB_MOVES, Verb
 _BY_SETTLE = frozenset({Verb.FINISH, Verb.FAIL, Verb.RETRY, Verb.WAIT, Verb.CANCEL})
 _CLOSE = 0.05
 """Seconds by which a client's and the engine's clock may differ on one machine."""
+_EARLY = 0.001
+"""Seconds by which a retry may come before its time."""
 _VERBS = frozenset(str(verb) for verb in Verb)
 
 
@@ -167,7 +169,7 @@ def budgets(history: History) -> list[Finding] | None:
     for job, events in history.jobs.items():
         for event, after in zip_longest(events, events[1:]):
             delay = delays.get((job, event.attempt or 0))
-            if delay is not None and event.type == Verb.RETRY and event.state is JobState.SCHEDULED:
+            if delay is not None and event.type == Verb.RETRY:
                 found.extend(_out_of_time(history, delay, event, after))
     return found
 
@@ -208,9 +210,11 @@ def _spent(history: History, job: str, seen: Job, generation: int) -> list[Findi
 def _out_of_time(history: History, delay: float, event: Event, after: Event | None) -> list[Finding]:
     job = event.job or ""
     found: list[Finding] = []
-    if after is not None and after.type == Verb.WAKE and "reason" not in after.data:
+    if event.state is JobState.READY and delay > _EARLY:
+        found.append(_finding("S8", f"{job} came back at once, {delay} s were asked for", job, event))
+    elif after is not None and after.type == Verb.WAKE and "reason" not in after.data:
         waited = (after.at - event.at).total_seconds()
-        if waited < delay - 0.001:
+        if waited < delay - _EARLY:
             found.append(_finding("S8", f"{job} came back after {waited} s of {delay} s", job, event, after))
     cap = history.terms.backoff_cap
     if cap is not None and delay > cap:

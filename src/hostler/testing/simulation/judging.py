@@ -16,6 +16,7 @@ from hostler.chaos.invariants.service import listened
 from hostler.chaos.record import Effect, Heard, Terms
 from hostler.contracts.event import Event
 from hostler.contracts.job import Job
+from hostler.contracts.queue import RegistryRow
 from hostler.kernel.units import Seconds
 from hostler.testing.machine_compare import all_events, all_jobs
 from hostler.testing.sims.effects import Effect as SimEffect
@@ -68,11 +69,12 @@ async def judged(record: Record, took: Seconds, known: Sequence[str]) -> Told:
     """Judge every queue; `known` was found before."""
     findings, claims, digest = list(known), 0, hashlib.sha256()
     jobs = await jobs_of(record.model)
-    for queue in [row.queue.name for row in await record.model.registry()]:
+    for row in await record.model.registry():
+        queue = row.queue.name
         events = await all_events(record.model, queue)
         claims += sum(event.type == "claim" for event in events)
         digest.update(msgspec.json.encode(events))
-        findings += await _broken(record, queue, events, jobs)
+        findings += await _broken(record, row, events, jobs)
     return Told(
         seed=record.plot.seed,
         findings=tuple(dict.fromkeys(findings)),
@@ -84,7 +86,8 @@ async def judged(record: Record, took: Seconds, known: Sequence[str]) -> Told:
     )
 
 
-async def _broken(record: Record, queue: str, events: Sequence[Event], jobs: dict[str, Job]) -> list[str]:
+async def _broken(record: Record, row: RegistryRow, events: Sequence[Event], jobs: dict[str, Job]) -> list[str]:
+    queue, retries = row.queue.name, [kind.retry for kind in row.kinds]
     mine = {id_: job for id_, job in jobs.items() if job.queue == queue}
     logs = [
         [Effect(job=each.job, fence=each.fence) for each in log if each.type == "finished" and each.job in mine]
@@ -98,7 +101,12 @@ async def _broken(record: Record, queue: str, events: Sequence[Event], jobs: dic
         effects=sorted((effect for log in logs for effect in log), key=lambda one: one.fence),
         stats=await record.model.stats(queue),
         audit=await record.model.audit(queue),
-        terms=Terms(slots=record.slots, effectful=frozenset({"sim.echo"})),
+        terms=Terms(
+            slots=record.slots,
+            attempts=max(retry.attempts for retry in retries),
+            crashes=max(retry.crashes for retry in retries),
+            effectful=frozenset({"sim.echo"}),
+        ),
     )
     findings = [*verdict.findings, *(finding for log in logs if log for finding in _effects(events, log))]
     for reader, lines in record.heard.items():

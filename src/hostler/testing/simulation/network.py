@@ -3,7 +3,7 @@
 import asyncio
 import contextvars
 import random
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar, cast
 
@@ -40,7 +40,30 @@ class NoAnswerError(Exception):
 
 
 class RefusedError(Exception):
-    """There is nobody: it was not done."""
+    """There is nobody: it was not done. `server` is which one of several, where there are several."""
+
+    def __init__(self, server: str | None = None) -> None:
+        super().__init__(server)
+        self.server = server
+
+
+class BrokenOffError(Exception):
+    """The connection to one server of several broke: it may or may not have been done."""
+
+    def __init__(self, server: str) -> None:
+        super().__init__(server)
+        self.server = server
+
+
+class Server:
+    """Where one queue is, as in a cluster: it may be away while the engine's others answer."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.away = False
+        """Whether it refuses what comes; what it had to say yet never arrives."""
+        self.cuts: Fraction = 0.0
+        """How many of its answers break off."""
 
 
 class Path:
@@ -58,19 +81,22 @@ class Path:
         self.weather = Weather()
 
     def exchange(
-        self, what: Callable[[], "asyncio.Future[T] | T"], *, limit: Seconds = CALL_LIMIT
+        self, what: Callable[[], "asyncio.Future[T] | T"], *, limit: Seconds = CALL_LIMIT, server: Server | None = None
     ) -> "asyncio.Future[T]":
         """Have something done on the other side and return what it says, or raise what it raises.
 
         What the other side has to wait for is a future, which runs on when nobody waits for the answer any more.
         """
-        request = _Request(self._loop, what, limit, self.weather)
+        request = _Request(self._loop, what, limit, self.weather, server)
         self._loop.call_later(self._roll() * self.weather.delay, self._arrive, request, context=self._context)
         return request.answer
 
     def _arrive(self, request: "_Request") -> None:
         if self.weather.refused:
             request.end(error=RefusedError())
+            return
+        if request.server is not None and request.server.away:
+            request.end(error=RefusedError(request.server.name))
             return
         if self._roll() < request.weather.lost_requests:
             request.lose()
@@ -102,7 +128,10 @@ class Path:
         self._loop.call_later(delay, self._return, request, result, error, context=self._context)
 
     def _return(self, request: "_Request", result: Any, error: Exception | None) -> None:
-        if self._roll() >= request.weather.lost_answers and not self.weather.refused:
+        server = request.server
+        if server is not None and (server.away or (server.cuts and self._roll() < server.cuts)):
+            request.end(error=BrokenOffError(server.name))
+        elif self._roll() >= request.weather.lost_answers and not self.weather.refused:
             request.end(result=result, error=error)
         else:
             request.lose()
@@ -111,10 +140,13 @@ class Path:
 class _Request:
     """One request on its way, until there is an answer or it is given up."""
 
-    __slots__ = ("_caller", "_ends", "_limited", "_loop", "answer", "weather", "what")
+    __slots__ = ("_caller", "_ends", "_limited", "_loop", "answer", "server", "weather", "what")
 
-    def __init__(self, loop: VirtualLoop, what: Callable[[], Any], limit: Seconds, weather: Weather) -> None:
+    def __init__(
+        self, loop: VirtualLoop, what: Callable[[], Any], limit: Seconds, weather: Weather, server: Server | None
+    ) -> None:
         self.what = what
+        self.server = server
         self.weather = weather
         """When it was sent: losses and delays are that moment's."""
         self._loop = loop
@@ -155,25 +187,31 @@ class EngineLine:
         self._path = path
 
     def __getattr__(self, verb: str) -> Callable[..., Awaitable[Any]]:
-        method = getattr(self._engine.model, verb)
+        method, queue_of = getattr(self._engine.model, verb), QUEUE_OF.get(verb)
 
         def call(*words: Any, **named: Any) -> Coroutine[Any, Any, Any]:
-            return self._ask(lambda: self._engine.do(verb, method, *words, **named))
+            server = None if queue_of is None else self._engine.servers.get(queue_of(words))
+            return self._ask(lambda: self._engine.do(verb, method, *words, **named), server=server)
 
         self.__dict__[verb] = call
         return call
 
-    async def _ask(self, what: Callable[[], Any], limit: Seconds = CALL_LIMIT) -> Any:
+    async def _ask(self, what: Callable[[], Any], limit: Seconds = CALL_LIMIT, *, server: Server | None = None) -> Any:
         try:
-            return await self._path.exchange(what, limit=limit)
-        except RefusedError:
-            raise EngineUnavailableError("the engine cannot be reached") from None
+            return await self._path.exchange(what, limit=limit, server=server)
+        except RefusedError as error:
+            if error.server is None:
+                raise EngineUnavailableError("the engine cannot be reached") from None
+            raise EngineUnavailableError("it cannot be reached", executed=False, server=error.server) from None
+        except BrokenOffError as error:
+            raise EngineUnavailableError("the connection broke", server=error.server) from None
         except NoAnswerError:
             raise EngineTimeoutError("the engine did not answer in time") from None
 
     async def events(self, queue: str, *, after: int, limit: int = 1000, wait: Seconds = 0.0) -> Page:
         """Return a page of a stream; one that would be empty after `wait` seconds at the latest."""
-        return await self._ask(lambda: self._engine.read(queue, after, limit, wait), CALL_LIMIT + wait)
+        server = self._engine.servers.get(queue)
+        return await self._ask(lambda: self._engine.read(queue, after, limit, wait), CALL_LIMIT + wait, server=server)
 
     async def wait_for_work(self, queues: object, worker: object, *, timeout: float) -> bool:
         """Return True after something changed, False after `timeout` seconds; some wake-ups are lost."""
@@ -189,6 +227,18 @@ class EngineLine:
         return True
 
 
+def _home(job_id: str) -> str:
+    return job_id.rpartition(".")[0]
+
+
+QUEUE_OF: Final[Mapping[str, Callable[[tuple[Any, ...]], str]]] = {
+    "submit": lambda words: words[0][0].queue,
+    "claim": lambda words: words[0].queue,
+    **dict.fromkeys(("settle", "progress", "renew"), lambda words: _home(words[1][0].job_id)),
+    **dict.fromkeys(("get", "timeline", "cancel"), lambda words: _home(words[0])),
+    **dict.fromkeys(("tick", "promote", "stats", "demand"), lambda words: words[0]),
+}
+"""Verbs that one queue's server does, and the queue."""
 WAKING: Final = frozenset({"submit", "settle", "tick", "promote", "cancel", "replay", "wake", "resume"})
 """Verbs after which there may be work that was not there before."""
 
@@ -196,8 +246,10 @@ WAKING: Final = frozenset({"submit", "settle", "tick", "promote", "cancel", "rep
 class SharedEngine:
     """The one engine behind all paths."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, queues: Sequence[str] = ()) -> None:
         self.model = model
+        self.servers = {queue: Server(queue) for queue in queues}
+        """Of each queue; the rest of the engine is always there."""
         self.changed = asyncio.Event()
         self.told: list[Told] = []
         """What was said to every settlement, whether or not the answer arrived."""

@@ -15,6 +15,7 @@ FaultKind = Literal[
     "kill",
     "engine away",
     "engine restart",
+    "queue away",
     "lossy",
     "service away",
     "service anew",
@@ -34,8 +35,8 @@ LEASE: Final[Seconds] = 3.0
 """Of every queue: a third of the usual, and so are the faults, so that a story is short."""
 SLOW: Final[Seconds] = 5.5
 LIMITS: Final = Timeouts(connect=5.0, first_byte=6.0, idle=6.0, run=15.0)
-KINDS: Final = ("sim.echo", "sum.up")
-"""What jobs ask for: the simulated service, and a handler."""
+HOMES: Final = {"sim.echo": "image", "sum.up": "default"}
+"""What jobs ask for, the simulated service and a handler, and the queue of each, with a server of its own."""
 
 
 class Asked(Struct, frozen=True, kw_only=True):
@@ -56,7 +57,7 @@ class Fault(Struct, frozen=True, kw_only=True):
     at: Seconds
     kind: FaultKind
     target: int
-    """Number of the worker, gateway or service that it strikes, as far as it strikes one."""
+    """Number of the worker, gateway, service or queue that it strikes, as far as it strikes one."""
     length: Seconds
 
 
@@ -71,6 +72,8 @@ class Plot(Struct, frozen=True, kw_only=True):
     service_slots: int
     hang_rate: float
     failures: dict[str, float]
+    attempts: int
+    """Of each job at a service."""
     asked: tuple[Asked, ...]
     faults: tuple[Fault, ...]
 
@@ -108,7 +111,7 @@ def plot(seed: int) -> Plot:
 def drawn(seed: int, dice: random.Random, size: Size) -> Plot:
     """Draw a world of a size."""
     calm = dice.random() < 0.25  # noqa: PLR2004 - said above
-    rough = 0.0 if calm else dice.choice((0.0, 0.1, 0.3))
+    rough = 0.0 if calm else dice.choice((0.0, 0.1, 0.4))
     share = dice.choice(size.shares)
     return Plot(
         seed=seed,
@@ -118,17 +121,19 @@ def drawn(seed: int, dice: random.Random, size: Size) -> Plot:
         service_slots=dice.randint(1, size.slots),
         hang_rate=rough / 3,
         failures={"internal_error": rough, "invalid_input": rough / 4, "out_of_memory": rough / 4},
+        attempts=dice.choice((1, 2, 5)),
         asked=tuple(_asked(dice, size.busy, share) for _ in range(dice.randint(*size.jobs))),
         faults=() if calm else tuple(_fault(dice, size.busy) for _ in range(dice.randint(1, size.faults))),
     )
 
 
 def _asked(dice: random.Random, busy: Seconds, share: float) -> Asked:
-    kind = dice.choice(KINDS)
+    kind = dice.choice(tuple(HOMES))
     seconds = round(dice.random() ** 2 * SLOW, 3)
     payload = {"value": dice.randrange(1000), "duration": seconds, "steps": 2}
     request = JobRequest(
         kind=kind,
+        queue=HOMES[kind],
         payload=Raw(msgspec.json.encode(payload)),
         tenant=dice.choice(("a", "b")),
         priority=dice.choice((0, 50, 50, 50, 100)),

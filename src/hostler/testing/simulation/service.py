@@ -16,7 +16,7 @@ from hostler.connectors.services.simulation.messages import CapabilitiesView, He
 from hostler.connectors.services.simulation.terms import ALIVE, CODES, kinds_of
 from hostler.connectors.services.simulation.views import capabilities_of, end_of, probe_of, signal_of, submission_of
 from hostler.contracts.failure import FailureClass
-from hostler.contracts.queue import KindSpec
+from hostler.contracts.queue import KindSpec, RetryPolicy
 from hostler.contracts.service import (
     Failed,
     Finished,
@@ -46,7 +46,10 @@ _ENDED: Final = frozenset({RemoteState.SUCCEEDED, RemoteState.FAILED, RemoteStat
 class Service:
     """One simulated service, which may be started anew and then knows nothing of before."""
 
-    def __init__(self, knobs: SimKnobs) -> None:
+    def __init__(self, knobs: SimKnobs, *, attempts: int) -> None:
+        retry = RetryPolicy(attempts=attempts)
+        self.kinds = tuple(msgspec.structs.replace(kind, retry=retry) for kind in KINDS)
+        """Its kinds, of which each job has so many attempts."""
         self._knobs = knobs
         self.desk = SimulatedDesk(knobs)
         self.desks = [self.desk]
@@ -90,7 +93,7 @@ class SimulatedConnector:
 
     def kinds(self) -> tuple[KindSpec, ...]:
         """Return the kinds of the simulated service."""
-        return KINDS
+        return self._service.kinds
 
     async def probe(self) -> Probe:
         """Ask for its health."""

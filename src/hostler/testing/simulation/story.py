@@ -27,9 +27,9 @@ from hostler.testing.sims.knobs import SimKnobs
 from hostler.testing.simulation.entrance import Entrance
 from hostler.testing.simulation.judging import Record, Told, judged
 from hostler.testing.simulation.loop import StalledError, VirtualLoop
-from hostler.testing.simulation.network import EngineLine, Path, SharedEngine, Weather
-from hostler.testing.simulation.plot import BUSY, LEASE, LONGEST, Asked, Fault, Plot
-from hostler.testing.simulation.service import KINDS, Service, SimulatedConnector
+from hostler.testing.simulation.network import EngineLine, Path, Server, SharedEngine, Weather
+from hostler.testing.simulation.plot import BUSY, HOMES, LEASE, LONGEST, Asked, Fault, Plot
+from hostler.testing.simulation.service import Service, SimulatedConnector
 from hostler.worker.call import Call
 from hostler.worker.handlers import HandlerSet, handler
 from hostler.worker.heartbeat import Tempo
@@ -49,8 +49,9 @@ LOOK: Final[Seconds] = 0.25
 """How often it is looked whether everything has come to its end."""
 SUCCESSOR: Final[Seconds] = 2.0
 """After so long a worker that was killed or drained has a successor."""
-QUEUES: Final = ("image", "default")
-"""Of the simulated service's kinds and of handlers."""
+QUEUES: Final = tuple(HOMES.values())
+CUT: Final = 0.5
+"""Share of answers that break off before a queue's server is away."""
 TEMPO: Final = Tempo(pulse=1.0, sample=1.0)
 """A loop cannot be stuck here while the heart beats on, so nothing depends on how often that is looked at."""
 LOSSY: Final = Weather(delay=0.2, lost_requests=0.2, lost_answers=0.2)
@@ -99,7 +100,7 @@ class Story:
         self._plot = plot
         self._loop = loop
         self._dice = random.Random(f"{plot.seed} ways")  # noqa: S311 - a story, not a secret
-        self._engine = SharedEngine(ModelBroker(VirtualClock(loop)))
+        self._engine = SharedEngine(ModelBroker(VirtualClock(loop)), QUEUES)
         knobs = SimKnobs(
             duration=1.0,
             steps=2,
@@ -109,7 +110,7 @@ class Story:
             failures=plot.failures,
             seed=plot.seed,
         )
-        self._services = [Service(knobs) for _ in range(plot.services)]
+        self._services = [Service(knobs, attempts=plot.attempts) for _ in range(plot.services)]
         self._entrance = Entrance(loop, self._engine, self._dice, plot.gateways)
         self._members: list[Member] = []
         self._all: list[Member] = []
@@ -122,7 +123,7 @@ class Story:
         model = self._engine.model
         for queue in QUEUES:
             await model.declare_queue(QueueSpec(name=queue, lease=LEASE, cancel_grace=LEASE))
-        for kind in (*KINDS, *HandlerSet.of(sum_up).kinds()):
+        for kind in (*self._services[0].kinds, *HandlerSet.of(sum_up).kinds()):
             await model.declare_kind(kind)
         self._members = [self._hire(slots) for slots in self._plot.slots]
         things = [
@@ -225,11 +226,8 @@ class Story:
                 if member.worker is not None and not member.dead:
                     member.worker.drain()
                     await self._succeed(member)
-            case "engine away":
-                await self._weather([path for path in self._paths() if path.name.endswith("-engine")], AWAY, fault)
-            case "engine restart":
-                await self._weather([path for path in self._paths() if path.name.endswith("-engine")], AWAY, fault)
-                self._engine.model.restart()
+            case "engine away" | "engine restart" | "queue away":
+                await self._strike_engine(fault)
             case "lossy":
                 await self._weather(member.paths, LOSSY, fault)
             case "service away":
@@ -239,6 +237,14 @@ class Story:
                 await service.begin_anew()
             case _:
                 await self._strike_gateway(fault)
+
+    async def _strike_engine(self, fault: Fault) -> None:
+        if fault.kind == "queue away":
+            await self._fall(self._engine.servers[QUEUES[fault.target % len(QUEUES)]], fault.length)
+            return
+        await self._weather([path for path in self._paths() if path.name.endswith("-engine")], AWAY, fault)
+        if fault.kind == "engine restart":
+            self._engine.model.restart()
 
     async def _strike_gateway(self, fault: Fault) -> None:
         if (front := self._entrance.struck(fault.target)) is None:
@@ -252,6 +258,14 @@ class Story:
                 (front.die if fault.kind == "gateway kill" else front.stop)()
                 await asyncio.sleep(SUCCESSOR)
                 self._entrance.replace(front)
+
+    async def _fall(self, server: Server, length: Seconds) -> None:
+        """Let connections to it break for a while, then let it be away; the other queues' goes on."""
+        server.cuts = CUT
+        await asyncio.sleep(length / 2)
+        server.cuts, server.away = 0.0, True
+        await asyncio.sleep(length / 2)
+        server.away = False
 
     async def _freeze(self, member: Member, length: Seconds) -> None:
         self._loop.freeze(member.name)
