@@ -42,18 +42,19 @@ def delay_of(point: Point) -> float:
 
 def drawn(growth: Growth) -> str:
     """Return the picture."""
-    many = len(growth.curves)
+    curves = {name: points for name, points in growth.curves.items() if points[1:]}
+    many = len(curves)
     wide, high = WIDE * min(ACROSS, many), HIGH * -(-many // ACROSS) + 24
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {wide} {high}" font-family="sans-serif" font-size="11">',
         f'<rect width="{wide}" height="{high}" fill="white"/>',
     ]
-    for number, (name, points) in enumerate(growth.curves.items()):
+    for number, (name, points) in enumerate(curves.items()):
         row, column = divmod(number, ACROSS)
         parts += [f'<g transform="translate({column * WIDE} {row * HIGH})">', *panel(name, points), "</g>"]
     legend = (
         f'<text x="{LEFT}" y="{high - 8}"><tspan fill="{RATE}">jobs a second</tspan> and '
-        f'<tspan fill="{DELAY}">p99 of a claim of sixteen</tspan>, as multiples of the first point</text>'
+        f'<tspan fill="{DELAY}">p99 of a claim</tspan>, as multiples of the first point</text>'
     )
     return "\n".join([*parts, legend, "</svg>", ""])
 
@@ -97,6 +98,8 @@ def table(growth: Growth) -> str:
         "|---|---|---|---|---|---|",
     ]
     for name, points in growth.curves.items():
+        if not points[1:]:
+            continue
         first, last = points[0], points[-1]
         rows.append(
             f"| {name}, {first.size:,} to {last.size:,} "

@@ -1,13 +1,15 @@
 """How rate and claim grow with what there is: backlog, lanes, tenants, workers, readers of events, history.
 
-`python -m benchmarks.growth [--only CURVE] [--seconds S] [--most N] [--keep FILE]` measures each point of each curve on
-a server of its own with AOF `always`; four workers (or as many as the curve says) claim sixteen jobs, settle them and
-submit as many again, so that what the curve is about stays as it is. `--most` cuts curves off. `--keep` writes JSON,
-from which `python -m benchmarks.curves` draws.
+`python -m benchmarks.growth [--only CURVE] [--seconds S] [--most N] [--keep FILE]` measures each point of each curve
+on a server of its own with AOF `always`. Four workers (or as many as the curve says) claim jobs, settle them and submit
+as many again, so that what the curve is about stays as it is: first as fast as it goes, sixteen at a time (jobs a
+second), then a thousand jobs a second, four at a time (how long a claim waits for its answer). `--most` cuts curves
+off. `--keep` writes JSON, from which `python -m benchmarks.curves` draws.
 """
 
 import argparse
 import asyncio
+import itertools
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -26,6 +28,8 @@ from hostler.kernel.units import Bytes, Seconds
 from hostler.testing.bench import Bench, Clients
 
 BATCH = 16
+PACE, FEW = 1000, 4
+"""Jobs a second, and jobs a claim, while waits are measured."""
 WORKERS = 4
 WAITING = 10_000
 """Jobs that wait, unless the curve is about them."""
@@ -42,7 +46,7 @@ class Point(Struct, frozen=True, kw_only=True):
     """Jobs that were submitted, claimed and settled in a second."""
     p50: Seconds
     p99: Seconds
-    """Of the wait of a claim of sixteen for its answer."""
+    """Of the wait of a claim of four for its answer, at a thousand jobs a second."""
     engine_us: float
     """Of the engine's functions for each job."""
     memory: Bytes
@@ -65,40 +69,47 @@ class Load(Struct, frozen=True, kw_only=True):
     workers: int = WORKERS
 
 
+class Turner:
+    """Turns jobs over: claims, settles, and submits as many again."""
+
+    def __init__(self, bench: Bench, load: Load) -> None:
+        self._bench = bench
+        self._requests = [
+            bench.request(BATCH, worker=f"w{number}", offers=[offer(load.lanes)], slots=100_000)
+            for number in range(load.workers)
+        ]
+        self._pool = [job(n % load.tenants, n // load.tenants % load.lanes) for n in range(max(load.tenants, 4000))]
+        self._next = itertools.count()
+        self.done = 0
+
+    async def turn(self, worker: int, limit: int) -> Seconds:
+        """Turn this many over as one of the workers; return how long the claim waited for its answer."""
+        bench, request = self._bench, self._requests[worker % len(self._requests)]
+        asked = time.perf_counter()
+        leases = await bench.broker.claim(msgspec.structs.replace(request, limit=limit), operation=bench.operation())
+        waited = time.perf_counter() - asked
+        await settle_all(bench, leases)
+        self.done += len(leases)
+        if leases:
+            again = [self._pool[next(self._next) % len(self._pool)] for _ in leases]
+            await submit_jobs(bench.library, bench.queue, again, bench.operation())
+        return waited
+
+
 async def steady(bench: Bench, size: int, load: Load, *, seconds: Seconds) -> Point:
-    """Let the workers turn jobs over for a while, upkeep included."""
-    waits: list[float] = []
-    done = 0
-    pool = [job(n % load.tenants, n // load.tenants % load.lanes) for n in range(max(load.tenants, 4000))]
-    await bench.tick()
-    await bench.command("CONFIG", "RESETSTAT")
-    began = time.perf_counter()
+    """Let the workers turn jobs over as fast as they can, then at a pace that leaves room; upkeep goes on meanwhile."""
+    turner = Turner(bench, load)
+    async with _upkept(bench):
+        await bench.command("CONFIG", "RESETSTAT")
+        began = time.perf_counter()
 
-    async def work(number: int) -> None:
-        nonlocal done
-        request = bench.request(BATCH, worker=f"w{number}", offers=[offer(load.lanes)], slots=100_000)
-        at = number * 97
-        while time.perf_counter() < began + seconds:
-            asked = time.perf_counter()
-            leases = await bench.broker.claim(request, operation=bench.operation())
-            waits.append(time.perf_counter() - asked)
-            await settle_all(bench, leases)
-            again = [pool[(at + n) % len(pool)] for n in range(len(leases))]
-            at, done = at + len(leases), done + len(leases)
-            if again:
-                await submit_jobs(bench.library, bench.queue, again, bench.operation())
+        async def work(number: int) -> None:
+            while time.perf_counter() < began + seconds:
+                await turner.turn(number, BATCH)
 
-    async def upkeep() -> None:
-        while True:
-            await asyncio.sleep(1.0)
-            await bench.tick()
-
-    kept = asyncio.create_task(upkeep())
-    await asyncio.gather(*(work(number) for number in range(load.workers)))
-    took = time.perf_counter() - began
-    kept.cancel()
-    await asyncio.wait({kept})
-    spent = (await engine_time(bench))[1]
+        await asyncio.gather(*(work(number) for number in range(load.workers)))
+        took, done, spent = time.perf_counter() - began, turner.done, (await engine_time(bench))[1]
+        waits = await paced(turner, seconds)
     found = Point(
         size=size,
         rate=done / took,
@@ -111,6 +122,30 @@ async def steady(bench: Bench, size: int, load: Load, *, seconds: Seconds) -> Po
     cost = f"{found.engine_us:.0f} | {found.memory / 1e6:,.0f}"
     print(f"| {size:,} | {found.rate:,.0f} | {waited} | {cost} |", flush=True)
     return found
+
+
+async def paced(turner: Turner, seconds: Seconds) -> list[Seconds]:
+    """Turn `PACE` jobs a second over, some at a time, whatever comes back; return how long claims waited."""
+    began, turns = time.perf_counter(), list[asyncio.Task[Seconds]]()
+    for number in range(int(seconds * PACE / FEW)):
+        await asyncio.sleep(max(0.0, began + number * FEW / PACE - time.perf_counter()))
+        turns.append(asyncio.create_task(turner.turn(number, FEW)))
+    return await asyncio.gather(*turns)
+
+
+@asynccontextmanager
+async def _upkept(bench: Bench) -> AsyncGenerator[None]:
+    async def upkeep() -> None:
+        while True:
+            await bench.tick()
+            await asyncio.sleep(1.0)
+
+    task = asyncio.create_task(upkeep())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
 
 
 Curve = Callable[[list[int], Seconds], Awaitable[list[Point]]]

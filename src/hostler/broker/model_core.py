@@ -13,7 +13,7 @@ from hostler.contracts.queue import KindSpec, QueueSpec, RetryPolicy
 from hostler.contracts.worker import WorkerState
 from hostler.kernel.errors import NotFoundError, UnknownQueueError
 from hostler.policy.matching import fits
-from hostler.policy.sharding import home_of
+from hostler.policy.sharding import home_of, shard_of
 from hostler.policy.suspicion import suspicion
 from hostler.ports.clock import Clock
 from hostler.valkeyio.instants import instant
@@ -73,7 +73,7 @@ class ModelCore:
             raise UnknownQueueError(f"no queue is named {name!r}", queue=name) from None
 
     def _job(self, job_id: str) -> tuple[QueueRecord, JobRecord]:
-        queue = self._queues.get(job_id.rpartition(".")[0])
+        queue = self._queues.get(shard_of(job_id))
         job = queue.jobs.get(job_id) if queue else None
         if queue is None or job is None:
             raise NotFoundError(f"no job is named {job_id!r}", job=job_id)

@@ -30,6 +30,7 @@ from hostler.kernel.units import Json
 from hostler.policy.balance import Way, admits, best, standings_of
 from hostler.policy.lifecycle import Verb
 from hostler.policy.matching import fits
+from hostler.policy.sharding import shard_of
 
 S = JobState
 
@@ -251,14 +252,14 @@ class ModelWork(ModelLife):
         return job is not None and job.lease is not None and job.fence == fence
 
     def _find_held(self, job_id: str, fence: int, worker: str) -> tuple[QueueRecord, JobRecord] | None:
-        queue = self._queues.get(job_id.rpartition(".")[0])
+        queue = self._queues.get(shard_of(job_id))
         job = queue.jobs.get(job_id) if queue else None
         if queue is None or job is None or job.lease is None:
             return None
         return (queue, job) if job.fence == fence and job.lease.worker == worker else None
 
     def _reject(self, job_id: str, fence: int, worker: str, now: datetime) -> None:
-        queue = self._queues.get(job_id.rpartition(".")[0])
+        queue = self._queues.get(shard_of(job_id))
         job = queue.jobs.get(job_id) if queue else None
         if queue is not None and job is not None and fence not in job.rejected:
             job.rejected.add(fence)
@@ -268,7 +269,7 @@ class ModelWork(ModelLife):
     def _settle(self, worker: str, settlement: Settlement, now: datetime) -> Settled:
         found = self._find_held(settlement.job_id, settlement.fence, worker)
         if found is None:
-            queue = self._queues.get(settlement.job_id.rpartition(".")[0])
+            queue = self._queues.get(shard_of(settlement.job_id))
             job = queue.jobs.get(settlement.job_id) if queue else None
             if job is not None and job.settled == _mark(settlement):
                 return Settled(job_id=settlement.job_id, accepted=True, state=str(job.state))

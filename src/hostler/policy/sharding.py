@@ -33,6 +33,11 @@ def place_of(name: str) -> str:
     return name.removesuffix(_FIRST)
 
 
+def shard_of(job_id: str) -> str:
+    """Return the queue, or the shard of one, that a job lies in."""
+    return job_id.rpartition(".")[0]
+
+
 def shards_of(spec: QueueSpec) -> tuple[str, ...]:
     """Return the names of a queue's shards; of one that has no others, its own."""
     return (spec.name,) if spec.shards == 1 else tuple(f"{spec.name}{MARK}{number}" for number in range(spec.shards))

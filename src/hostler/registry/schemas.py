@@ -27,7 +27,7 @@ class Schemas:
     def check(self, schema: dict[str, Any], *, field: str) -> None:
         """Raise `InvalidError` unless this is a JSON Schema that stands by itself (no outside `$ref`)."""
         try:
-            self._validator(schema)
+            self._by_content(schema)  # whoever declares may have changed what was met before
         except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError, TypeError) as error:
             words = str(error).partition("\n")[0][:_WORDS]
             raise InvalidError(f"{field} is no JSON Schema that stands by itself: {words}", field=field) from error

@@ -76,18 +76,29 @@ class Pipes:
 
     @property
     def busy(self) -> bool:
-        """Whether anybody waits for an answer."""
-        return any(pipe.waiting for pipe in self._pipes)
+        """Whether anybody waits for an answer, or for a connection."""
+        opening = self._opening is not None and not self._opening.done()
+        return opening or any(pipe.waiting for pipe in self._pipes)
 
     async def call(self, words: tuple[Any, ...]) -> Any:
         """Send one command and return its reply; errors are the library's."""
         packed = _pack(words)
-        while (pipe := self._fit()) is None:
-            if self._opening is None or self._opening.done():
+        while True:
+            pipe, more = self._fit()
+            if more and (self._opening is None or self._opening.done()):
                 self._opening = asyncio.create_task(self._open(), name="open a pipe")
                 self._opening.add_done_callback(_heard)
-            await asyncio.shield(self._opening)
-        return await pipe.send(packed)
+            if pipe is not None:  # a full one rather than none: another may take long to open, or never do
+                return await pipe.send(packed)
+            opening = self._opening
+            if opening is None:
+                raise ForeignConnectionError("no connection can be had")
+            await asyncio.wait({opening})
+            if opening.cancelled():  # the pipes were closed, and nobody cancelled us
+                error = ForeignConnectionError("the connection was closed")
+                error.add_note(NOTHING_SENT)
+                raise error
+            opening.result()
 
     async def aclose(self) -> None:
         """Break all pipes and give their connections back."""
@@ -99,18 +110,21 @@ class Pipes:
         if self._ends:
             await asyncio.wait(self._ends)
 
-    def _fit(self) -> "Pipe | None":
-        """Return a pipe that takes one more call; those that lead elsewhere by now are given up once they are empty."""
+    def _fit(self) -> "tuple[Pipe | None, bool]":
+        """Return the pipe for one more call, and whether another is to be opened.
+
+        Those that lead elsewhere by now are given up once they are empty.
+        """
         least: Pipe | None = None
         for pipe in tuple(self._pipes):
             if pipe.leads_elsewhere:
                 if not pipe.waiting:
                     pipe.abort()
             elif len(pipe.waiting) < MOST:
-                return pipe
+                return pipe, False
             elif least is None or len(pipe.waiting) < len(least.waiting):
                 least = pipe
-        return None if self._pool.can_get_connection() else least
+        return least, least is None or bool(self._pool.can_get_connection())
 
     async def _open(self) -> None:
         connection = await self._pool.get_connection()
@@ -123,8 +137,10 @@ class Pipes:
         end.add_done_callback(self._ends.discard)
 
     async def _give_back(self, pipe: "Pipe") -> None:
-        await pipe.taken.connection.disconnect(nowait=True)
-        await self._pool.release(pipe.taken.connection)
+        try:
+            await pipe.taken.connection.disconnect(nowait=True)
+        finally:
+            await self._pool.release(pipe.taken.connection)
 
 
 def _heard(opening: "asyncio.Task[None]") -> None:

@@ -156,7 +156,7 @@ class Followed:
     async def heal(self, failure: HostlerError) -> None:
         """Go where the sentinels say the primary is now; what waits on the one before fails at once.
 
-        Until they say, nothing is asked of it: a primary that died comes back as one, and knows only what is old.
+        Until they say, no new connection leads there: a primary that died comes back as one, and knows what is old.
         """
         self._failure, self._route.doubted = failure, True
         moved = self._route.move(await self._sentinels.find_instead(self._route.address, failure))

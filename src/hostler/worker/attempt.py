@@ -90,7 +90,7 @@ class Attempt:
         self.lease = lease
         self.ref = LeaseRef(job_id=lease.job_id, fence=lease.fence)
         self.tools = tools
-        self.reports = tools.reporters.of(lease.queue)
+        self.reports = tools.reporters.of(lease.job_id)
         self._spec = route.spec
         self._gauge = route.gauge
         self._ticket: Ticket | None = None
@@ -177,11 +177,11 @@ class Attempt:
             ending = await self._endings.of(outcome, endpoint=self.run_by.endpoint, blob=self._blob)
             if ending is None:
                 return
-            self._boss.worked(self)
             await self.reports.flush(self.ref)
+            self._boss.worked(self)  # now, so that the next claim leaves together with the settlement
             endpoint = self.run_by.endpoint if self._ran else None
             settlement = Settlement(job_id=self.ref.job_id, fence=self.ref.fence, ending=ending, endpoint=endpoint)
-            word = await self.tools.settlers.settle(settlement, queue=self.lease.queue)
+            word = await self.tools.settlers.settle(settlement)
         finally:
             self._share.close()
             self.reports.close(self.ref)

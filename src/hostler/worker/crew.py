@@ -94,7 +94,7 @@ class Crew:
         settlement = Settlement(
             job_id=lease.job_id, fence=lease.fence, ending=Again(failure=None, counted=False, delay=GONE_PAUSE)
         )
-        self._keep(asyncio.ensure_future(self._tools.settlers.settle(settlement, queue=lease.queue)))
+        self._keep(asyncio.ensure_future(self._tools.settlers.settle(settlement)))
 
     def refuse(self, lease: Lease, why: str) -> None:
         """Send a lease back to where a fitter worker finds it."""
@@ -111,7 +111,7 @@ class Crew:
         )
         _LOG.error("claimed what nothing here runs", job=lease.job_id, why=why)
         settlement = Settlement(job_id=lease.job_id, fence=lease.fence, ending=ending)
-        self._keep(asyncio.ensure_future(self._tools.settlers.settle(settlement, queue=lease.queue)))
+        self._keep(asyncio.ensure_future(self._tools.settlers.settle(settlement)))
 
     def tell(self, ref: LeaseRef, cause: Cause) -> None:
         """Tell one attempt to stop; ignored when it is over."""

@@ -1,4 +1,4 @@
-"""Progress, previews, remote ids, checkpoints on their way to the broker: coalesced per job, batched per queue."""
+"""Progress, previews, remote ids, checkpoints on their way to the broker: coalesced per job, batched per shard."""
 
 import asyncio
 from collections.abc import Callable
@@ -13,6 +13,7 @@ from hostler.contracts.lease import LeaseRef, Update
 from hostler.contracts.preview import PREVIEW_EVERY, Preview
 from hostler.kernel.errors import HostlerError
 from hostler.kernel.units import Seconds
+from hostler.policy.sharding import shard_of
 from hostler.ports.broker import Broker
 from hostler.ports.clock import Clock, Dice
 from hostler.worker.patience import passing, pause
@@ -101,7 +102,7 @@ class _Track:
 
 
 class Reporters:
-    """One `Reports` for each queue: those on one server of a cluster may have to wait, and no others with them."""
+    """One `Reports` for each shard: those on one server of a cluster may have to wait, and no others with them."""
 
     def __init__(
         self,
@@ -117,11 +118,12 @@ class Reporters:
         self._reports: dict[str, Reports] = {}
         self._new = asyncio.Event()
 
-    def of(self, queue: str) -> "Reports":
-        """Return those of a queue."""
-        found = self._reports.get(queue)
+    def of(self, job_id: str) -> "Reports":
+        """Return those of the shard that a job lies in."""
+        shard = shard_of(job_id)
+        found = self._reports.get(shard)
         if found is None:
-            found = self._reports[queue] = self._make()
+            found = self._reports[shard] = self._make()
             self._new.set()
         return found
 
@@ -131,9 +133,9 @@ class Reporters:
         try:
             while True:
                 self._new.clear()
-                for queue in self._reports.keys() - running.keys():
-                    running[queue] = asyncio.create_task(self._reports[queue].run(), name=f"reports of {queue}")
-                more = asyncio.create_task(self._new.wait(), name="a queue more")
+                for shard in sorted(self._reports.keys() - running.keys()):
+                    running[shard] = asyncio.create_task(self._reports[shard].run(), name=f"reports of {shard}")
+                more = asyncio.create_task(self._new.wait(), name="a shard more")
                 try:
                     await asyncio.wait({more, *running.values()}, return_when=asyncio.FIRST_COMPLETED)
                 finally:

@@ -1,4 +1,4 @@
-"""How attempts end: settlements in batches, queue by queue, repeated with the same content until they are answered."""
+"""How attempts end: settlements in batches, shard by shard, repeated with the same content until they are answered."""
 
 import asyncio
 from collections import deque
@@ -9,6 +9,7 @@ import structlog
 from hostler.contracts.failure import Failure, FailureClass
 from hostler.contracts.lease import Die, Settled, Settlement, Succeed
 from hostler.kernel.errors import HostlerError
+from hostler.policy.sharding import shard_of
 from hostler.ports.broker import Broker
 from hostler.ports.clock import Dice
 from hostler.worker.patience import passing, pause
@@ -18,14 +19,14 @@ _LOG = structlog.stdlib.get_logger("hostler.worker.settler")
 BATCH = 64
 """Most settlements of one call."""
 CALLS = 4
-"""Calls of one queue that are under way at once: what ends meanwhile does not wait for their answers."""
+"""Calls of one shard that are under way at once: what ends meanwhile does not wait for their answers."""
 
 _Told = tuple[Settlement, "asyncio.Future[Settled | None]"]
 """A settlement and who waits for the word on it."""
 
 
 class Settlers:
-    """One for each queue: those on one server of a cluster may have to wait, and no others with them."""
+    """One for each shard: those on one server of a cluster may have to wait, and no others with them."""
 
     def __init__(self, broker: Broker, worker: str, *, dice: Dice) -> None:
         self._broker = broker
@@ -33,12 +34,13 @@ class Settlers:
         self._dice = dice
         self._settlers: dict[str, Settler] = {}
 
-    async def settle(self, settlement: Settlement, *, queue: str) -> Settled | None:
-        """Return the broker's word on the end of a job of this queue; see `Settler`."""
-        settler = self._settlers.get(queue)
+    async def settle(self, settlement: Settlement) -> Settled | None:
+        """Return the broker's word on the end of a job; see `Settler`."""
+        shard = shard_of(settlement.job_id)
+        settler = self._settlers.get(shard)
         if settler is None:
             settler = Settler(self._broker, self._worker, dice=self._dice)
-            self._settlers[queue] = settler
+            self._settlers[shard] = settler
         return await settler.settle(settlement)
 
     async def close(self) -> None:
@@ -48,7 +50,7 @@ class Settlers:
 
 
 class Settler:
-    """Settles what is of one queue; safe to repeat, since the broker knows an ending by its fence."""
+    """Settles what is of one shard; safe to repeat, since the broker knows an ending by its fence."""
 
     def __init__(self, broker: Broker, worker: str, *, dice: Dice) -> None:
         self._broker = broker
@@ -67,26 +69,31 @@ class Settler:
         """
         answer: asyncio.Future[Settled | None] = asyncio.get_running_loop().create_future()
         self._queue.append((settlement, answer))
-        if not self._beginning and len(self._senders) < CALLS:
-            self._beginning = True
-            sender = asyncio.create_task(self._send(), name="settle")
-            self._senders.add(sender)
-            sender.add_done_callback(self._ended)
+        self._begin()
         return await answer
 
     async def close(self) -> None:
         """Stop sending; what was not answered yet stays as the broker has it."""
+        _give_up(self._queue)
+        self._queue.clear()
         senders = tuple(self._senders)
         for sender in senders:
             sender.cancel()
         if senders:
             await asyncio.wait(senders)
-        _give_up(self._queue)
+
+    def _begin(self) -> None:
+        if self._queue and not self._beginning and len(self._senders) < CALLS:
+            self._beginning = True
+            sender = asyncio.create_task(self._send(), name="settle")
+            self._senders.add(sender)
+            sender.add_done_callback(self._ended)
 
     def _ended(self, sender: asyncio.Task[None]) -> None:
         self._senders.discard(sender)
         if sender.cancelled() or sender.exception() is not None:
             self._beginning = False
+        self._begin()  # what was told between a sender's last look and now has nobody yet
 
     async def _send(self) -> None:
         self._beginning = False

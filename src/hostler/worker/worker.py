@@ -122,9 +122,9 @@ class Worker:
             idle_poll=settings.idle_poll,
             clock=clock,
             dice=dice,
-            idle=lambda: self._life.running(self._capacity.running),
+            idle=lambda: self._life.running(len(self._crew.jobs)),
         )
-        self._pauses = Pauses(self._life, self._claims, lambda: self._capacity.running)
+        self._pauses = Pauses(self._life, self._claims, lambda: len(self._crew.jobs))
 
     @property
     def state(self) -> WorkerState:
@@ -214,11 +214,11 @@ class Worker:
             if broken:
                 raise broken[0]
         finally:
-            await self._crew.close()
-            await self._tools.settlers.close()
-            for task in (*parts, stop):
+            for task in (*parts, stop):  # first: a claim that is under way may still start attempts
                 task.cancel()
             await asyncio.wait({*parts, stop})
+            await self._crew.close()
+            await self._tools.settlers.close()
 
     async def _wind_down(self, error: BaseException | None) -> None:
         """Drain: wait for what runs as long as the grace allows, give the rest back, be stopping."""

@@ -137,3 +137,11 @@ def test_a_pattern_written_for_python_means_the_same_in_a_type() -> None:
     schemas.judge(schema, Raw(b'"abc"'))
     with pytest.raises(PayloadError):
         schemas.judge(schema, Raw(b'"abc\\n"'))
+
+
+def test_a_schema_that_was_changed_in_place_is_looked_at_again() -> None:
+    schemas, schema = Schemas(), {"type": "object"}
+    schemas.check(schema, field="payload")
+    schema["type"] = "nonsense"
+    with pytest.raises(InvalidError):
+        schemas.check(schema, field="payload")

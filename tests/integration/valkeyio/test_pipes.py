@@ -1,8 +1,11 @@
 """Function calls share connections: written together, answered in order, each with a time of its own."""
 
 import asyncio
+import itertools
 import signal
 import subprocess
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from typing import cast
 
 import pytest
@@ -16,12 +19,38 @@ from hostler.valkeyio.client import send
 from hostler.valkeyio.engine import Engine
 from hostler.valkeyio.faults import mapped
 from hostler.valkeyio.pipes import MOST
+from hostler.valkeyio.ways import Straight
 
 TEXT = """#!lua name=pipes
 redis.register_function('say', function(keys, args) return args[1] end)
 redis.register_function('write', function(keys, args) return redis.call('INCR', keys[1]) end)
 redis.register_function('fail', function(keys, args) return redis.error_reply('ERR ' .. args[1]) end)
 """
+
+
+@asynccontextmanager
+async def listening(path: str, *, silent_after: list[int]) -> AsyncGenerator[str]:
+    """Lead to a server; connections beyond so many are taken, and nobody speaks on them."""
+    taken = itertools.count(1)
+
+    async def lead(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if next(taken) > silent_after[0]:
+            await reader.read()
+        else:
+            back, forth = await asyncio.open_unix_connection(path)
+            await asyncio.gather(passed(reader, forth), passed(back, writer))
+        writer.close()
+
+    async def passed(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65_536):
+            writer.write(data)
+        writer.close()
+
+    server = await asyncio.start_server(lead, "127.0.0.1", 0)
+    try:
+        yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
 
 
 async def say(engine: Engine, word: str) -> str:
@@ -146,3 +175,37 @@ async def test_a_call_that_could_not_be_sent_says_that_nothing_was_executed(star
         with pytest.raises(EngineUnavailableError) as refused:
             await say(engine, "never sent")
         assert refused.value.facts["executed"] is False
+
+
+async def test_who_waits_for_a_connection_that_is_given_up_hears_an_error_and_is_not_cancelled() -> None:
+    async with listening("nowhere", silent_after=[0]) as url:
+        way = Straight(EngineSettings(url=url), url, "test")
+        calling = asyncio.create_task(call(way))
+        await eventually(lambda: way.busy)
+        way.cut()
+        assert way.busy
+        await way.aclose()
+        await asyncio.wait({calling}, timeout=5)
+        assert not calling.cancelled()
+        assert isinstance(calling.exception(), EngineUnavailableError)
+
+
+async def call(way: Straight) -> None:
+    with mapped():
+        await send(way.client, "FCALL", "say", 1, "key", "word")
+
+
+async def test_calls_go_on_over_the_connection_that_there_is_while_another_cannot_be_made(
+    engine_settings: EngineSettings,
+) -> None:
+    most = [100]
+    path = str(engine_settings.url).removeprefix("unix://")
+    async with (
+        listening(path, silent_after=most) as url,
+        Engine.open(EngineSettings(url=url), role="test") as engine,
+    ):
+        await engine.command("FUNCTION", "LOAD", "REPLACE", TEXT)
+        assert await say(engine, "first") == "first"
+        most[0] = 0
+        words = [f"word {number}" for number in range(2 * MOST)]
+        assert await asyncio.gather(*(say(engine, word) for word in words)) == words

@@ -57,7 +57,7 @@ async def small(call: hostler.Call[Any]) -> int:
     return call.attempt
 
 
-def made(fabric: Fabric) -> Worker:
+def made(fabric: Fabric, handler: Any = small, *, slots: int = 8) -> Worker:
     """Return a worker that does not run yet, unlike those of `fabric.worker`."""
     ports = fabric.ports
     return Worker(
@@ -65,8 +65,8 @@ def made(fabric: Fabric) -> Worker:
         ports.foreman,
         ports.registry,
         (),
-        HandlerSet.of(small),
-        WorkerSettings(idle_poll=0.05),
+        HandlerSet.of(handler),
+        WorkerSettings(idle_poll=0.05, slots=slots),
         clock=SystemClock(),
         dice=SystemDice(),
         tempo=Tempo(beat=0.1),
@@ -120,3 +120,32 @@ async def test_a_pause_that_is_taken_back_while_the_worker_starts_leaves_no_trac
     finally:
         worker.drain(at_once=True)
         await running
+
+
+async def test_a_worker_that_is_cancelled_while_it_begins_what_it_claimed_leaves_nothing_running(
+    fabric: Fabric,
+) -> None:
+    running: set[int] = set()
+    begun = asyncio.Event()
+
+    @hostler.handler("w.forever")
+    async def forever(call: hostler.Call[Any]) -> None:
+        running.add(call.payload)
+        if not begun.is_set():
+            begun.set()
+            work.cancel()  # the others of its claim are still to begin
+        try:
+            await asyncio.Event().wait()
+        finally:
+            running.discard(call.payload)
+
+    worker = made(fabric, forever, slots=64)
+    await fabric.ports.foreman.declare_kind(HandlerSet.of(forever).kinds()[0])
+    for number in range(64):
+        await fabric.submit("w.forever", number)
+    work = asyncio.create_task(worker.run())
+    await asyncio.wait({work})
+    assert begun.is_set()
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert (running, worker.jobs) == (set(), ())

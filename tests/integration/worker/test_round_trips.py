@@ -1,5 +1,7 @@
 """How often a busy worker speaks to the engine: counted by the engine itself, so no clock has a part in it."""
 
+import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -67,3 +69,48 @@ async def test_a_worker_of_many_slots_ends_and_claims_many_jobs_at_once(data_fol
     reads, calls = await counted(data_folder, slots=32)
     assert calls <= 0.35
     assert reads <= 0.35
+
+
+class Listed:
+    """A port of which some verbs are noted, with what they were given and what came back."""
+
+    def __init__(self, port: Any, *verbs: str) -> None:
+        self._port = port
+        self._verbs = verbs
+        self.noted: list[tuple[Any, Any]] = []
+
+    def __getattr__(self, verb: str) -> Any:
+        method = getattr(self._port, verb)
+        if verb not in self._verbs:
+            return method
+
+        async def noted(*words: Any, **named: Any) -> Any:
+            answer = await method(*words, **named)
+            self.noted.append((words[0], answer))
+            return answer
+
+        return noted
+
+
+async def test_jobs_that_report_at_their_end_cost_one_claim_each_and_the_worker_stays_busy_between_them(
+    fabric: Fabric,
+) -> None:
+    broker, registry = Listed(fabric.ports.broker, "claim"), Listed(fabric.ports.registry, "announce")
+    listed: Any = replace(fabric.ports, broker=broker, registry=registry)
+    jobs, ended = 40, asyncio.Semaphore(0)
+
+    @hostler.handler("trips.reports", queue=QUEUE)
+    async def reports(call: hostler.Call[Any]) -> None:
+        await asyncio.sleep(0)
+        call.progress(fraction=1.0)
+        ended.release()
+
+    async with Fabric(listed).worker(reports, slots=1, idle_poll=5.0):
+        await fabric.ports.desk.submit([JobRequest(kind="trips.reports") for _ in range(jobs)], operation="all")
+        for _ in range(jobs):
+            await ended.acquire()
+        fruitful = [leases for _, leases in broker.noted if leases]
+        busy = [record for record, _ in registry.noted if record.state == "busy"]
+    assert len(fruitful) >= jobs - 1
+    assert len(broker.noted) < 1.5 * jobs
+    assert len(busy) < jobs / 2
