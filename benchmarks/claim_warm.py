@@ -15,6 +15,7 @@ from benchmarks.claim_path import fill, job, offer, queue, settle_all
 from hostler.broker.engine_submit import submit_jobs
 from hostler.broker.records import sealed
 from hostler.testing.bench import Bench
+from hostler.valkeyio.layout import RECORD
 from hostler.valkeyio.library_text import shipped
 
 BACKLOG = 20_000
@@ -33,16 +34,18 @@ redis.register_function{function_name='warm', callback=function(keys, argv)
   end
   for i = 1, reps do
     local jobs = given[1][(i - 1) % #given[1] + 1]
-    jobs[3], words[8] = cmsgpack.pack({argv[4] .. 's' .. i, n}), argv[4] .. 'c' .. i
+    jobs[3], words[9] = cmsgpack.pack({argv[4] .. 's' .. i, n}), argv[4] .. 'c' .. i
     timed(1, verb_submit, jobs)
     local items = {}
     for k, one in ipairs(timed(2, verb_claim, words)[5]) do
-      items[k] = {one[1], 1, 1, false, false, 0, 0, given[4], false, false, false}
+      items[k] = {one[1], cmsgpack.unpack(one[2])[FENCE], 1, false, false, 0, 0, given[4], false, false, false}
     end
     if #items ~= n then
       error('claimed ' .. #items)
     end
-    timed(3, verb_settle, {given[3][1], cmsgpack.pack(items), given[3][3]})
+    if timed(3, verb_settle, {given[3][1], cmsgpack.pack(items), given[3][3]})[1] ~= 1 then
+      error('an ending was refused')
+    end
   end
   local least = {}
   for which, list in ipairs(times) do
@@ -51,7 +54,7 @@ redis.register_function{function_name='warm', callback=function(keys, argv)
   end
   return least
 end}
-"""
+""".replace("FENCE", str(RECORD.index("fence") + 1))
 
 
 async def record(bench: Bench, batch: int) -> list[list[Any]]:

@@ -56,6 +56,8 @@ class Stations:
         self._limiter = limiter
         self._witness = Witness(worker, discovery)
         self._stations: dict[str, Station] = {}
+        self.changes = 0
+        """How often an endpoint came or went."""
         self._fixed: set[str] = set()
         """Keys of those that were given: discovery has no say over them, marks apart."""
         self._repeats: dict[str, Repeats] = {}
@@ -178,6 +180,7 @@ class Stations:
             key += "+"
         station.key = key
         self._stations[key] = station
+        self.changes += 1
         return station
 
     def _wake(self, seconds: Seconds) -> None:
@@ -244,6 +247,7 @@ class Stations:
 
     async def _close(self, key: str) -> None:
         station = self._stations.pop(key)  # before anything is waited for: no job finds it from here on
+        self.changes += 1
         if (watch := self._watches.pop(key, None)) is not None:
             watch.cancel()
             await asyncio.wait({watch})

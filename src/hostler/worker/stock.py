@@ -1,6 +1,7 @@
 """What a worker can do now: its endpoints and its handlers, as offers by queue."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -21,6 +22,15 @@ CONFIGURED = "configuration"
 """Who declared a kind that an operator configured."""
 
 
+class _Names(NamedTuple):
+    """Queues by name, as of so many changes of the stations."""
+
+    changes: int
+    own: frozenset[str]
+    queues: tuple[str, ...]
+    shards: tuple[str, ...]
+
+
 class WorkerStock:
     """Endpoints first, then handlers; a kind that both have is run by what the broker matched."""
 
@@ -32,6 +42,7 @@ class WorkerStock:
         self._configured: dict[str, KindSpec] = {}
         self._registered: tuple[str, ...] = ()
         self._shards: dict[str, tuple[str, ...]] = {}
+        self._names: _Names | None = None
 
     def kinds(self) -> tuple[KindSpec, ...]:
         """Return the rows of all kinds that this worker has, the operator's where there is one."""
@@ -44,6 +55,7 @@ class WorkerStock:
         may be put in any queue, so there is work for this worker in any of them.
         """
         before = self.shards()
+        self._names = None
         self._configured = {kind.name: kind for row in rows for kind in row.kinds if kind.declared_by == CONFIGURED}
         self._registered = tuple(row.queue.name for row in rows)
         self._shards = {row.queue.name: shards_of(row.queue) for row in rows}
@@ -51,16 +63,24 @@ class WorkerStock:
 
     def own(self) -> frozenset[str]:
         """Return the queues that its kinds go to unless a submit names another."""
-        return frozenset(spec.queue for spec in self.kinds())
+        return self._named().own
 
     def queues(self) -> tuple[str, ...]:
         """Return the queues that may hold work for it, its own first, each part by name."""
-        own = self.own()
-        return (*sorted(own), *sorted(set(self._registered) - own))
+        return self._named().queues
 
     def shards(self) -> tuple[str, ...]:
         """Return what work is claimed from: these queues, those of several shards shard by shard."""
-        return tuple(shard for queue in self.queues() for shard in self._shards.get(queue, (queue,)))
+        return self._named().shards
+
+    def _named(self) -> "_Names":
+        """Return the names that follow from kinds and registry, which the claim loop asks for with every look."""
+        if self._names is None or self._names.changes != self._stations.changes:
+            own = frozenset(spec.queue for spec in self.kinds())
+            queues = (*sorted(own), *sorted(set(self._registered) - own))
+            shards = tuple(shard for queue in queues for shard in self._shards.get(queue, (queue,)))
+            self._names = _Names(self._stations.changes, own, queues, shards)
+        return self._names
 
     def all_offers(self) -> tuple[Offer, ...]:
         """Return every offer, those of unhealthy endpoints too."""
