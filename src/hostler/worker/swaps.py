@@ -23,8 +23,6 @@ _LOG = structlog.stdlib.get_logger("hostler.worker.swaps")
 
 LOOK: Final[Seconds] = 0.25
 """How often the engine is asked, by workers that have an endpoint that holds one model at a time."""
-REST: Final[Seconds] = 1.0
-"""How often the others look whether they have one by now."""
 AT_A_TIME: Final = 10
 """Queues that are asked in that time at most; with more of them it is done so much less often."""
 
@@ -46,13 +44,11 @@ class Swaps:
     async def run(self, queues: Callable[[], Sequence[str]], changed: Callable[[], None]) -> None:
         """Ask and decide, until cancelled; `changed` hears when an endpoint takes other jobs than before."""
         asked: Sequence[str] = ()
-        pause = LOOK
         while True:
-            await asyncio.sleep(pause * max(1.0, len(asked) / AT_A_TIME) * (0.8 + 0.4 * self._dice.roll()))
+            await asyncio.sleep(LOOK * max(1.0, len(asked) / AT_A_TIME) * (0.8 + 0.4 * self._dice.roll()))
             if not any(station.gauge.memory.single for station in self._stations):
-                asked, pause = (), REST
+                asked = ()
                 continue
-            pause = LOOK
             asked = queues()
             try:
                 found = [await self._broker.demand(queue) for queue in asked]
