@@ -4,6 +4,7 @@ import asyncio
 from itertools import pairwise
 from typing import Any
 
+import msgspec
 import pytest
 
 from hostler.connectors.catalogue import build
@@ -21,6 +22,7 @@ from hostler.testing.fabric import Fabric
 from hostler.testing.sims.ollama import OllamaHTTPService
 from hostler.testing.sims.ollama_knobs import OllamaKnobs
 from hostler.valkeyio.engine import Engine
+from hostler.valkeyio.keys import registry_key
 from hostler.worker.station import Station
 from hostler.worker.system import SystemClock, SystemDice
 
@@ -100,12 +102,21 @@ async def test_two_workers_in_front_of_one_endpoint_change_its_model_no_oftener_
         seldom: dict[str, Any] = {"slots": 1, "discovery": discovery, "probe_interval": 5.0}
         first = fabric.worker(id="w1", connectors=[connector(server)], **seldom)
         second = fabric.worker(id="w2", connectors=[connector(server)], **seldom)
+
+        async def both_are_known() -> bool:
+            packed = await engine.command("GET", registry_key(f"mem:{connector(server).endpoint}"))
+            return packed is not None and len(msgspec.msgpack.decode(packed)[-1]) == len({"w1", "w2"})
+
         async with first, second:
+            await eventually(both_are_known)
+            who: set[str | None] = set()
+            while who != {"w1", "w2"}:
+                for job in [await chat(fabric, SMALL) for _ in range(4)]:
+                    await fabric.result(job)
+                    who.add((await fabric.get(job)).worker)
             jobs = [await chat(fabric, model) for _ in range(20) for model in (SMALL, LARGE)]
             for job in jobs:
                 await fabric.result(job, within=60.0)
-            who = {(await fabric.get(job)).worker for job in jobs}
-        assert who == {"w1", "w2"}
         assert changes(ran(server)) <= 4
 
 
