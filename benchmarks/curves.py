@@ -15,7 +15,7 @@ import msgspec
 from benchmarks.growth import Growth, Point
 
 WIDE, HIGH = 300, 230
-LEFT, RIGHT, TOP, BOTTOM = 48, 12, 34, 44
+LEFT, RIGHT, TOP, BOTTOM = 48, 26, 34, 44
 ACROSS = 3
 RANGE = 1.5
 """Decades above and below 1 that are shown."""
