@@ -83,22 +83,30 @@ class Pipes:
     async def call(self, words: tuple[Any, ...]) -> Any:
         """Send one command and return its reply; errors are the library's."""
         packed = _pack(words)
-        while True:
+        pipe, more = self._fit()
+        while pipe is None:
+            await self._opened()
             pipe, more = self._fit()
-            if more and (self._opening is None or self._opening.done()):
-                self._opening = asyncio.create_task(self._open(), name="open a pipe")
-                self._opening.add_done_callback(_heard)
-            if pipe is not None:  # a full one rather than none: another may take long to open, or never do
-                return await pipe.send(packed)
-            opening = self._opening
-            if opening is None:
-                raise ForeignConnectionError("no connection can be had")
-            await asyncio.wait({opening})
-            if opening.cancelled():  # the pipes were closed, and nobody cancelled us
-                error = ForeignConnectionError("the connection was closed")
-                error.add_note(NOTHING_SENT)
-                raise error
-            opening.result()
+        if more:  # and meanwhile a full one: another may take long to open, or never do
+            self._another()
+        return await pipe.send(packed)
+
+    def _another(self) -> "asyncio.Task[None]":
+        """Open another pipe, unless that is under way."""
+        if self._opening is None or self._opening.done():
+            self._opening = asyncio.create_task(self._open(), name="open a pipe")
+            self._opening.add_done_callback(_heard)
+        return self._opening
+
+    async def _opened(self) -> None:
+        """Return when a pipe was opened; raises why none was."""
+        opening = self._another()
+        await asyncio.wait({opening})
+        if opening.cancelled():  # the pipes were closed, and nobody cancelled us
+            error = ForeignConnectionError("the connection was closed")
+            error.add_note(NOTHING_SENT)
+            raise error
+        opening.result()
 
     async def aclose(self) -> None:
         """Break all pipes and give their connections back."""
