@@ -8,13 +8,18 @@ from hostler.valkeyio.config import config_hash, pack_config
 from hostler.valkeyio.library import Library
 
 _MICRO: Final = 1_000_000
+NOT_MUSTERED, NO_MUSTER = -1, -2
+"""Instead of a roll: workers did not have to be looked up, or could not be."""
 _MORE, _FRESH = 1, 2
 """Words of the function: more is left, or nothing was done because the last upkeep is fresh."""
 
 
-async def tick(library: Library, queue: str) -> UpkeepReport:
-    """Do one slice of upkeep of one shard; see `ports.broker.Foreman.tick`."""
-    word, left = cast("list[Any]", await library.call("tick", queue))
+async def tick(library: Library, queue: str, *, roll: int = NOT_MUSTERED) -> UpkeepReport:
+    """Do one slice of upkeep of one shard; see `ports.broker.Foreman.tick`.
+
+    `roll` is what `EngineRegistry.upkeep` returned before workers were looked up for it.
+    """
+    word, left = cast("list[Any]", await library.call("tick", queue, roll=roll))
     return UpkeepReport(more=word == _MORE, fresh=word == _FRESH, due_in=_seconds(left))
 
 

@@ -1,7 +1,7 @@
 """The broker on the engine, for operators and for upkeep."""
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import msgspec
@@ -9,6 +9,7 @@ import structlog
 
 from hostler.broker.desk_audit import Audit
 from hostler.broker.engine_match import Cover, WorkerClass, worker_class
+from hostler.broker.engine_tick import NO_MUSTER, NOT_MUSTERED
 from hostler.broker.engine_tick import promote as promote_queue
 from hostler.broker.engine_tick import tick as tick_queue
 from hostler.broker.foreman_shards import Resizer
@@ -28,6 +29,8 @@ from hostler.valkeyio.library import HasClient, Library
 _LOG = structlog.stdlib.get_logger("hostler.broker.foreman")
 
 _SLICES = 500
+_MUSTER = 10_000_000
+"""Microseconds after which workers are looked up though nothing is known to have changed."""
 _GONE = frozenset({WorkerState.STOPPED, WorkerState.FAILED, WorkerState.LOST})
 
 
@@ -106,19 +109,17 @@ class EngineForeman:
 
     async def _tick(self, name: str) -> UpkeepReport:
         queue = place_of(name)
-        due, *present = cast("list[Any]", await self._library.call("crew", queue))
+        due, *words = cast("list[Any]", await self._library.call("crew", queue))
         if not due:
             return UpkeepReport(fresh=True)
         try:
-            await self._registry.upkeep()
-            await self._muster(
-                queue, {word.decode(): bool(lasts) for word, lasts in zip(*[iter(present)] * 2, strict=True)}
-            )
+            roll = await self._mustered(queue, words)
         except (EngineUnavailableError, EngineTimeoutError) as error:
             if "server" not in error.facts:
                 raise
+            roll = NO_MUSTER
             _LOG.debug("workers are not looked up", queue=queue, reason=error.message)  # a cluster has them elsewhere
-        return await tick_queue(self._library, queue)
+        return await tick_queue(self._library, queue, roll=roll)
 
     async def audit(self, queue: str, *, repair: bool = False) -> tuple[str, ...]:
         """Recount every index of the queue and return each difference as a sentence; optionally mend them."""
@@ -128,16 +129,31 @@ class EngineForeman:
             found += [f"{name}: {sentence}" for sentence in sentences] if MARK in name else sentences
         return tuple(found)
 
-    async def _muster(self, queue: str, present: Mapping[str, bool]) -> None:
+    async def _mustered(self, queue: str, words: Sequence[Any]) -> int:
+        """Look workers up if any came, went or changed since that was done, or one is to be introduced again.
+
+        Returns what `tick` is to be told; `words` are those of `crew.lua`.
+        """
+        before, since, *present = words
+        there = {word.decode(): int(lasts) for word, lasts in zip(*[iter(present)] * 2, strict=True)}
+        roll = await self._registry.upkeep()
+        if roll == int(before) and int(since) < _MUSTER and there and all(there.values()):
+            return NOT_MUSTERED
+        await self._muster(queue, there)
+        return roll
+
+    async def _muster(self, queue: str, present: Mapping[str, int]) -> None:
         """Let the queue know of workers that do not claim from it, and of those that are gone.
 
-        `present` are those that it knows; False marks one whose time there is nearly over.
+        `present` are those that it knows, with how long yet (`crew.lua`). Where one has to be introduced again, so are
+        those that would have to be soon: then their next time is the same.
         """
+        enough = 1 if all(present.values()) else 2
         gone: list[str] = []
         for worker in await self._registry.workers(include_gone=True):
             if worker.state in _GONE:
                 gone += [worker.id] if worker.id in present else []
-            elif home_of(queue) in worker.queues and not present.get(worker.id):
+            elif home_of(queue) in worker.queues and present.get(worker.id, 0) < enough:
                 await self._introduce(queue, worker)
         if gone:
             await self._library.call("dismiss", queue, workers=gone)

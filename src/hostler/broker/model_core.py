@@ -37,6 +37,8 @@ class ModelCore:
         self._last: datetime | None = None
         self._queues: dict[str, QueueRecord] = {}
         self._kinds: dict[str, KindSpec] = {}
+        self._declared = 0
+        """How often a queue or kind was declared."""
         self._workers: dict[str, WorkerRecord] = {}
         self._gone: dict[str, WorkerRecord] = {}
         self._operations: dict[str, Kept[Any]] = {}

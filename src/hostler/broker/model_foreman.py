@@ -28,6 +28,7 @@ class ModelForeman(ModelLife):
     async def declare_kind(self, spec: KindSpec, *, reason: str = "") -> None:
         """Add or renew a kind."""
         del reason
+        self._declared += 1
         self._kinds[spec.name] = spec
         if spec.queue not in self._queues:
             self._open(QueueSpec(name=spec.queue))
@@ -35,6 +36,7 @@ class ModelForeman(ModelLife):
     async def declare_queue(self, spec: QueueSpec, *, reason: str = "") -> None:
         """Add or change a queue's row."""
         del reason
+        self._declared += 1
         self._open(spec)
 
     async def registry(self) -> tuple[RegistryRow, ...]:

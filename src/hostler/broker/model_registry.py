@@ -6,7 +6,7 @@ import msgspec
 
 from hostler.broker.model_core import ModelCore
 from hostler.broker.model_state import WorkerRecord, seconds
-from hostler.contracts.worker import Worker, WorkerState
+from hostler.contracts.worker import Heard, Worker, WorkerState
 from hostler.kernel.errors import NotFoundError
 
 GONE_KEPT = 3600.0
@@ -16,7 +16,7 @@ GONE_KEPT = 3600.0
 class ModelRegistry(ModelCore):
     """Implements `ports.registry.Registry`."""
 
-    async def announce(self, worker: Worker, *, ttl: float = 10.0) -> bool:
+    async def announce(self, worker: Worker, *, ttl: float = 10.0) -> Heard:
         """Store or renew what a worker offers and how it is."""
         now = self._now()
         ends = now + seconds(ttl)
@@ -25,7 +25,7 @@ class ModelRegistry(ModelCore):
         commands = known.commands if known is not None else []
         self._workers[worker.id] = WorkerRecord(worker=seen, ends=ends, commands=commands)
         self._gone.pop(worker.id, None)
-        return bool(commands)
+        return Heard(commands=bool(commands), catalogue=str(self._declared))
 
     async def withdraw(self, worker_id: str, *, state: str = "stopped", reason: str = "") -> None:
         """Forget a worker at once."""

@@ -150,11 +150,12 @@ class QueueRecord:
     heard: datetime | None = None
     """When anybody last did anything here."""
     silent: bool = False
-    """Whether nobody did for a while since the last upkeep."""
+    """Whether nobody did for a while, though jobs ran, since the last upkeep."""
 
     def hear(self, at: datetime) -> None:
         """Note that somebody does something."""
-        self.silent = self.silent or (self.heard is not None and at - self.heard > seconds(SILENCE))
+        if self.heard is not None and at - self.heard > seconds(SILENCE):
+            self.silent = self.silent or any(_ran_before(job, at) for job in self.jobs.values())
         self.heard = at
 
     def jobs_in(self, *states: JobState) -> list[JobRecord]:
@@ -221,3 +222,12 @@ def error_of(failure: Failure) -> JobError:
 def seconds(value: Seconds) -> timedelta:
     """Return a duration as a difference of instants."""
     return timedelta(seconds=value)
+
+
+def _ran_before(job: JobRecord, at: datetime) -> bool:
+    """Tell whether a job ran before what happens at this moment, which may have ended it."""
+    if job.lease is not None:
+        return job.lease.began < at
+    if job.state is JobState.SUCCEEDED:
+        return job.finished_at in {None, at}  # the event of its end comes first
+    return bool(job.attempts) and job.attempts[-1].ended_at == at

@@ -23,6 +23,15 @@ class WorkerState(StrEnum):
     LOST = "lost"
 
 
+class Heard(Struct, frozen=True, kw_only=True):
+    """What a worker hears when it announces itself."""
+
+    commands: bool
+    """Commands may wait for it."""
+    catalogue: str
+    """Changes with each queue or kind that is declared; opaque."""
+
+
 class Worker(Struct, frozen=True, kw_only=True):
     """One worker as the registry knows it. Ids are opaque."""
 

@@ -10,9 +10,9 @@ from hostler.ports.clock import Dice
 
 EVERY: Final[Seconds] = 1.0
 """How often a queue gets its upkeep."""
-REST_MOST: Final[Seconds] = 3.0
+REST_MOST: Final[Seconds] = 3.5
 """How long one rests at most whose upkeep others do; when these are gone, it takes so long until upkeep goes on. With
-its quarter it is less than what a worker that does not claim is introduced for ahead of time (`crew.lua`)."""
+its quarter it is less than the silence after which leases get a grace (`_1_context.lua`)."""
 SLICES: Final = 20
 """Slices of upkeep of one queue in a row at most."""
 APART: Final[Seconds] = 0.01

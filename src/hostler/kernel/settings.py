@@ -88,7 +88,7 @@ class WorkerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Progress of one job is reported at most this often; the latest wins."""
     probe_interval: Seconds = 2.0
     """How often each endpoint is asked how it is."""
-    idle_poll: Seconds = 3.0
+    idle_poll: Seconds = 4.0
     """Longest sleep between claims when no wake-up comes."""
     dwell: Seconds = 30.0
     """How long a model stays in an endpoint that holds one at a time while jobs wait for it, or ten loads, if less."""

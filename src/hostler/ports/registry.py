@@ -4,17 +4,16 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from hostler.contracts.service import Census, Enrolment, Shared, Waiting
-from hostler.contracts.worker import Worker
+from hostler.contracts.worker import Heard, Worker
 
 
 class Registry(Protocol):
     """Workers with a lease: they vanish when it lapses."""
 
-    async def announce(self, worker: Worker, *, ttl: float = 10.0) -> bool:
+    async def announce(self, worker: Worker, *, ttl: float = 10.0) -> Heard:
         """Store or renew what a worker offers and how it is; it counts as live for `ttl` seconds.
 
-        Returns whether commands may wait for it. A change of `state` is one event. Offers decide which lanes it fits
-        from now on.
+        Returns what is new for it. A change of `state` is one event. Offers decide which lanes it fits from now on.
         """
         ...
 

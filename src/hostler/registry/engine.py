@@ -5,7 +5,7 @@ from typing import Any, Final, cast
 import msgspec
 from msgspec import Struct
 
-from hostler.contracts.worker import Worker, WorkerState
+from hostler.contracts.worker import Heard, Worker, WorkerState
 from hostler.kernel.errors import InvalidError, NotFoundError, StateConflictError
 from hostler.kernel.stored import Reader
 from hostler.kernel.units import Instant, Seconds
@@ -47,13 +47,13 @@ class EngineRegistry:
         self._heard: dict[str, int] = {}
         """By worker: the number of the last command that came through this object."""
 
-    async def announce(self, worker: Worker, *, ttl: Seconds = 10.0) -> bool:
+    async def announce(self, worker: Worker, *, ttl: Seconds = 10.0) -> Heard:
         """Store or renew what a worker offers and how it is; it counts as live for `ttl` seconds.
 
-        Returns whether commands may wait for it.
+        Returns what is new for it.
         `StateConflictError` when the life of a worker has no way from the state that is known to this one.
         """
-        code, word = await self._library.call_registry(
+        code, word, *catalogue = await self._library.call_registry(
             "announce",
             worker=worker.id,
             state=worker.state.value,
@@ -61,6 +61,7 @@ class EngineRegistry:
             paths=_encode(paths(worker.state)),
             said=msgspec.json.encode(worker),
             reason=worker.reason or "",
+            queues=",".join(worker.queues),
         )
         if code == 0:
             was = cast("bytes", word).decode()
@@ -71,7 +72,7 @@ class EngineRegistry:
                 worker=worker.id,
                 state=known,
             )
-        return bool(word)
+        return Heard(commands=bool(word), catalogue=catalogue[0].decode())
 
     async def now(self) -> Instant:
         """Return the engine's clock."""
@@ -115,13 +116,14 @@ class EngineRegistry:
             self._heard[worker_id] = max(found[::2])
         return tuple(word.decode() for word in found[1::2])
 
-    async def upkeep(self) -> bool:
-        """Make each lost worker an event, forget the old ones; True when more is left to do at once.
+    async def upkeep(self) -> int:
+        """Make each lost worker an event, forget the old ones.
 
-        The engine does it at most every half second, whoever asks.
+        The engine does it at most every half second, whoever asks. Returns how often workers came, went, began or
+        ceased to take work, or got other queues.
         """
-        _, more = await self._library.call_registry("lapse", most=_MOST, events_kept=EVENTS_KEPT)
-        return bool(more)
+        found = await self._library.call_registry("lapse", most=_MOST, events_kept=EVENTS_KEPT)
+        return int(cast("bytes", found))
 
 
 def _worker(packed: bytes, *, ends: int, gone: int, now: int) -> Worker | None:

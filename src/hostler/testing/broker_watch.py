@@ -229,13 +229,13 @@ class RosterPromises:
     async def test_a_command_reaches_its_worker_once_and_in_order(self, house: House) -> None:
         await house.hire("w1")
         (record,) = await house.registry.workers()
-        assert not await house.registry.announce(record)
+        assert not (await house.registry.announce(record)).commands
         await house.registry.command("w1", "pause", reason="x")
-        assert await house.registry.announce(record)
+        assert (await house.registry.announce(record)).commands
         await house.registry.command("w1", "resume")
         assert await house.registry.commands("w1") == ("pause", "resume")
         assert await house.registry.commands("w1") == ()
-        assert not await house.registry.announce(record)
+        assert not (await house.registry.announce(record)).commands
         with pytest.raises(NotFoundError):
             await house.registry.command("nobody", "pause")
 

@@ -28,6 +28,13 @@ class Apart:
         for queue in self._running.keys() - set(queues):
             self._running.pop(queue).cancel()
 
+    async def ended(self) -> None:
+        """Return when one that is under way has ended; with none, never."""
+        if self._running:
+            await asyncio.wait(self._running.values(), return_when=asyncio.FIRST_COMPLETED)
+        else:
+            await asyncio.get_running_loop().create_future()
+
     async def close(self) -> None:
         """End what is under way."""
         running = [task for task in self._running.values() if not task.done()]

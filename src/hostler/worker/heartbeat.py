@@ -55,6 +55,8 @@ class News:
 
     renewal: Renewal | None = None
     commands: tuple[str, ...] = ()
+    catalogue: str | None = None
+    """Said when it is another one than before (`Heard.catalogue`)."""
     announced: int = 0
     """Number of the last record announced."""
 
@@ -85,6 +87,7 @@ class Heartbeat:
         self._reported = False
         self._looked_at = clock.monotonic()
         self._failures = 0
+        self._catalogue: str | None = None
         self.blocked: tuple[str, ...] = ()
         """Stack of the work loop when it was last found blocked, innermost frame last."""
 
@@ -179,14 +182,21 @@ class Heartbeat:
         return waiting
 
     async def _say(self, registry: Registry, record: Worker) -> bool:
-        """Announce one record; known as ended (by a restore, or by another process of our name), begin anew."""
+        """Announce one record, and tell whether commands may wait.
+
+        Known as ended (by a restore, or by another process of our name), begin anew.
+        """
         stamped = self._stamped(record)
         try:
-            return await registry.announce(stamped, ttl=self._tempo.ttl)
+            heard = await registry.announce(stamped, ttl=self._tempo.ttl)
         except StateConflictError:
             anew = msgspec.structs.replace(stamped, state=WorkerState.STARTING)
             await registry.announce(anew, ttl=self._tempo.ttl)
-            return await registry.announce(stamped, ttl=self._tempo.ttl)
+            heard = await registry.announce(stamped, ttl=self._tempo.ttl)
+        if heard.catalogue != self._catalogue:
+            self._catalogue = heard.catalogue
+            self._tell(News(catalogue=heard.catalogue))
+        return heard.commands
 
     async def _renew(self, broker: Broker, queue: str) -> None:
         """Renew the leases of one queue, through an outage of its server."""

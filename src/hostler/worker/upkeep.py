@@ -21,37 +21,60 @@ from hostler.worker.patience import passing
 
 _LOG = structlog.stdlib.get_logger("hostler.worker.upkeep")
 
-ROWS: Seconds = 3.0
-"""How often the registry is read."""
+ROWS_MOST: Seconds = 60.0
+"""How often the registry is read at least."""
 NEIGHBOURS_KEPT: Seconds = 3.0
 """How old the list of other workers may be."""
 _TAKING = frozenset({WorkerState.READY, WorkerState.BUSY})
 
 
-async def turn(foreman: Foreman, registered: Callable[[tuple[RegistryRow, ...]], object], dice: Dice) -> None:
-    """Read the registry and go the rounds of each queue, until cancelled; `registered` is told the rows.
+class Upkeep:
+    """Reads the registry whenever it was changed, and goes the rounds of each queue; `registered` is told the rows.
 
     In a cluster the registry and each queue may be away by itself: the queues that were known are looked after, and
     none waits for another.
     """
-    known = False
-    ticks = Apart(lambda queue: _tick(foreman, queue, dice), name="tick")
-    try:
-        while True:
-            await asyncio.sleep(about(ROWS if known else EVERY, dice))
-            try:
-                rows = await foreman.registry()
-            except HostlerError as error:
-                if not passing(error):
-                    _LOG.warning("the registry was refused", code=error.code, error=error.message)
-            else:
-                known = bool(rows)
-                registered(rows)
+
+    def __init__(self, foreman: Foreman, registered: Callable[[tuple[RegistryRow, ...]], object], dice: Dice) -> None:
+        self._foreman = foreman
+        self._registered = registered
+        self._dice = dice
+        self._changed = asyncio.Event()
+
+    def changed(self) -> None:
+        """Read the registry again."""
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Do it until cancelled."""
+        ticks = Apart(lambda queue: _tick(self._foreman, queue, self._dice), name="tick")
+        try:
+            while True:
+                await asyncio.sleep(about(EVERY, self._dice))  # a crowd that hears of a change does not come at once
+                self._changed.clear()
+                try:
+                    rows = await self._foreman.registry()
+                except HostlerError as error:
+                    if not passing(error):
+                        _LOG.warning("the registry was refused", code=error.code, error=error.message)
+                    continue
+                self._registered(rows)
                 shards = [shard for row in rows for shard in shards_of(row.queue)]
                 ticks.only(shards)
                 ticks.turn(shards)
-    finally:
-        await ticks.close()
+                if rows:
+                    await self._news(ticks)
+        finally:
+            await ticks.close()
+
+    async def _news(self, ticks: Apart) -> None:
+        """Return when the registry was changed, or rounds broke; at last after a while, whatever was missed."""
+        waits = {asyncio.create_task(self._changed.wait()), asyncio.create_task(ticks.ended())}
+        try:
+            await asyncio.wait(waits, timeout=ROWS_MOST, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for each in waits:
+                each.cancel()
 
 
 async def _tick(foreman: Foreman, queue: str, dice: Dice) -> None:

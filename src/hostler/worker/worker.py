@@ -46,7 +46,7 @@ from hostler.worker.runs import Cause, Tools
 from hostler.worker.settler import Settlers
 from hostler.worker.stock import WorkerStock
 from hostler.worker.swaps import Swaps
-from hostler.worker.upkeep import Neighbours, turn
+from hostler.worker.upkeep import Neighbours, Upkeep
 
 _LOG = structlog.stdlib.get_logger("hostler.worker")
 
@@ -85,11 +85,10 @@ class Worker:
         tempo: Tempo | None = None,
         checks: Sequence[tuple[str, Check]] = (),
     ) -> None:
-        run = secrets.token_hex(4)
+        run, self._drain, self._at_once = secrets.token_hex(4), asyncio.Event(), asyncio.Event()
         self.id = settings.id or f"worker-{run}"
         self._settings, self._foreman, self._clock, self._dice = settings, foreman, clock, dice
         self._machine, self._started_at = machine or socket.gethostname(), clock.now()
-        self._drain, self._at_once = asyncio.Event(), asyncio.Event()
         self._stations = Stations(connectors, settings, self.id, (clock, dice), discovery=discovery, limiter=limiter)
         self._swaps = Swaps(broker, self._stations, self.id, dice, discovery=discovery)
         self._stock = WorkerStock(self.id, self._stations, handlers, settings.labels)
@@ -124,6 +123,7 @@ class Worker:
             dice=dice,
             idle=lambda: self._life.running(len(self._crew.jobs)),
         )
+        self._upkeep = Upkeep(foreman, lambda rows: self._stock.adopt(rows) and self._offers_changed(), dice)
         self._pauses = Pauses(self._life, self._claims, lambda: len(self._crew.jobs))
 
     @property
@@ -192,10 +192,7 @@ class Worker:
                 ("endpoints", self._stations.watch(self._offers_changed)),
                 ("fitness", self._fitness.watch(self._pauses.unfit, self._dice, every=self._settings.probe_interval)),
                 ("swaps", self._swaps.run(self._stock.shards, self._capacity.changed.set)),
-                (
-                    "upkeep",
-                    turn(self._foreman, lambda rows: self._stock.adopt(rows) and self._offers_changed(), self._dice),
-                ),
+                ("upkeep", self._upkeep.run()),
             )
         ]
         stop = asyncio.create_task(self._drain.wait(), name="drain")
@@ -272,6 +269,8 @@ class Worker:
             await asyncio.sleep(self._tempo.pulse)
 
     def _hear(self, news: News) -> None:
+        if news.catalogue is not None:
+            self._upkeep.changed()
         if news.renewal is not None:
             for ref in news.renewal.lost:
                 self._lost(ref)

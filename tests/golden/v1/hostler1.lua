@@ -4,9 +4,9 @@ local CLOCK = 'server'
 local MOVES = {[101] = true, [102] = true, [223] = true, [535] = true, [636] = true, [731] = true, [732] = true, [834] = true, [912] = true, [942] = true, [1018] = true, [1028] = true, [1038] = true, [1048] = true, [1117] = true, [1127] = true, [1137] = true, [1147] = true, [1236] = true, [1362] = true, [1432] = true}
 local STATES = {'scheduled', 'ready', 'running', 'waiting', 'succeeded', 'dead', 'cancelled', 'expired'}
 local COUNTS = {'n_scheduled', 'n_ready', 'n_running', 'n_waiting', 'n_succeeded', 'n_dead', 'n_cancelled', 'n_expired'}
-local META = {'born', 'last', 'arrival', 'off', 'seq', 'lane', 'cfg', 'paused', 'draining', 'V', 'due', 'exp', 'life', 'run', 'idle', 'bytes', 'n_ready', 'n_scheduled', 'n_running', 'n_waiting', 'n_succeeded', 't_submitted', 't_claimed', 't_succeeded', 'epoch', 'reason', 'heir', 'tick', 'turn', 'sweep', 'cursor', 'mark_at', 'mark_off', 'trim_to', 'apart', 'n_dead', 'n_cancelled', 'n_expired', 't_deduplicated', 't_dead', 't_cancelled', 't_expired', 't_replayed', 't_purged', 't_retried', 't_reaped', 't_rejected'}
+local META = {'born', 'last', 'arrival', 'off', 'seq', 'lane', 'cfg', 'paused', 'draining', 'V', 'due', 'exp', 'life', 'run', 'idle', 'bytes', 'n_ready', 'n_scheduled', 'n_running', 'n_waiting', 'n_succeeded', 't_submitted', 't_claimed', 't_succeeded', 'epoch', 'reason', 'heir', 'tick', 'turn', 'sweep', 'cursor', 'mark_at', 'mark_off', 'trim_to', 'apart', 'n_dead', 'n_cancelled', 'n_expired', 't_deduplicated', 't_dead', 't_cancelled', 't_expired', 't_replayed', 't_purged', 't_retried', 't_reaped', 't_rejected', 'roll', 'mustered', 'wide'}
 local META_HOT = 24
-local META_AT = {born = 1, last = 2, arrival = 3, off = 4, seq = 5, lane = 6, cfg = 7, paused = 8, draining = 9, V = 10, due = 11, exp = 12, life = 13, run = 14, idle = 15, bytes = 16, n_ready = 17, n_scheduled = 18, n_running = 19, n_waiting = 20, n_succeeded = 21, t_submitted = 22, t_claimed = 23, t_succeeded = 24, epoch = 25, reason = 26, heir = 27, tick = 28, turn = 29, sweep = 30, cursor = 31, mark_at = 32, mark_off = 33, trim_to = 34, apart = 35, n_dead = 36, n_cancelled = 37, n_expired = 38, t_deduplicated = 39, t_dead = 40, t_cancelled = 41, t_expired = 42, t_replayed = 43, t_purged = 44, t_retried = 45, t_reaped = 46, t_rejected = 47}
+local META_AT = {born = 1, last = 2, arrival = 3, off = 4, seq = 5, lane = 6, cfg = 7, paused = 8, draining = 9, V = 10, due = 11, exp = 12, life = 13, run = 14, idle = 15, bytes = 16, n_ready = 17, n_scheduled = 18, n_running = 19, n_waiting = 20, n_succeeded = 21, t_submitted = 22, t_claimed = 23, t_succeeded = 24, epoch = 25, reason = 26, heir = 27, tick = 28, turn = 29, sweep = 30, cursor = 31, mark_at = 32, mark_off = 33, trim_to = 34, apart = 35, n_dead = 36, n_cancelled = 37, n_expired = 38, t_deduplicated = 39, t_dead = 40, t_cancelled = 41, t_expired = 42, t_replayed = 43, t_purged = 44, t_retried = 45, t_reaped = 46, t_rejected = 47, roll = 48, mustered = 49, wide = 50}
 local CONFIG = {10000000, 60000000, 30000000, 30000000, 1000000, 4294967296, 0, 10000, 1, 86400000000, 100000, 2592000000000, 100000, 3600000, 600000, {}, 1800000, 1}
 local SEQ_BASE = 100000000000
 local SEQ_BEGIN = 1767225600
@@ -175,6 +175,8 @@ end
 
 local home = {}
 local HOME, LOOKED, CLUSTER = nil, 0, false
+-- A value so long that the server keeps meta as a hash table and not as a list, which it would search for each field.
+local WIDE = '-----------------------------------------------------------------'
 
 -- Text of an integer; never write `..` on one that may have more than 14 digits.
 local function int(n)
@@ -203,6 +205,7 @@ local function take_over(q, id)
   else
     q.m.heir, q.m.lane = q.now, q.m.lane + LANES_LOST
   end
+  q.m.wide = WIDE
   q.m.run, q.m.life, q.m.epoch = id, math.max(q.m.life + 1, turn), math.max(q.m.epoch + 1, turn)
   if q.p ~= 'h:{reg}:' then
     local last = math.max(q.m.seq, SEQ_BASE)
@@ -240,9 +243,9 @@ local function tail(argv, first)
   return rest
 end
 
-local function now_of(q)
+local function now_of(p)
   if CLOCK == 'key' then
-    return tonumber(redis.call('GET', q.p .. 'clock') or '0')
+    return tonumber(redis.call('GET', p .. 'clock') or '0')
   end
   local time = redis.call('TIME')
   return tonumber(time[1]) * 1000000 + tonumber(time[2])
@@ -266,11 +269,25 @@ local function scalars_of(q)
   end})
 end
 
+-- The prefix of a queue's keys.
+function ctx.prefix(meta_key)
+  return string.sub(meta_key, 1, -5)
+end
+
+-- The time and some fields of meta, for who mostly finds that there is nothing to do: opening costs several times as much.
+function ctx.glance(meta_key, ...)
+  local got = redis.call('HMGET', meta_key, 'last', ...)
+  for i, value in ipairs(got) do
+    got[i] = value and tonumber(value) or 0
+  end
+  return math.max(now_of(ctx.prefix(meta_key)), got[1]), unpack(got, 2)
+end
+
 -- Open a queue: time never steps back, whatever the machine's clock does.
 function ctx.open(meta_key)
-  local q = {p = string.sub(meta_key, 1, -5), key = meta_key, was = {}, events = {}, records = {}, keys = {}}
+  local q = {p = ctx.prefix(meta_key), key = meta_key, was = {}, events = {}, records = {}, keys = {}}
   q.m = scalars_of(q)
-  local now = now_of(q)
+  local now = now_of(q.p)
   q.now = math.max(now, q.m.last)
   local silent = q.m.last > 0 and q.now - q.m.last > SILENCE
   q.m.last = q.now
@@ -278,7 +295,7 @@ function ctx.open(meta_key)
   if ctx.writes then
     home.open(q, now)
     -- Nobody was heard, so whoever holds a lease may have tried in vain; what one alone failed to do is a loss.
-    if silent and q.p ~= 'h:{reg}:' then
+    if silent and q.m.n_running > 0 then
       q.m.heir = q.now
     end
   end
@@ -338,18 +355,24 @@ function ctx.commit(q)
   write.begin(q)
 end
 
--- Write the fields of meta that changed.
+-- Write the fields of meta that changed. That time went on is worth a write of its own once a second, and exact only
+-- while leases are held: by it silence is told, after which they get a grace.
 function ctx.scalars(q)
   local changed = {}
   for name, value in pairs(q.m) do
     if value ~= q.was[name] then
       changed[#changed + 1] = name
       changed[#changed + 1] = value
-      q.was[name] = value
     end
+  end
+  if #changed == 2 and changed[1] == 'last' and q.m.last - q.was.last < 1000000 and q.m.n_running == 0 then
+    return
   end
   if #changed > 0 then
     redis.call('HSET', q.key, unpack(changed))
+  end
+  for i = 1, #changed, 2 do
+    q.was[changed[i]] = changed[i + 1]
   end
 end
 
@@ -1084,12 +1107,13 @@ end
 
 class.among = among
 
--- A worker was seen: it counts as live for ten seconds, written when it would not for the next seven.
+-- A worker was seen: it counts as live for twelve seconds, written when it would not for the next eight. So an idle
+-- one, which claims every four, is written with every second claim.
 function class.present(q, worker, name)
   local packed = redis.call('HGET', q.p .. 'w', worker)
   local row = packed and cmsgpack.unpack(packed)
-  if not row or row[2] ~= name or row[1] < q.now + 7000000 then
-    redis.call('HSET', q.p .. 'w', worker, cmsgpack.pack({q.now + 10000000, name}))
+  if not row or row[2] ~= name or row[1] < q.now + 8000000 then
+    redis.call('HSET', q.p .. 'w', worker, cmsgpack.pack({q.now + 12000000, name}))
     redis.call('HSETNX', q.p .. 'classes', name, 0)
   end
 end
@@ -2421,7 +2445,7 @@ end
 -- Upkeep of lanes: which nobody serves, which are empty. In slices.
 
 local sweep = {}
-local JUDGE_WITHIN = 4000000
+local JUDGE_WITHIN = 5000000
 local EMPTY_FOR = 60000000
 
 -- Whether every live class was judged for this lane, or had its time.
@@ -2924,7 +2948,7 @@ function results.trim(q, key, most, most_bytes)
 end
 
 -- The registry of workers: rows by id, leases by end, those that are gone for an hour, each move an event.
--- A row is {state, seen, reason, sealed announcement}. `q` is the registry's own context, opened like a queue's.
+-- A row is {state, seen, reason, sealed announcement, queues}. `q` is the registry's own context, opened like a queue's.
 
 local staff = {}
 local GONE_KEPT = 3600000000
@@ -2939,8 +2963,18 @@ function staff.alive(q, worker)
   return ends and tonumber(ends) > q.now
 end
 
+local TAKING = {ready = true, busy = true}
+
+-- Queues have to look who is there.
+function staff.changed(q)
+  q.m.roll = q.m.roll + 1
+end
+
 -- Store a row and say the move.
 function staff.move(q, worker, row, state, reason)
+  if not (TAKING[row[1]] and TAKING[state]) then
+    staff.changed(q)
+  end
   events.say(q, 'worker', false, nil, worker, {from = row[1] or '', to = state, reason = reason})
   row[1], row[3] = state, reason
 end
@@ -3051,10 +3085,11 @@ local function verb_announce(keys, argv)
   local paths = cmsgpack.unpack(argv[4])
   local said = argv[5]
   local reason = argv[6]
+  local queues = argv[7]
 -- A worker says that it lives, how it is and what it offers; an illegal move of its state is refused.
 -- keys meta
--- args worker:text state:text ttl:int paths:pack said:blob reason:text
--- reply {1, 1 when commands wait for it, else 0} or {0, state before} when there is no such move
+-- args worker:text state:text ttl:int paths:pack said:blob reason:text queues:text
+-- reply {1, 1 when commands wait for it else 0, version of the catalogue} or {0, state before} when there is no such move
 -- `paths` maps the state before ('none' for an unknown worker) to the states that lead to the new one.
 local q = ctx.open(meta_key)
 local row = staff.row(q, worker) or {false, 0, '', ''}
@@ -3069,11 +3104,14 @@ end
 for _, step in ipairs(path) do
   staff.move(q, worker, row, step, step == 'lost' and 'another process took its name' or reason)
 end
-staff.keep(q, worker, {state, q.now, reason, said})
+if row[5] ~= queues then
+  staff.changed(q)
+end
+staff.keep(q, worker, {state, q.now, reason, said, queues})
 write.zadd(q, 'alive', q.now + ttl, worker)
 write.zrem(q, 'gone', worker)
 ctx.commit(q)
-return {1, redis.call('EXISTS', q.p .. 'cmd:' .. worker)}
+return {1, redis.call('EXISTS', q.p .. 'cmd:' .. worker), redis.call('GET', q.p .. 'v') or '0'}
 
 end
 redis.register_function{function_name='hostler1_announce', callback=verb_announce, flags={}}
@@ -3440,12 +3478,12 @@ local function verb_catalogue(keys, argv)
 -- args version:text
 -- flags no-writes
 -- reply {version} when it is known, else {version, {kind, row, ...}, {queue, row, ...}}
-local q = ctx.open(meta_key)
-local now = redis.call('GET', q.p .. 'v') or '0'
+local p = ctx.prefix(meta_key)
+local now = redis.call('GET', p .. 'v') or '0'
 if now == version then
   return {now}
 end
-return {now, redis.call('HGETALL', q.p .. 'kinds'), redis.call('HGETALL', q.p .. 'queues')}
+return {now, redis.call('HGETALL', p .. 'kinds'), redis.call('HGETALL', p .. 'queues')}
 
 end
 redis.register_function{function_name='hostler1_catalogue', callback=verb_catalogue, flags={'no-writes'}}
@@ -3627,24 +3665,22 @@ local function verb_crew(keys, argv)
 -- Begin a round of upkeep, unless another's is fresh or under way: who counts as live in this queue.
 -- keys  meta
 -- flags allow-oom
--- reply {0} when there is nothing to do, else {1, worker, 1 or 0, worker, ...}
--- 0 stands behind a worker that counts as live for less than four seconds more: it is to be introduced again, so that
--- one that lives and does not claim (it is paused) is never taken for gone between two rounds of upkeep.
-local q = ctx.open(meta_key)
-for _, at in ipairs({q.m.tick, q.m.turn}) do
-  if at > 0 and q.now - at < 500000 then
-    return {0}
-  end
+-- reply {0} when there is nothing to do, else
+-- {1, roll and microseconds since workers were last looked up, worker, how long it counts as live, worker, ...}
+-- That is 0 for less than four seconds more, or no more: it is to be introduced again before this round goes on, so that
+-- one that lives and does not claim (it is paused) is never taken for gone; 1 for less than eight seconds, 2 for longer.
+local now, tick, turn = ctx.glance(meta_key, 'tick', 'turn')
+local latest = math.max(tick, turn)
+if latest > 0 and now - latest < 500000 then
+  return {0}
 end
+local q = ctx.open(meta_key)
 q.m.turn = q.now
 ctx.commit(q)
-local reply, rows = {1}, redis.call('HGETALL', q.p .. 'w')
+local reply, rows = {1, int(q.m.roll), int(q.now - q.m.mustered)}, redis.call('HGETALL', q.p .. 'w')
 for i = 1, #rows, 2 do
-  local ends = cmsgpack.unpack(rows[i + 1])[1]
-  if ends > q.now then
-    reply[#reply + 1] = rows[i]
-    reply[#reply + 1] = ends > q.now + 4000000 and 1 or 0
-  end
+  reply[#reply + 1] = rows[i]
+  reply[#reply + 1] = math.max(0, math.min(2, math.floor((cmsgpack.unpack(rows[i + 1])[1] - q.now) / 4000000)))
 end
 return reply
 
@@ -3663,7 +3699,8 @@ local function verb_declare(keys, argv)
 -- keys meta
 -- args family:text name:text row:blob queue:text queue_row:blob reason:text
 -- reply {1 when it changed, former row or '', version}
--- The version is raised first: after an error between the two, readers look once too often, not once too seldom.
+-- The version is raised first: after an error between the two, readers look once too often, not once too seldom. It is
+-- a time, so that one which a fail-over lost is not given to other rows.
 -- `family` is `kinds` or `queues`; `queue_row` is stored for `queue` when that has no row ('' for neither).
 local q = ctx.open(meta_key)
 local before = redis.call('HGET', q.p .. family, name)
@@ -3678,7 +3715,8 @@ write.hset(q, family, name, row)
 events.say(q, 'declare', false, nil, nil, {
   family = family, name = name, queue = queue, reason = reason ~= '' and reason or nil,
 })
-local version = redis.call('INCR', q.p .. 'v')
+local version = int(math.max(tonumber(redis.call('GET', q.p .. 'v') or '0') + 1, q.now))
+write.put(q, 'v', version)
 ctx.commit(q)
 return {1, before or '', version}
 
@@ -3899,17 +3937,17 @@ local function verb_lapse(keys, argv)
 -- keys meta
 -- args most:int events_kept:int
 -- flags allow-oom
--- reply {workers lost now, 1 when more is left to do}
+-- reply how often workers came, went, began or ceased to take work, or got other queues
 -- Done at most every half second, whoever asks.
 local q = ctx.open(meta_key)
 if q.now - q.m.tick < 500000 and q.m.tick > 0 then
-  return {0, 0}
+  return int(q.m.roll)
 end
 -- After another server took over, everybody gets ten seconds to be heard.
 if q.now - q.m.heir < 10000000 then
   q.m.tick = q.now
   ctx.commit(q)
-  return {0, 0}
+  return int(q.m.roll)
 end
 local lost, gone = staff.lapse(q, most), places.lapse(q, most)
 local more = staff.forget(q, most) == most or lost == most or gone == most
@@ -3920,7 +3958,7 @@ ctx.commit(q)
 if q.m.off > events_kept then
   redis.call('XTRIM', q.p .. 'ev', 'MAXLEN', '~', events_kept)
 end
-return {lost, more and 1 or 0}
+return int(q.m.roll)
 
 end
 redis.register_function{function_name='hostler1_lapse', callback=verb_lapse, flags={'allow-oom'}}
@@ -4946,15 +4984,22 @@ redis.register_function{function_name='hostler1_submit', callback=verb_submit, f
 local function verb_tick(keys, argv)
   local meta_key = keys[1]
   ctx.writes = true
+  local roll = tonumber(argv[1])
 -- Do one slice of upkeep; at most every half second, unless the last one left work behind.
 -- keys  meta
+-- args  roll:int
 -- flags allow-oom
 -- reply {1 when more is left to do at once, 2 when the last one is fresh, else 0; microseconds to a job that may be due}
+-- `roll` is that of the registry when workers were looked up for this round; -1 when they did not have to be, -2 when
+-- they could not be.
 local q = ctx.open(meta_key)
 if q.m.tick > 0 and q.now - q.m.tick < 500000 then
   return {2, -1}
 end
 q.m.turn = 0
+if roll ~= -1 then
+  q.m.roll, q.m.mustered = roll, roll < 0 and 0 or q.now
+end
 local cfg = ctx.config(q)
 if upkeep.grace(q) then
   q.m.tick = q.now - 500000
@@ -5098,4 +5143,4 @@ return 1
 
 end
 redis.register_function{function_name='hostler1_withdraw', callback=verb_withdraw, flags={'allow-oom'}}
-redis.register_function{function_name='hostler1_version', callback=function() return 'f9a4813caf2d78a9f0060823da8c3ca3305228917098fce07e76d4fe14b14bb9' end, flags={'no-writes'}}
+redis.register_function{function_name='hostler1_version', callback=function() return '239a80c4870a5fd11526063fc3f4b9b6178c79d692a3b7f05e6f7492ec259a3e' end, flags={'no-writes'}}

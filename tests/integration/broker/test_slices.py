@@ -77,10 +77,10 @@ async def gone(bench: Bench) -> str:
     """Let the one worker that covers every lane be gone for long enough, its one lease too; return its class."""
     await fill(bench, lanes=MANY)
     assert len(await bench.claim(1, offers=[ALL], slots=2 * MANY)) == 1
-    for second in (4, 8):
+    for second in (4, 8, 11):
         await at(bench, second)
         await bench.tick()
-    await at(bench, 11)
+    await at(bench, 13)
     (name,) = await bench.command("HKEYS", prefix(bench.queue) + "classes")
     return name.decode()
 

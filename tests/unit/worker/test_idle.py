@@ -2,10 +2,11 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 from hostler.broker.model import ModelBroker
+from hostler.contracts.lease import ClaimRequest, Lease
 from hostler.contracts.queue import QueueSpec
 from hostler.kernel.settings import WorkerSettings
 from hostler.testing.clock import SeededDice
@@ -20,7 +21,7 @@ SETTLED, WATCHED = 60.0, 120.0
 
 
 class Line:
-    """The engine as one idle worker reaches it: no wake-up ever comes, and each call is counted."""
+    """The engine as one idle worker reaches it: no wake-up ever comes, and each call is counted, claims by queue."""
 
     def __init__(self, model: ModelBroker, said: Counter[str]) -> None:
         self._model = model
@@ -30,13 +31,18 @@ class Line:
         self._said[verb] += 1
         return getattr(self._model, verb)
 
+    async def claim(self, request: ClaimRequest, *, operation: str) -> tuple[Lease, ...]:
+        self._said["claim"] += 1
+        self._said[f"from {request.queue}"] += 1
+        return await self._model.claim(request, operation=operation)
+
     async def wait_for_work(self, queues: object, worker: str, *, timeout: float) -> bool:
         await asyncio.sleep(timeout)  # not waiting: virtual time passes
         return False
 
 
-def idle_calls() -> Counter[str]:
-    """Let a crowd be idle for a while; return what it said, by verb."""
+def idle(then: Callable[[ModelBroker, Counter[str]], Awaitable[None]]) -> None:
+    """Let a crowd be idle until its members know that others are there; go on with `then` while they are idle."""
     loop, said = VirtualLoop(seed=3), Counter[str]()
     model = ModelBroker(VirtualClock(loop))
 
@@ -47,14 +53,10 @@ def idle_calls() -> Counter[str]:
         workers = [worker(number) for number in range(WORKERS)]
         tasks = [asyncio.create_task(each.run()) for each in workers]
         await asyncio.sleep(SETTLED)  # not waiting: virtual time passes
-        said.clear()
-        await asyncio.sleep(WATCHED)  # not waiting: virtual time passes
-        counted = said.copy()
+        await then(model, said)
         for each in workers:
             each.drain(at_once=True)
         await asyncio.gather(*tasks)
-        said.clear()
-        said.update(counted)
 
     def worker(number: int) -> Worker:
         line = cast("Any", Line(model, said))
@@ -64,12 +66,37 @@ def idle_calls() -> Counter[str]:
 
     loop.run_until_complete(loop.start(whole(), "all"))
     loop.end()
-    return said
 
 
-def test_an_idle_worker_asks_the_engine_little_more_than_once_a_second_and_nothing_that_others_asked() -> None:
-    said = idle_calls()
-    each = {verb: count / WORKERS / WATCHED for verb, count in said.items()}
-    assert sum(each.values()) < 1.6, each
+def test_an_idle_worker_asks_the_engine_once_a_second_and_nothing_that_others_asked() -> None:
+    each: dict[str, float] = {}
+
+    async def watch(model: ModelBroker, said: Counter[str]) -> None:
+        del model
+        said.clear()
+        await asyncio.sleep(WATCHED)  # not waiting: virtual time passes
+        each.update({verb: count / WORKERS / WATCHED for verb, count in said.items() if not verb.startswith("from ")})
+
+    idle(watch)
+    assert sum(each.values()) < 1.1, each
     assert each["tick"] < 0.4, each
     assert "commands" not in each
+    assert each["registry"] < 0.02, each
+
+
+def test_a_queue_that_is_declared_later_is_claimed_from_by_every_worker_within_five_seconds() -> None:
+    seen: list[Counter[str]] = []
+
+    async def watch(model: ModelBroker, said: Counter[str]) -> None:
+        said.clear()
+        await model.declare_queue(QueueSpec(name="later"))
+        for seconds in (5.0, 30.0):
+            await asyncio.sleep(seconds)  # not waiting: virtual time passes
+            seen.append(said.copy())
+            said.clear()
+
+    idle(watch)
+    assert seen[0]["registry"] == WORKERS
+    assert seen[1]["registry"] == 0
+    assert seen[1]["from later"] >= 30.0 / 4.0 * WORKERS
+    assert seen[0]["from later"] >= WORKERS

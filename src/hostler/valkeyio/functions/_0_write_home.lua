@@ -2,6 +2,8 @@
 
 local home = {}
 local HOME, LOOKED, CLUSTER = nil, 0, false
+-- A value so long that the server keeps meta as a hash table and not as a list, which it would search for each field.
+local WIDE = '-----------------------------------------------------------------'
 
 -- Text of an integer; never write `..` on one that may have more than 14 digits.
 local function int(n)
@@ -30,6 +32,7 @@ local function take_over(q, id)
   else
     q.m.heir, q.m.lane = q.now, q.m.lane + LANES_LOST
   end
+  q.m.wide = WIDE
   q.m.run, q.m.life, q.m.epoch = id, math.max(q.m.life + 1, turn), math.max(q.m.epoch + 1, turn)
   if q.p ~= 'h:{reg}:' then
     local last = math.max(q.m.seq, SEQ_BASE)

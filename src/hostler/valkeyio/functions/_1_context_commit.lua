@@ -20,17 +20,23 @@ function ctx.commit(q)
   write.begin(q)
 end
 
--- Write the fields of meta that changed.
+-- Write the fields of meta that changed. That time went on is worth a write of its own once a second, and exact only
+-- while leases are held: by it silence is told, after which they get a grace.
 function ctx.scalars(q)
   local changed = {}
   for name, value in pairs(q.m) do
     if value ~= q.was[name] then
       changed[#changed + 1] = name
       changed[#changed + 1] = value
-      q.was[name] = value
     end
+  end
+  if #changed == 2 and changed[1] == 'last' and q.m.last - q.was.last < 1000000 and q.m.n_running == 0 then
+    return
   end
   if #changed > 0 then
     redis.call('HSET', q.key, unpack(changed))
+  end
+  for i = 1, #changed, 2 do
+    q.was[changed[i]] = changed[i + 1]
   end
 end

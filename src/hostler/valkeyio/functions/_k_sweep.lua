@@ -1,7 +1,7 @@
 -- Upkeep of lanes: which nobody serves, which are empty. In slices.
 
 local sweep = {}
-local JUDGE_WITHIN = 4000000
+local JUDGE_WITHIN = 5000000
 local EMPTY_FOR = 60000000
 
 -- Whether every live class was judged for this lane, or had its time.

@@ -1,5 +1,5 @@
 -- The registry of workers: rows by id, leases by end, those that are gone for an hour, each move an event.
--- A row is {state, seen, reason, sealed announcement}. `q` is the registry's own context, opened like a queue's.
+-- A row is {state, seen, reason, sealed announcement, queues}. `q` is the registry's own context, opened like a queue's.
 
 local staff = {}
 local GONE_KEPT = 3600000000
@@ -14,8 +14,18 @@ function staff.alive(q, worker)
   return ends and tonumber(ends) > q.now
 end
 
+local TAKING = {ready = true, busy = true}
+
+-- Queues have to look who is there.
+function staff.changed(q)
+  q.m.roll = q.m.roll + 1
+end
+
 -- Store a row and say the move.
 function staff.move(q, worker, row, state, reason)
+  if not (TAKING[row[1]] and TAKING[state]) then
+    staff.changed(q)
+  end
   events.say(q, 'worker', false, nil, worker, {from = row[1] or '', to = state, reason = reason})
   row[1], row[3] = state, reason
 end

@@ -1,7 +1,7 @@
 -- A worker says that it lives, how it is and what it offers; an illegal move of its state is refused.
 -- keys meta
--- args worker:text state:text ttl:int paths:pack said:blob reason:text
--- reply {1, 1 when commands wait for it, else 0} or {0, state before} when there is no such move
+-- args worker:text state:text ttl:int paths:pack said:blob reason:text queues:text
+-- reply {1, 1 when commands wait for it else 0, version of the catalogue} or {0, state before} when there is no such move
 -- `paths` maps the state before ('none' for an unknown worker) to the states that lead to the new one.
 local q = ctx.open(meta_key)
 local row = staff.row(q, worker) or {false, 0, '', ''}
@@ -16,8 +16,11 @@ end
 for _, step in ipairs(path) do
   staff.move(q, worker, row, step, step == 'lost' and 'another process took its name' or reason)
 end
-staff.keep(q, worker, {state, q.now, reason, said})
+if row[5] ~= queues then
+  staff.changed(q)
+end
+staff.keep(q, worker, {state, q.now, reason, said, queues})
 write.zadd(q, 'alive', q.now + ttl, worker)
 write.zrem(q, 'gone', worker)
 ctx.commit(q)
-return {1, redis.call('EXISTS', q.p .. 'cmd:' .. worker)}
+return {1, redis.call('EXISTS', q.p .. 'cmd:' .. worker), redis.call('GET', q.p .. 'v') or '0'}

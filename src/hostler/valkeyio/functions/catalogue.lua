@@ -3,9 +3,9 @@
 -- args version:text
 -- flags no-writes
 -- reply {version} when it is known, else {version, {kind, row, ...}, {queue, row, ...}}
-local q = ctx.open(meta_key)
-local now = redis.call('GET', q.p .. 'v') or '0'
+local p = ctx.prefix(meta_key)
+local now = redis.call('GET', p .. 'v') or '0'
 if now == version then
   return {now}
 end
-return {now, redis.call('HGETALL', q.p .. 'kinds'), redis.call('HGETALL', q.p .. 'queues')}
+return {now, redis.call('HGETALL', p .. 'kinds'), redis.call('HGETALL', p .. 'queues')}

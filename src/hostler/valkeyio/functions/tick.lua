@@ -1,12 +1,18 @@
 -- Do one slice of upkeep; at most every half second, unless the last one left work behind.
 -- keys  meta
+-- args  roll:int
 -- flags allow-oom
 -- reply {1 when more is left to do at once, 2 when the last one is fresh, else 0; microseconds to a job that may be due}
+-- `roll` is that of the registry when workers were looked up for this round; -1 when they did not have to be, -2 when
+-- they could not be.
 local q = ctx.open(meta_key)
 if q.m.tick > 0 and q.now - q.m.tick < 500000 then
   return {2, -1}
 end
 q.m.turn = 0
+if roll ~= -1 then
+  q.m.roll, q.m.mustered = roll, roll < 0 and 0 or q.now
+end
 local cfg = ctx.config(q)
 if upkeep.grace(q) then
   q.m.tick = q.now - 500000
