@@ -20,21 +20,18 @@ COSTS: Final[dict[str, float]] = {
     "renew": 46.9,
     "empty claim": 150.4,
     "crew": 96.0,
-    "catalogue": 36.5,
     "announce": 149.7,
     "roster, each worker": 7.3,
 }
 """Microseconds of the engine's one thread for one of each, called alone on two shared cores."""
 BEAT: Final = 3.0
 """Seconds between two beats of a heart: an announcement, the renewal of all that it holds."""
-POLL: Final = 2.6
+POLL: Final = 3.1
 """Seconds after which a worker that hears nothing asks all its shards."""
-ASKS: Final = 3.0
+ASKS: Final = 3.5
 """Seconds after which a worker looks again whether the upkeep of a shard is due, when others do it."""
-TICK: Final = 1.0
-"""Seconds between two upkeeps of a shard; each reads the whole roster."""
-LOOKS: Final = 3.0
-"""Seconds between two looks of a worker at the catalogue of kinds and queues."""
+MUSTERS: Final = 4.0
+"""Seconds after which the upkeep of a shard reads the whole roster where some do not claim; ten where all do."""
 CONNECTIONS: Final = 3
 """Of one worker to each primary that it speaks to: calls, the wait for wake-ups, its heart's own."""
 GAP: Final = 4.0
@@ -173,8 +170,7 @@ def by_the_clock(fleet: Fleet, held: float) -> tuple[dict[str, float], dict[str,
     }
     registry = {
         "announce": fleet.workers / BEAT,
-        "catalogue": fleet.workers / LOOKS,
-        "roster, each worker": fleet.shards * fleet.workers / TICK,
+        "roster, each worker": fleet.shards * fleet.workers / MUSTERS,
     }
     return shards, registry
 

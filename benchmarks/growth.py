@@ -27,6 +27,7 @@ from hostler.contracts.lease import Settlement, Succeed
 from hostler.contracts.queue import Retention
 from hostler.kernel.units import Bytes, Seconds
 from hostler.testing.bench import Bench, Clients
+from hostler.valkeyio.keys import prefix
 
 BATCH = 16
 DONE = Raw(b"1")
@@ -196,24 +197,48 @@ async def readers(sizes: list[int], seconds: Seconds) -> list[Point]:
 
 
 async def history(sizes: list[int], seconds: Seconds) -> list[Point]:
-    """Let more and more jobs be kept that have ended."""
+    """Let more and more jobs be kept that have ended: some lived, the rest are copies of theirs."""
     found: list[Point] = []
     async with queue() as bench:
+        await bench.command("CONFIG", "SET", "auto-aof-rewrite-percentage", "0")
         await bench.configure(retention=Retention(terminal_count=100_000_000))
-        ended = 0
+        await fill(bench, LIVED, lanes=LANES, tenants=TENANTS)
         request = bench.request(64, offers=[offer(LANES)], slots=100_000)
+        while leases := await bench.broker.claim(request, operation=bench.operation()):
+            await settle_all(bench, leases)
+        copied = 0
+        await fill(bench, WAITING, lanes=LANES, tenants=TENANTS)
         for size in sizes:
-            await fill(bench, size - ended, lanes=LANES, tenants=TENANTS)
-            while leases := await bench.broker.claim(request, operation=bench.operation()):
-                await settle_all(bench, leases)
-            ended = size
-            await fill(bench, WAITING, lanes=LANES, tenants=TENANTS)
-            point = await steady(bench, size, Load(), seconds=seconds)
-            while leases := await bench.broker.claim(request, operation=bench.operation()):
-                await settle_all(bench, leases)
-            ended += WAITING + round(point.rate * seconds)
-            found.append(point)
+            await _copy_ended(bench, copied, size)
+            copied = size
+            found.append(await steady(bench, size, Load(), seconds=seconds))
     return found
+
+
+LIVED, COPIES = 1_000, 1_000
+_COPY = """
+local p, first, last, words, done = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), {}, {}
+local lived = redis.call('ZRANGE', p .. 'done', 0, 999, 'WITHSCORES')
+for number = first, last do
+  local at = 2 * (number % (#lived / 2)) + 1
+  for _, kind in ipairs({'j:', 'p:', 's:'}) do
+    words[#words + 1] = p .. kind .. number
+    words[#words + 1] = redis.call('GET', p .. kind .. lived[at])
+  end
+  done[#done + 1], done[#done + 2] = lived[at + 1], number
+end
+redis.call('MSET', unpack(words))
+redis.call('ZADD', p .. 'done', unpack(done))
+redis.call('HINCRBY', p .. 'meta', 'n_succeeded', last - first + 1)
+"""
+"""All that is kept of a job that ended, once more under numbers that the queue never gives (from 1)."""
+
+
+async def _copy_ended(bench: Bench, have: int, want: int) -> None:
+    place = prefix(bench.queue)
+    for first in range(have + 1, want + 1, COPIES):
+        last = min(want, first + COPIES - 1)
+        await bench.command("EVAL", _COPY, 0, place, first, last)
 
 
 async def _fresh(size: int, load: Load, seconds: Seconds) -> Point:

@@ -14,7 +14,7 @@ class Peer:
     name: str
     side: str
     lock: Path | None
-    """Its requirements with hashes; None for Hostler, which runs in its own environment."""
+    """Its requirements with hashes; None for what runs in Hostler's own environment."""
     gives_up: str
     """What a job of it lacks in the way that is measured, beside Hostler's."""
 
@@ -35,4 +35,10 @@ PEERS = (
     _peer("pydocket", "no fence, priority, result, dead letters"),
     _peer("BullMQ", "no fairness, matching, result kept; locks have tokens, not fences"),
     _peer("Huey", "popped before it runs: lost with its worker; no lease, fence, result, history"),
+    Peer(
+        name="Bare",
+        side="bare_side",
+        lock=None,
+        gives_up="everything: `LPUSH` and `RPOP 64` by hand, a limit and no peer",
+    ),
 )

@@ -12,7 +12,8 @@ import hostler
 from hostler.broker.desk import EngineDesk
 from hostler.broker.foreman import EngineForeman
 from hostler.contracts.job import JobRequest
-from hostler.kernel.settings import EngineSettings
+from hostler.kernel.settings import EngineSettings, LogSettings
+from hostler.telemetry.logs import configure
 from hostler.valkeyio.engine import Engine
 from hostler.valkeyio.library import Library
 from hostler.worker.handlers import HandlerSet
@@ -33,6 +34,7 @@ class Hostler(Client):
     """Straight to the engine, as its peers go; `submit` takes many."""
 
     async def open(self) -> None:
+        configure(LogSettings(level="error"), role="bench")  # what it writes is read
         self._stack = AsyncExitStack()
         engine = await self._stack.enter_async_context(
             Engine.open(EngineSettings(url=URL, allow_degraded=True), role="bench")
