@@ -32,10 +32,10 @@ class _ClaimsOfAll:
             wanted = msgspec.structs.replace(
                 request,
                 queue=shard,
-                limit=request.limit - len(found),
+                limit=max(0, request.limit - len(found)),
                 suspicion=max([request.suspicion, *held]),
             )
-            if wanted.limit:
+            if wanted.limit or not request.limit:  # a limit of nothing asks what each gave under the operation
                 found += await self._broker.claim(wanted, operation=f"{operation}/{shard}")
         return tuple(found)
 

@@ -56,6 +56,12 @@ def crunch(call):
         pass
     return call.fence
 
+@hostler.handler("kill.shaky", queue="kills")
+async def shaky(call):
+    began(call)
+    if int(call.job_id.rpartition(".")[2]) % 20 == 0 and call.attempt < 3:
+        raise hostler.Failed("transient", "the service hiccups")
+
 @hostler.handler("kill.long", queue="kills", retry=RETRY)
 async def long(call):
     began(call)
@@ -236,3 +242,30 @@ async def test_a_killed_workers_job_runs_again_elsewhere_well_within_the_recover
         assert attempt_of(await fabric.result(job, within=15)) == 2  # it says its fence
         events = [event.type for event in await fabric.events(job)]
         assert [each for each in events if each != "progress"] == ["submit", "claim", "reap", "claim", "finish"]
+
+
+@pytest.mark.long
+@pytest.mark.timeout(400)
+@pytest.mark.row("001:382")
+async def test_of_ten_thousand_mixed_jobs_under_kills_and_transient_faults_ten_at_most_do_not_succeed(
+    fabric: Fabric, workers: Workers
+) -> None:
+    dice = random.Random(3)
+    async with started(workers, 3):
+        for step in range(20):
+            kinds = ("kill.shaky",) * 24 + ("kill.wait",)
+            requests = [JobRequest(kind=kinds[number % 25], queue=QUEUE) for number in range(500)]
+            answers = await fabric.ports.desk.submit(requests, operation=f"ten thousand {step}")
+            assert not [answer for answer in answers if isinstance(answer, Exception)]
+            await workers.kill(await busy_worker(fabric, workers, dice))
+            await workers.ready(await workers.start(slots=64))
+
+        async def over() -> bool:
+            stats = await fabric.ports.foreman.stats(QUEUE)
+            return sum(stats.totals[state] for state in ("succeeded", "dead", "cancelled", "expired")) == 10_000
+
+        await eventually(over, within=120, every=0.2)
+    totals = (await fabric.ports.foreman.stats(QUEUE)).totals
+    assert totals["succeeded"] >= 9_990, totals
+    assert totals["reaped"] > 20, "kills struck work"
+    assert totals["retried"] > 500, "faults struck work"
