@@ -14,14 +14,14 @@ from dataclasses import dataclass, field
 from typing import Final
 
 COSTS: Final[dict[str, float]] = {
-    "submit": 289.6,
-    "claim": 423.1,
-    "settle": 165.4,
-    "renew": 46.9,
-    "empty claim": 150.4,
-    "crew": 96.0,
-    "announce": 149.7,
-    "roster, each worker": 7.3,
+    "submit": 183.4,
+    "claim": 281.5,
+    "settle": 152.8,
+    "renew": 33.2,
+    "empty claim": 92.1,
+    "crew": 8.0,
+    "announce": 115.7,
+    "roster, each worker": 5.0,
 }
 """Microseconds of the engine's one thread for one of each, called alone on two shared cores."""
 BEAT: Final = 3.0
