@@ -26,7 +26,7 @@ COSTS: Final[dict[str, float]] = {
 """Microseconds of the engine's one thread for one of each, called alone on two shared cores."""
 BEAT: Final = 3.0
 """Seconds between two beats of a heart: an announcement, the renewal of all that it holds."""
-POLL: Final = 3.1
+POLL: Final = 3.5
 """Seconds after which a worker that hears nothing asks all its shards."""
 ASKS: Final = 3.5
 """Seconds after which a worker looks again whether the upkeep of a shard is due, when others do it."""
